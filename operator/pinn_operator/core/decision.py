@@ -1,0 +1,69 @@
+"""The result of a pass: a value that the reconciler carries out, in its order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pinn_operator.core.spec import Manifest
+from pinn_operator.core.status import Status
+
+
+class EventType(StrEnum):
+    """The two types Kubernetes knows."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Told if and only if the status of its decision was committed."""
+
+    type: EventType
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply of a whole object."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an owned object; absent is fine."""
+
+    api_version: str
+    kind: str
+    name: str
+
+
+Action = Apply | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A committed change worth a metric: what ended or began, and why."""
+
+    kind: str
+    """started, advanced, rolled_back, promoted, superseded"""
+    revision: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`status` is committed first (if it differs), then `actions` run in order, then `events` are told.
+
+    `requeue_at` is when to look again without news; None means at the next resync.
+    """
+
+    status: Status
+    actions: tuple[Action, ...] = ()
+    events: tuple[Event, ...] = ()
+    transitions: tuple[Transition, ...] = ()
+    requeue_at: datetime | None = None

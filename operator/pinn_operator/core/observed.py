@@ -1,0 +1,112 @@
+"""What one pass saw of the cluster, as frozen values. Produced by `pinn_operator.kube`, read by `decide`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pinn_operator.core.spec import Manifest, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """How a container last ended (`lastState.terminated` or `state.terminated`)."""
+
+    reason: str
+    exit_code: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """What the pod itself says of its readiness (`/health/deployment/readiness`), asked only while it is not ready."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of a revision."""
+
+    name: str
+    revision: str
+    created: datetime
+    phase: str
+    ready: bool
+    ready_changed: datetime | None = None
+    """`lastTransitionTime` of the Ready condition."""
+    was_ready: bool = False
+    """True when the pod is ready, or the Ready condition changed after the container first started to serve."""
+    restarts: int = 0
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    termination: Termination | None = None
+    unschedulable: str = ""
+    terminating: bool = False
+    report: PodReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The Deployment of a revision."""
+
+    revision: str
+    replicas: int
+    available: int
+    ready: int
+    settled: bool
+    """`status.observedGeneration` has reached `metadata.generation`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The HTTPRoute this operator owns, as read back.
+
+    `weights` maps backend Service name to weight. `programmed` is True when every wanted parent reports Accepted and
+    ResolvedRefs at the route's current generation (Gateway API, RouteParentStatus).
+    """
+
+    weights: Mapping[str, int]
+    programmed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRecord:
+    """A ControllerRevision: the revision as it was first accepted.
+
+    `workload` is the rendered Deployment without `spec.replicas`: an operator upgrade never changes running pods.
+    `spec` is the accepted spec, which keeps the gates armed if a later one is invalid; None if it no longer parses.
+    """
+
+    revision: str
+    number: int
+    workload: Manifest
+    spec: Spec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything one pass saw."""
+
+    workloads: Mapping[str, Workload] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
+    selectors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Service name to its label selector."""
+    route: Route | None = None
+    route_kind_served: bool = True
+    """False when the API server does not know HTTPRoute."""
+    records: Mapping[str, RevisionRecord] = field(default_factory=dict)
+    objects: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
+    """Every owned object as read, by (kind, name)."""
+
+    def pods_of(self, revision: str) -> tuple[Pod, ...]:
+        """The pods of one revision that are not being deleted."""
+        return tuple(pod for pod in self.pods if pod.revision == revision and not pod.terminating)
+
+    def available(self, revision: str | None) -> int:
+        """Available replicas of a revision; 0 when it has no Deployment."""
+        workload = self.workloads.get(revision) if revision else None
+        return workload.available if workload else 0

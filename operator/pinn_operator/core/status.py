@@ -1,0 +1,192 @@
+"""What the operator knows and says: the `status` of a PINNService as frozen values.
+
+It is the log of the rollout: acting is repeatable from it. Lists are bounded rings. `pinn_operator.core.api` turns it
+into JSON and back; unknown or absent fields of an older operator parse as their defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+TIMELINE_LIMIT = 20
+HISTORY_LIMIT = 10
+MESSAGE_LIMIT = 1024
+
+
+class Phase(StrEnum):
+    """One word for people; programs read the conditions."""
+
+    PENDING = "Pending"
+    """No revision serves yet."""
+    STABLE = "Stable"
+    PROGRESSING = "Progressing"
+    BAKING = "Baking"
+    PROMOTING = "Promoting"
+    ROLLING_BACK = "RollingBack"
+    ROLLED_BACK = "RolledBack"
+
+
+class Verdict(StrEnum):
+    """What one measurement of a gate means."""
+
+    PASS = "Pass"  # noqa: S105
+    FAIL = "Fail"
+    NO_DATA = "NoData"
+    ERROR = "Error"
+    COLLECTING = "Collecting"
+    """Data, but fewer than `minSamples` yet: a NoData that is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition after the Kubernetes API conventions. `status` is True, False or Unknown."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    last_transition_time: datetime
+    observed_generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionStatus:
+    """A revision that serves, or is to serve."""
+
+    revision: str
+    image: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatus:
+    """The last judgement of one gate. `failing_since` and `consecutive` carry its abort bound across passes."""
+
+    name: str
+    verdict: Verdict
+    canary: float | None = None
+    stable: float | None = None
+    limit: str = ""
+    samples: int = 0
+    min_samples: int = 0
+    message: str = ""
+    time: datetime | None = None
+    failing_since: datetime | None = None
+    consecutive: int = 0
+    reference_total: float = 0.0
+    """Requests of the stable revision, and of them the bad ones, in the last step at which it had traffic: what the
+    canary is compared with during the bake."""
+    reference_bad: float = 0.0
+    reference_threshold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """A change of weight, or what led to one."""
+
+    time: datetime
+    weight: int
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStatus:
+    """The rollout in flight."""
+
+    start_time: datetime
+    step_index: int
+    """The step that is aimed at. While its weight differs from `weight`, capacity is being added."""
+    weight: int
+    """The wanted canary weight, in percent."""
+    weight_time: datetime
+    """When `weight` was decided."""
+    programmed_time: datetime | None = None
+    """When the router was first seen to have taken `weight` up: analysis windows start here."""
+    still_time: datetime | None = None
+    """When, at weight 0, the canary's request counters were first seen to stand still."""
+    passed_time: datetime | None = None
+    """The newest moment at which every gate passed at this weight."""
+    steps: int = 0
+    observed_share: float | None = None
+    """Measured percent of requests that the canary answered since `programmed_time`."""
+    gates: tuple[GateStatus, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackStatus:
+    """Why, when and by what a revision was taken out of traffic. Also the record of a rejected revision."""
+
+    revision: str
+    image: str
+    time: datetime
+    reason: str
+    message: str
+    gate: str = ""
+    value: str = ""
+    limit: str = ""
+    weight: int = 0
+    """Its weight when it was condemned."""
+    weight_zero_time: datetime | None = None
+    """When weight 0 was observed."""
+    capacity_removed_time: datetime | None = None
+    timeline: tuple[TimelineEntry, ...] = ()
+    gates: tuple[GateStatus, ...] = ()
+    pods: tuple[str, ...] = ()
+    """One line per pod of the revision, as seen when it was condemned."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """How a rollout ended: Promoted, RolledBack or Superseded."""
+
+    revision: str
+    image: str
+    outcome: str
+    start_time: datetime
+    end_time: datetime
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NextAction:
+    """What the operator does next, when at the earliest, and what it waits for."""
+
+    action: str
+    waiting_for: str = ""
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A whole status. `target` is the revision of the newest valid spec."""
+
+    observed_generation: int = 0
+    phase: Phase = Phase.PENDING
+    conditions: tuple[Condition, ...] = ()
+    target: str = ""
+    stable: RevisionStatus | None = None
+    canary: RevisionStatus | None = None
+    previous: RevisionStatus | None = None
+    """While promoting: the old stable revision, whose capacity is not yet removed."""
+    rollout: RolloutStatus | None = None
+    rejected: RollbackStatus | None = None
+    """Set while the target is a revision that was condemned: it is not tried again by itself."""
+    last_rollback: RollbackStatus | None = None
+    history: tuple[HistoryEntry, ...] = ()
+    next: NextAction | None = None
+    replicas: int = 0
+    ready_replicas: int = 0
+    selector: str = ""
+    step: str = "-"
+    """Printer columns: "2/3", "50/48.9" (wanted/observed), the worst verdict, and one line of reason."""
+    weight: str = "-"
+    verdict: str = "-"
+    reason: str = ""
+
+    def condition(self, condition_type: str) -> Condition | None:
+        """The condition of that type, or None."""
+        return next((item for item in self.conditions if item.type == condition_type), None)

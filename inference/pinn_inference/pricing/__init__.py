@@ -1,0 +1,1 @@
+"""Prices of European options: types, closed form, the network and the model built on it."""

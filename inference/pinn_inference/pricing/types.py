@@ -1,0 +1,116 @@
+"""What goes into a pricing function and what comes out: columns of float64, one row per option."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+CodeArray: TypeAlias = NDArray[np.int8]
+
+
+class Method(IntEnum):
+    """Which formula produced a quote."""
+
+    PINN = 0
+    CLOSED_FORM = 1
+
+    @property
+    def label(self) -> str:
+        """The name used in JSON and in metric labels."""
+        return self.name.lower()
+
+
+class FallbackReason(IntEnum):
+    """Why a quote came from the closed form although the network was asked."""
+
+    NONE = 0
+    OUT_OF_DOMAIN = 1
+    ZERO_VARIANCE = 2
+    MODEL_UNAVAILABLE = 3
+    NOT_FINITE = 4
+    DEVICE_ERROR = 5
+
+    @property
+    def label(self) -> str:
+        """The name used in JSON and in metric labels."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class OptionBatch:
+    """European options as columns, all of shape (n,), float64 but for `is_call` (bool).
+
+    `spot` and `strike` are positive and in one currency; `maturity` is in years, at least 0; `rate` and `dividend` are
+    decimals per year, continuously compounded, of either sign; `volatility` is a decimal per √year, at least 0.
+    Values are not checked here: whoever parses a request does that and names the field.
+
+    Raises ValueError when a column has another shape or dtype.
+    """
+
+    spot: FloatArray
+    strike: FloatArray
+    maturity: FloatArray
+    rate: FloatArray
+    dividend: FloatArray
+    volatility: FloatArray
+    is_call: BoolArray
+
+    def __post_init__(self) -> None:
+        expected = (len(self.spot),) if self.spot.ndim == 1 else None
+        for field in fields(self):
+            column = getattr(self, field.name)
+            dtype = np.bool_ if field.name == "is_call" else np.float64
+            if column.dtype != dtype:
+                raise ValueError(f"{field.name} has dtype {column.dtype}, it must be {np.dtype(dtype)}")
+            if column.shape != expected:
+                raise ValueError(f"{field.name} has shape {column.shape}, every column must have shape (n,) with one n")
+
+    def __len__(self) -> int:
+        return len(self.spot)
+
+    def take(self, rows: slice | BoolArray | NDArray[np.intp]) -> OptionBatch:
+        """The chosen rows, in their order."""
+        return OptionBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[OptionBatch]) -> OptionBatch:
+        """One batch with the rows of all, in order; raises ValueError for an empty sequence."""
+        return cls(*(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(cls)))
+
+
+@dataclass(frozen=True, slots=True)
+class Quotes:
+    """Prices and Greeks of a batch, all of shape (n,), in the batch's order.
+
+    `price` and `error_bound` are in currency; `delta` is per unit of spot, `gamma` per unit of spot squared, `vega` and
+    `rho` per 1.00 (not per percentage point), `theta` per year of calendar time (negative when the option decays).
+    `error_bound` bounds |price − exact price|. `method` and `reason` hold `Method` and `FallbackReason` codes.
+    """
+
+    price: FloatArray
+    delta: FloatArray
+    gamma: FloatArray
+    vega: FloatArray
+    theta: FloatArray
+    rho: FloatArray
+    error_bound: FloatArray
+    method: CodeArray
+    reason: CodeArray
+
+    def __len__(self) -> int:
+        return len(self.price)
+
+    def take(self, rows: slice | BoolArray | NDArray[np.intp]) -> Quotes:
+        """The chosen rows, in their order."""
+        return Quotes(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, quotes: Sequence[Quotes]) -> Quotes:
+        """One set of quotes with the rows of all, in order; raises ValueError for an empty sequence."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in quotes]) for field in fields(cls)))

@@ -1,0 +1,1 @@
+"""Trains the network on the pricing equation alone and certifies the result."""

@@ -1,0 +1,39 @@
+"""The command `pinn-inference`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dispatch to `serve`, `train`, `verify` or `check`; returns the exit code."""
+    _leave_on_sigterm()
+    from pinn_inference.server import cli as server_cli
+    from pinn_inference.training import cli as training_cli
+
+    parser = argparse.ArgumentParser(
+        prog="pinn-inference", description="Option prices by a physics-informed neural network: serve, train, verify."
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    server_cli.add_parsers(subparsers)
+    training_cli.add_parsers(subparsers)
+    arguments = parser.parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    return run(arguments)
+
+
+def _leave_on_sigterm() -> None:
+    """Until a command handles the signal itself: the first process of a container ignores what it does not handle."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The application: routes, the pricing handler, and the parts behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from pinn_inference.server.config import ServerConfig
+from pinn_inference.server.engine import ModelLoader, PricingEngine, load_bundled_or_given
+from pinn_inference.server.health import HealthPages
+from pinn_inference.server.metrics import ServerMetrics
+from pinn_inference.server.middleware import observing_middleware
+from pinn_inference.server.parsing import parse_price_request
+from pinn_inference.server.rendering import render_quotes
+from pinn_inference.server.worker import PricingWorker
+
+CONFIG: Final = web.AppKey("config", ServerConfig)
+ENGINE: Final = web.AppKey("engine", PricingEngine)
+METRICS: Final = web.AppKey("metrics", ServerMetrics)
+WORKER: Final = web.AppKey("worker", PricingWorker)
+
+_INLINE_BYTES = 32 * 1024
+_INLINE_OPTIONS = 128
+
+
+def create_app(
+    config: ServerConfig,
+    *,
+    middlewares: Sequence[Middleware] = (),
+    load_model: ModelLoader = load_bundled_or_given,
+) -> web.Application:
+    """The server as an aiohttp application; run it with `run_app`.
+
+    `middlewares` come inside the one that counts and times requests, and so do those appended to `app.middlewares`
+    later: what they answer, raise or delay is in the metrics. `load_model` runs in a thread after start-up.
+    """
+    metrics = ServerMetrics(revision=config.revision, service=config.service)
+    engine = PricingEngine(config, metrics=metrics, load_model=load_model)
+    worker = PricingWorker(engine.price, capacity=config.queue_options, metrics=metrics)
+    app = web.Application(
+        middlewares=[observing_middleware(metrics, engine), *middlewares], client_max_size=config.max_body_bytes
+    )
+    app[CONFIG], app[ENGINE], app[METRICS], app[WORKER] = config, engine, metrics, worker
+    app.add_routes(HealthPages(engine=engine, worker=worker, metrics=metrics).routes())
+    app.router.add_post("/v1/price", price)
+    app.cleanup_ctx.append(_life)
+    return app
+
+
+async def _life(app: web.Application) -> AsyncIterator[None]:
+    app[ENGINE].start_loading()
+    yield
+    await app[WORKER].close()
+
+
+async def price(request: web.Request) -> web.Response:
+    """POST /v1/price: one option, or a list of them; see docs/inference-server.md for the contract."""
+    app = request.app
+    body = await request.read()
+    # Thousands of options take tens of milliseconds to parse; other requests and the probes must not wait for them.
+    if len(body) <= _INLINE_BYTES:
+        parsed = parse_price_request(body, max_batch=app[CONFIG].max_batch)
+    else:
+        parsed = await asyncio.to_thread(parse_price_request, body, max_batch=app[CONFIG].max_batch)
+    quotes = await app[WORKER].price(parsed.options)
+    model = app[ENGINE].model_label or ""
+    if len(quotes) <= _INLINE_OPTIONS:
+        answer = render_quotes(quotes, model=model, many=parsed.many)
+    else:
+        answer = await asyncio.to_thread(render_quotes, quotes, model=model, many=parsed.many)
+    return web.Response(body=answer, content_type="application/json")

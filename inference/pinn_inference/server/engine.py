@@ -1,0 +1,260 @@
+"""The model's life: loaded in the background, checked, then used; and the closed form whenever it cannot be.
+
+Loading imports TensorFlow, which takes seconds, so it runs in a thread while HTTP already answers. The server is ready
+when the weights are loaded, their checksum is right, the warm-up is done and the golden prices are right. A model that
+fails any of these is never used and the server never becomes ready: it stays up, says why, and prices in closed form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from pinn_inference.pricing import closed_form
+from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
+from pinn_inference.server.config import ServerConfig
+from pinn_inference.server.metrics import ServerMetrics
+
+log = logging.getLogger(__name__)
+
+
+class PricingModel(Protocol):
+    """A loaded model. `price` is called from one thread at a time."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def error_bound(self) -> float: ...
+
+    def price(self, batch: OptionBatch) -> Quotes: ...
+    def warm_up(self) -> None: ...
+    def self_check(self) -> None: ...
+
+
+ModelLoader = Callable[[Path | None, str | None], PricingModel]
+"""(directory or None for the bundled model, expected SHA-256 or None) -> model; raises an exception with `.reason`."""
+
+
+class Stage(StrEnum):
+    """The checks between start and ready, in their order; the values name them in the readiness answer."""
+
+    WEIGHTS_LOADED = "weights_loaded"
+    WARM_UP_DONE = "warm_up_done"
+    GOLDEN_PRICES_RIGHT = "golden_prices_right"
+
+
+_FAILURE_REASONS: Mapping[Stage, str] = {
+    Stage.WEIGHTS_LOADED: "ModelLoadFailed",
+    Stage.WARM_UP_DONE: "ModelWarmUpFailed",
+    Stage.GOLDEN_PRICES_RIGHT: "ModelSelfCheckFailed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of readiness: met, not met yet, or failed, with a sentence about it."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether traffic may come, and why (not): `reason` is a CamelCase word for machines, `message` is for people."""
+
+    ready: bool
+    reason: str
+    message: str
+    checks: tuple[Check, ...]
+    model: Mapping[str, Any]
+
+
+def load_bundled_or_given(directory: Path | None, expected_sha256: str | None) -> PricingModel:
+    """The product's loader; imported late, because it brings TensorFlow."""
+    from pinn_inference.pricing.model import bundled_directory, load_model
+
+    return load_model(directory or bundled_directory(), expected_sha256=expected_sha256)
+
+
+class PricingEngine:
+    """Prices by the model when it is ready, else by the closed form; tells how far loading has come."""
+
+    def __init__(
+        self, config: ServerConfig, *, metrics: ServerMetrics, load_model: ModelLoader = load_bundled_or_given
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._load_model = load_model
+        self._model: PricingModel | None = None
+        self._stage = Stage.WEIGHTS_LOADED
+        self._failure: tuple[str, str] | None = None
+        self._loaded: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._draining = False
+        self.settled = asyncio.Event()
+        """Set when loading has ended, well or not."""
+        self.tensorflow: dict[str, Any] = {"status": "not_loaded"}
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start_loading(self) -> None:
+        """Begin to load in a thread of its own; call once, from the event loop."""
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._load, args=(loop,), name="model-loader", daemon=True)
+        self._thread.start()
+
+    def begin_draining(self) -> None:
+        """Turn unready for good; pricing goes on."""
+        self._draining = True
+        self._metrics.ready.set(0)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def loading(self) -> bool:
+        """The loader's thread is still at work; it cannot be interrupted inside TensorFlow."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            model = self._load_model(self._config.model_dir, self._config.model_sha256)
+            self._loaded = {
+                "name": model.name,
+                "version": model.version,
+                "sha256": model.sha256,
+                "error_bound": model.error_bound,
+            }
+            self._stage = Stage.WARM_UP_DONE
+            model.warm_up()
+            self._stage = Stage.GOLDEN_PRICES_RIGHT
+            model.self_check()
+            self.tensorflow = _describe_tensorflow()
+            # What was imported stays for good: the collector need not walk its million objects again and again.
+            gc.collect()
+            gc.freeze()
+        except Exception as error:
+            reason = getattr(error, "reason", None) or _FAILURE_REASONS[self._stage]
+            self._failure = (str(reason), f"{error}" or type(error).__name__)
+            self.tensorflow = _describe_tensorflow()
+            log.exception("model not usable: pricing in closed form", extra={"reason": reason, "error": str(error)})
+        else:
+            self._model = model
+            self._metrics.model_info.labels(model.name, model.version, model.sha256).set(1)
+            if not self._draining:
+                self._metrics.ready.set(1)
+            seconds = round(time.monotonic() - self._started, 3)
+            log.info("ready", extra={"model": self._loaded, "seconds_since_start": seconds})
+        _tell(loop, self.settled)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def model_label(self) -> str | None:
+        """`name/version` of the model in use, None while there is none."""
+        return f"{self._loaded['name']}/{self._loaded['version']}" if self._model is not None else None
+
+    @property
+    def model_ready(self) -> bool:
+        return self._model is not None
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """(reason, message) of a model that cannot be used."""
+        return self._failure
+
+    def readiness(self) -> Readiness:
+        """May requests come here? Never depends on load or hit rate, only on the model and on draining."""
+        checks = self._checks()
+        if self._draining:
+            reason, message = "Draining", "the server is shutting down: it answers what still arrives"
+        elif self._failure is not None:
+            reason, message = self._failure
+        elif self._model is None:
+            reason = "ModelLoading" if self._stage == Stage.WEIGHTS_LOADED else "ModelWarmingUp"
+            message = f"waiting for {self._stage.value}"
+        else:
+            reason, message = "Ready", f"model {self.model_label} is loaded, warm and right"
+        model: dict[str, Any] = dict(self._loaded)
+        if self._config.model_sha256 is not None:
+            model["expected_sha256"] = self._config.model_sha256
+        return Readiness(reason == "Ready", reason, message, checks, model)
+
+    def _checks(self) -> tuple[Check, ...]:
+        checks: list[Check] = []
+        stages = list(Stage)
+        reached = len(stages) if self._model is not None else stages.index(self._stage)
+        for position, stage in enumerate(stages):
+            if position < reached:
+                checks.append(Check(stage.value, True, "done"))
+            elif position == reached and self._failure is not None:
+                checks.append(Check(stage.value, False, self._failure[1]))
+            else:
+                checks.append(Check(stage.value, False, "not reached" if self._failure is not None else "pending"))
+        checks.append(Check("accepting_traffic", not self._draining, "shutting down" if self._draining else "done"))
+        return tuple(checks)
+
+    # --- pricing ----------------------------------------------------------------------------------------------------
+
+    def price(self, options: OptionBatch) -> Quotes:
+        """Price a batch; runs in the pricing thread.
+
+        An evaluation that raises is counted and answered in closed form: the request must not suffer from the model.
+        """
+        model = self._model
+        if model is None:
+            return closed_form.price(options, reason=FallbackReason.MODEL_UNAVAILABLE)
+        try:
+            return model.price(options)
+        except Exception as error:
+            self._metrics.prediction_errors.labels(type(error).__name__).inc()
+            log.warning("evaluation failed: priced in closed form", extra={"error": repr(error)}, exc_info=error)
+            return closed_form.price(options, reason=FallbackReason.DEVICE_ERROR)
+
+
+def prepare_tensorflow(threads: int) -> None:
+    """Set what TensorFlow reads from the environment when it is imported; what is set already stays."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+
+def _describe_tensorflow() -> dict[str, Any]:
+    """TensorFlow as /health/detailed shows it: asked only if the model has imported it."""
+    tensorflow = sys.modules.get("tensorflow")
+    try:
+        known = {"version": version("tensorflow-cpu")}
+    except PackageNotFoundError:
+        known = {}
+    if tensorflow is None or not hasattr(tensorflow, "config"):
+        return {"status": "not_loaded", **known, "gpu_available": False}
+    try:
+        gpu = bool(tensorflow.config.list_physical_devices("GPU"))
+    except RuntimeError as error:
+        return {"status": "unhealthy", "version": tensorflow.__version__, "gpu_available": False, "message": str(error)}
+    return {"status": "healthy", "version": tensorflow.__version__, "gpu_available": gpu}
+
+
+def _tell(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:
+        log.debug("the event loop is gone: nobody waits for the model any more")

@@ -1,0 +1,118 @@
+"""What can go wrong with a request, and the one table from it to an HTTP answer.
+
+ServerError
+├── InvalidRequest        400  the body is wrong; carries every fault found
+├── BatchTooLarge         413  more options than one request may hold
+├── Overloaded            503  the pricing queue is full
+└── NonFiniteResult       500  a price or Greek came out as NaN or infinity, even by the closed form
+
+Every error body is `{"error": sentence, "reason": CamelCase, "request_id": …}`, plus `faults` if the request is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import orjson
+from aiohttp import web
+
+MAX_FAULTS = 100
+"""Faults listed in one answer; `fault_count` says how many there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in a request: where, what was found (`value`, already safe for JSON), what would be right."""
+
+    field: str
+    message: str
+    index: int | None = None
+    value: Any = None
+    has_value: bool = True
+
+    def __str__(self) -> str:
+        where = (
+            self.field if self.index is None else f"options[{self.index}]" + (f".{self.field}" if self.field else "")
+        )
+        found = f" is {orjson.dumps(self.value).decode()}" if self.has_value else ""
+        return f"{where}{found}: {self.message}"
+
+    def as_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"field": self.field, "message": self.message}
+        if self.index is not None:
+            document["index"] = self.index
+        if self.has_value:
+            document["value"] = self.value
+        return document
+
+
+class ServerError(Exception):
+    """A request that cannot be answered as wished."""
+
+    status: ClassVar[int] = 500
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def reason(self) -> str:
+        return type(self).__name__
+
+    def details(self) -> dict[str, Any]:
+        return {}
+
+
+class InvalidRequest(ServerError):  # noqa: N818 - the names are the `reason` a client reads
+    """The request is wrong; `faults` lists everything that is, in order of the options."""
+
+    status = 400
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        super().__init__(f"{faults[0]}{more}")
+        self.faults = tuple(faults)
+
+    def details(self) -> dict[str, Any]:
+        return {"fault_count": len(self.faults), "faults": [fault.as_json() for fault in self.faults[:MAX_FAULTS]]}
+
+
+class BatchTooLarge(ServerError):  # noqa: N818
+    """More options than one request may hold."""
+
+    status = 413
+
+    def __init__(self, *, size: int, limit: int) -> None:
+        super().__init__(f"options holds {size} options: at most {limit} fit in one request, send several")
+
+
+class Overloaded(ServerError):  # noqa: N818
+    """The pricing queue is full: a 503, because it is the server that lacks capacity, not the client its quota."""
+
+    status = 503
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self, *, queued: int, asked: int, limit: int) -> None:
+        super().__init__(
+            f"{queued} options wait or are being priced: {asked} more would exceed the limit of {limit}, try later"
+        )
+
+
+class NonFiniteResult(ServerError):  # noqa: N818
+    """A result that JSON cannot carry and nobody should trade on."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"options[{index}]: the result is not a finite number")
+
+
+def error_response(
+    status: int,
+    message: str,
+    *,
+    reason: str,
+    request_id: str,
+    details: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """The JSON answer to a request that failed."""
+    body = orjson.dumps({"error": message, "reason": reason, "request_id": request_id, **(details or {})})
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)

@@ -1,0 +1,103 @@
+"""Running the application as a process: signals, draining, exit codes.
+
+On SIGTERM readiness turns 503 at once, while the socket stays open for the drain delay: endpoints are removed from
+proxies a moment after the kubelet sends the signal, and what they still send must be answered. Then the socket closes,
+requests in flight are finished, and the process exits with 0. A second SIGTERM skips the delay, and so does SIGINT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import uvloop
+from aiohttp import web
+from prometheus_client import disable_created_metrics
+
+from pinn_inference.server.app import CONFIG, ENGINE
+from pinn_inference.server.config import ServerConfig
+from pinn_inference.server.engine import PricingEngine, prepare_tensorflow
+from pinn_inference.server.logs import configure_logging
+
+log = logging.getLogger(__name__)
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+def run_app(app: web.Application) -> int:
+    """Serve `app` (from `create_app`) until a signal; returns the exit code, 1 if the address cannot be used.
+
+    Sets up logging and TensorFlow's environment. If a signal comes while the model is still being loaded, the process
+    leaves at once after draining instead of returning: TensorFlow's import can neither be interrupted nor outlived.
+    """
+    config, engine = app[CONFIG], app[ENGINE]
+    configure_logging(level=config.log_level, revision=config.revision, service=config.service)
+    prepare_tensorflow(config.tf_threads)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    code: int = uvloop.run(_serve(app, config, engine))
+    if engine.loading:
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngine) -> int:
+    stop = _Signals(engine, config.drain_seconds)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=config.keep_alive_seconds,
+        shutdown_timeout=config.inflight_timeout_seconds,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+    except OSError as error:
+        log.error("cannot listen on %s port %s: %s", config.host, config.port, error)  # noqa: TRY400 - no traceback needed
+        await runner.cleanup()
+        return EXIT_FAILED
+    log.info("listening", extra={"address": runner.addresses[0][0], "port": runner.addresses[0][1]})
+    await stop.wait()
+    log.info("finishing requests in flight", extra={"seconds_at_most": config.inflight_timeout_seconds})
+    await runner.cleanup()
+    log.info("stopped")
+    return EXIT_OK
+
+
+class _Signals:
+    """From the first signal to the moment when the socket may close."""
+
+    def __init__(self, engine: PricingEngine, drain_seconds: float) -> None:
+        self._engine = engine
+        self._drain_seconds = drain_seconds
+        self._asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+        try:
+            await asyncio.wait_for(self._hurry.wait(), self._drain_seconds)
+        except TimeoutError:
+            return
+
+    def _terminate(self) -> None:
+        if self._asked.is_set():
+            log.info("second SIGTERM: the drain delay is skipped")
+            self._hurry.set()
+            return
+        log.info("SIGTERM: draining", extra={"seconds": self._drain_seconds})
+        self._engine.begin_draining()
+        self._asked.set()
+
+    def _interrupt(self) -> None:
+        log.info("SIGINT: stopping")
+        self._engine.begin_draining()
+        self._asked.set()
+        self._hurry.set()

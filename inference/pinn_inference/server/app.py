@@ -42,7 +42,8 @@ def create_app(
     engine = PricingEngine(config, metrics=metrics, load_model=load_model)
     worker = PricingWorker(engine.price, capacity=config.queue_options, metrics=metrics)
     app = web.Application(
-        middlewares=[observing_middleware(metrics, engine), *middlewares], client_max_size=config.max_body_bytes
+        middlewares=[observing_middleware(metrics, engine, revision=config.revision), *middlewares],
+        client_max_size=config.max_body_bytes,
     )
     app[CONFIG], app[ENGINE], app[METRICS], app[WORKER] = config, engine, metrics, worker
     app.add_routes(HealthPages(engine=engine, worker=worker, metrics=metrics).routes())

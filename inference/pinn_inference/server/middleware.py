@@ -24,12 +24,14 @@ from pinn_inference.server.metrics import CLIENT_CLOSED_REQUEST, ServerMetrics
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
+REVISION_HEADER: Final = "X-PINN-Revision"
+"""Which revision answered, so that a client can count the shares of a rollout itself; absent without PINN_REVISION."""
 PRICING_HANDLERS: Final = frozenset(("/v1/price",))
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
-def observing_middleware(metrics: ServerMetrics, engine: PricingEngine) -> Middleware:
-    """Counts, times, gives ids, turns exceptions into JSON answers, and closes connections while draining."""
+def observing_middleware(metrics: ServerMetrics, engine: PricingEngine, *, revision: str = "") -> Middleware:
+    """Counts, times, gives ids, names the revision, turns exceptions into JSON answers, closes connections while draining."""
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -47,6 +49,8 @@ def observing_middleware(metrics: ServerMetrics, engine: PricingEngine) -> Middl
             status = response.status
             if not response.prepared:
                 response.headers[REQUEST_ID_HEADER] = identity
+                if revision:
+                    response.headers[REVISION_HEADER] = revision
                 response.headers[hdrs.SERVER] = "pinn-inference"
                 if engine.draining:
                     # The client must not send its next request on this connection: it will be gone. A new connection

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Write the locks from pyproject.toml: every dependency by exact version and hash, and no address of any index.
+# `requirements/compile.sh --upgrade` takes newer versions; without it, locked versions stay where they still fit.
+#   build.lock      what builds the wheel        operator.lock   the operator's image
+#   inference.lock  the inference image          dev.lock        both and the tools
+set -eu
+cd "$(dirname "$0")/.."
+uv=${UV:-uv}
+
+compile() {
+    "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$@"
+}
+
+sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
+    compile - --output-file requirements/build.lock "$@"
+compile pyproject.toml --extra operator --output-file requirements/operator.lock "$@"
+compile pyproject.toml --extra inference --output-file requirements/inference.lock "$@"
+compile pyproject.toml --extra dev --output-file requirements/dev.lock "$@"

@@ -213,8 +213,8 @@ def _live_traffic(service: Manifest, route: Manifest | None) -> Traffic:
 
 
 def _live_path(route_spec: Manifest) -> str:
-    rule = next(iter(route_spec.get("rules") or ()), {})
-    match = next(iter(rule.get("matches") or ()), {})
+    rule: Manifest = next(iter(route_spec.get("rules") or ()), {})
+    match: Manifest = next(iter(rule.get("matches") or ()), {})
     return str((match.get("path") or {}).get("value", "/"))
 
 

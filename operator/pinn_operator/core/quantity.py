@@ -6,15 +6,17 @@ Grammar: k8s.io/apimachinery/pkg/api/resource, `Quantity`.
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Context, Decimal
 
 _QUANTITY = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))"
-    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?",
+    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?",
     re.ASCII,
 )
 _DECIMAL_EXPONENT = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY_EXPONENT = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_EXACT = Context(prec=400)
+"""Digits enough that no product of a bounded string and a suffix is rounded."""
 
 
 def parse_quantity(text: str) -> Decimal:
@@ -30,9 +32,9 @@ def parse_quantity(text: str) -> Decimal:
     if suffix is None:
         return number
     if suffix in _BINARY_EXPONENT:
-        return number * Decimal(2 ** _BINARY_EXPONENT[suffix])
+        return _EXACT.multiply(number, Decimal(2 ** _BINARY_EXPONENT[suffix]))
     exponent = _DECIMAL_EXPONENT[suffix] if suffix in _DECIMAL_EXPONENT else int(suffix[1:])
-    return number.scaleb(exponent)
+    return _EXACT.scaleb(number, exponent)
 
 
 def canonical_quantity(value: str | int | float) -> str:

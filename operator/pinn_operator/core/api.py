@@ -1,0 +1,107 @@
+"""The API of a PINNService: manifests in, values out, and a status back into a manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pinn_operator.core.parsing import parse_spec
+from pinn_operator.core.spec import FieldError, InvalidSpec, Manifest, Spec
+from pinn_operator.core.status import Status
+from pinn_operator.core.status_json import (
+    format_time,
+    merge_patch,
+    parse_time,
+    status_from_manifest,
+    status_to_manifest,
+)
+
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "KIND",
+    "PLURAL",
+    "VERSION",
+    "Resource",
+    "format_time",
+    "merge_patch",
+    "parse_resource",
+    "parse_spec",
+    "parse_time",
+    "status_from_manifest",
+    "status_to_manifest",
+]
+
+GROUP: Final = "pinn.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "PINNService"
+PLURAL: Final = "pinnservices"
+
+NAME_LIMIT: Final = 37
+"""Pods are called <name>-<8 hex>-<10>-<5>: at most 63 characters, so never cut, and metrics go by that name."""
+_NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One PINNService as read from the API server. `spec_manifest` is its `spec` as it is there."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    resource_version: str
+    spec: Spec | InvalidSpec
+    status: Status
+    deleting: bool = False
+    spec_manifest: Manifest = field(default_factory=dict)
+
+
+def parse_resource(manifest: Manifest) -> Resource:
+    """A PINNService as values. Faults of its spec, or of its name, are in `spec`; never raises for bad input."""
+    metadata = _object(manifest.get("metadata"))
+    spec_manifest = _object(manifest.get("spec"))
+    name = str(metadata.get("name") or "")
+    spec = parse_spec(spec_manifest)
+    faults = _name_faults(name)
+    if faults:
+        spec = InvalidSpec(faults + (spec.errors if isinstance(spec, InvalidSpec) else ()))
+    generation = metadata.get("generation")
+    return Resource(
+        name=name,
+        namespace=str(metadata.get("namespace") or ""),
+        uid=str(metadata.get("uid") or ""),
+        generation=generation if isinstance(generation, int) else 0,
+        resource_version=str(metadata.get("resourceVersion") or ""),
+        spec=spec,
+        status=status_from_manifest(_object(manifest.get("status"))),
+        deleting=metadata.get("deletionTimestamp") is not None,
+        spec_manifest=spec_manifest,
+    )
+
+
+def _name_faults(name: str) -> tuple[FieldError, ...]:
+    faults = []
+    if _NAME.fullmatch(name) is None:
+        faults.append(
+            FieldError(
+                "metadata.name",
+                "must be lower case letters, digits and '-', start with a letter and end with a letter or digit, "
+                f"not {name!r}",
+            )
+        )
+    if len(name) > NAME_LIMIT:
+        faults.append(
+            FieldError(
+                "metadata.name",
+                f"must have at most {NAME_LIMIT} characters, not {len(name)}: the names of its pods are made from it",
+            )
+        )
+    return tuple(faults)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

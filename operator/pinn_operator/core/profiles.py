@@ -1,0 +1,68 @@
+"""The named sets of gates. The numbers are those of the deployment guides (docs, "Gates")."""
+
+from __future__ import annotations
+
+from pinn_operator.core.spec import Bound, Gate, Metric, Profile, Relative, Severity
+
+_STANDARD = (
+    Gate(
+        name=Metric.ERROR_RATE.value,
+        metric=Metric.ERROR_RATE,
+        advance=Bound(below=0.01),
+        abort=Bound(above=0.05, for_seconds=300),
+        relative=Relative(margin=0.01),
+    ),
+    Gate(
+        name=Metric.LATENCY_P95.value,
+        metric=Metric.LATENCY_P95,
+        advance=Bound(below=0.5),
+        abort=Bound(above=2.0, for_seconds=600),
+        relative=Relative(),
+    ),
+    Gate(name=Metric.LATENCY_P99.value, metric=Metric.LATENCY_P99, advance=Bound(below=1.0)),
+)
+
+_STRICT = (
+    Gate(
+        name=Metric.ERROR_RATE.value,
+        metric=Metric.ERROR_RATE,
+        advance=Bound(below=0.05),
+        abort=Bound(above=0.05, for_seconds=120),
+        severity=Severity.P0,
+    ),
+    Gate(
+        name=Metric.LATENCY_P95.value,
+        metric=Metric.LATENCY_P95,
+        advance=Bound(below=0.26),
+        abort=Bound(above=0.26, consecutive=3),
+        severity=Severity.P0,
+    ),
+)
+
+_FLASH = (
+    Gate(
+        name=Metric.ERROR_RATE.value,
+        metric=Metric.ERROR_RATE,
+        advance=Bound(below=0.01),
+        abort=Bound(above=0.05, for_seconds=60),
+    ),
+    Gate(
+        name=Metric.LATENCY_P99.value,
+        metric=Metric.LATENCY_P99,
+        advance=Bound(below=0.2),
+        abort=Bound(above=0.5, for_seconds=120),
+    ),
+)
+
+_GATES = {Profile.STANDARD: _STANDARD, Profile.STRICT: _STRICT, Profile.FLASH: _FLASH}
+
+
+def gates_of(profile: Profile) -> tuple[Gate, ...]:
+    """The gates of a profile, in the order in which they are shown."""
+    return _GATES[profile]
+
+
+def merge_gates(profile: Profile, changed: tuple[Gate, ...]) -> tuple[Gate, ...]:
+    """The profile's gates, each replaced by the one of the same name in `changed`, then the others of `changed`."""
+    by_name = {gate.name: gate for gate in gates_of(profile)} | {gate.name: gate for gate in changed}
+    return tuple(by_name.values())

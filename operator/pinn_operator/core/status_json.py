@@ -1,0 +1,181 @@
+"""The status as JSON and back.
+
+Both directions follow the declared types of `pinn_operator.core.status`, so a field cannot be forgotten in one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
+from types import NoneType
+from typing import Any, Final, Protocol, get_args, get_origin, get_type_hints
+
+from pinn_operator.core.spec import Manifest
+from pinn_operator.core.status import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
+
+GATE_STATUS_LIMIT: Final = 40
+"""`GATE_LIMIT` own gates and those of a profile."""
+POD_LINE_LIMIT: Final = 20
+CONDITION_LIMIT: Final = 16
+_NEWEST_LAST: Final = {"timeline": TIMELINE_LIMIT, "history": HISTORY_LIMIT}
+_FIRST: Final = {"gates": GATE_STATUS_LIMIT, "pods": POD_LINE_LIMIT, "conditions": CONDITION_LIMIT}
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: dict[str, Field[Any]]
+
+
+class _Unusable(Exception):  # noqa: N818
+    """A JSON value that is not of the declared type; its field becomes absent."""
+
+
+def status_to_manifest(status: Status) -> dict[str, Any]:
+    """A status as JSON: camelCase names, UTC times with microseconds; None, "" and empty lists are left out.
+
+    Whatever is longer than the CRD allows is cut, the same way every time: strings at `MESSAGE_LIMIT` with an ellipsis,
+    `timeline` and `history` to their newest (last) entries, other lists to their first. Numbers that JSON does not have
+    (NaN, infinity) are left out.
+    """
+    return _encode_object(status)
+
+
+def status_from_manifest(manifest: Manifest) -> Status:
+    """The status in JSON. Unknown fields are ignored; absent or unusable ones take their default.
+
+    A list item or object that lacks something without which it means nothing (a time, say) is left out as a whole.
+    """
+    status: Status = _decode_object(Status, manifest)
+    return status
+
+
+def merge_patch(old: Manifest, new: Manifest) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7396) that turns `old` into `new`; empty when they are equal."""
+    patch: dict[str, Any] = {name: None for name in old if name not in new}
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            inner = merge_patch(before, value)
+            if inner:
+                patch[name] = inner
+        elif value != before or isinstance(value, bool) != isinstance(before, bool):
+            patch[name] = value
+    return patch
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, like 2026-11-21T08:00:00.123456Z. `time` must know its zone."""
+    if time.tzinfo is None:
+        raise ValueError(f"{time.isoformat()} has no time zone")
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """The time of an RFC 3339 string, in UTC.
+
+    Raises:
+        ValueError: `text` is none, or has no zone.
+    """
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return time.astimezone(UTC)
+
+
+@cache
+def _types(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+@cache
+def _json_name(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _encode_object(value: _Dataclass) -> dict[str, Any]:
+    encoded: dict[str, Any] = {}
+    for item in fields(value):
+        inner = _encode(getattr(value, item.name), item.name)
+        # "" is written where it is not what an absent field would be read as.
+        if inner is None or (inner in ("", []) and item.default in (MISSING, None, "", ())):
+            continue
+        encoded[_json_name(item.name)] = inner
+    return encoded
+
+
+def _encode(value: Any, name: str) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str):
+        return value if len(value) <= MESSAGE_LIMIT else value[: MESSAGE_LIMIT - 1] + "…"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, tuple):
+        if name in _NEWEST_LAST:
+            value = value[-_NEWEST_LAST[name] :]
+        return [_encode(item, "") for item in value[: _FIRST.get(name, len(value))]]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _encode_object(value)
+    return value
+
+
+def _decode_object(cls: Any, manifest: object) -> Any:
+    if not isinstance(manifest, Mapping):
+        raise _Unusable
+    values: dict[str, Any] = {}
+    for item in fields(cls):
+        raw = manifest.get(_json_name(item.name))
+        declared = _types(cls)[item.name]
+        try:
+            values[item.name] = _decode(declared, raw)
+        except _Unusable:
+            if item.default is MISSING:
+                values[item.name] = _empty(declared)
+    return cls(**values)
+
+
+def _empty(declared: Any) -> Any:
+    """What stands for an absent field without a default. Times and closed sets have nothing that could."""
+    if declared in (str, int, float):
+        return declared()
+    raise _Unusable
+
+
+def _decode(declared: Any, raw: object) -> Any:
+    if get_origin(declared) is tuple:
+        return _decode_items(get_args(declared)[0], raw)
+    optional = [item for item in get_args(declared) if item is not NoneType]
+    if optional:
+        return _decode(optional[0], raw)
+    if is_dataclass(declared):
+        return _decode_object(declared, raw)
+    if declared is float and isinstance(raw, int | float) and not isinstance(raw, bool):
+        return float(raw)
+    if declared is int and isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if declared is str and isinstance(raw, str):
+        return raw
+    if isinstance(raw, str):
+        try:
+            return parse_time(raw) if declared is datetime else declared(raw)
+        except ValueError:
+            raise _Unusable from None
+    raise _Unusable
+
+
+def _decode_items(declared: Any, raw: object) -> tuple[Any, ...]:
+    if not isinstance(raw, list | tuple):
+        raise _Unusable
+    found = []
+    for item in raw:
+        try:
+            found.append(_decode(declared, item))
+        except _Unusable:
+            continue
+    return tuple(found)

@@ -1,0 +1,115 @@
+"""What the server's tests share: models that behave in a chosen way, and a running app with its client."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from pinn_inference.pricing import closed_form
+from pinn_inference.pricing.types import Method, OptionBatch, Quotes
+from pinn_inference.server import ServerConfig, create_app
+from pinn_inference.server.app import ENGINE, METRICS
+
+PUT = {
+    "spot": 100,
+    "strike": 95,
+    "maturity": 0.5,
+    "rate": 0.03,
+    "dividend": 0.01,
+    "volatility": 0.22,
+    "option_type": "put",
+    "style": "european",
+}
+Client = TestClient[web.Request, web.Application]
+
+
+@dataclass
+class ExactModel:
+    """Prices by the closed form and says it was the network; each step of its life can be made to wait or to fail."""
+
+    name: str = "european"
+    version: str = "test"
+    sha256: str = "ab" * 32
+    error_bound: float = 1e-6
+    on_warm_up: Callable[[], None] = lambda: None
+    on_self_check: Callable[[], None] = lambda: None
+    on_price: Callable[[OptionBatch], None] = lambda batch: None
+    batches: list[int] = field(default_factory=list)
+
+    def warm_up(self) -> None:
+        self.on_warm_up()
+
+    def self_check(self) -> None:
+        self.on_self_check()
+
+    def price(self, batch: OptionBatch) -> Quotes:
+        self.batches.append(len(batch))
+        self.on_price(batch)
+        quotes = closed_form.price(batch)
+        return replace(quotes, method=np.full(len(batch), Method.PINN, dtype=np.int8))
+
+
+def column(*values: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array(values, dtype=np.float64)
+
+
+def options(*spots: float) -> OptionBatch:
+    """One-year calls, strike 100, of the given spots."""
+    n = len(spots)
+    full = np.ones(n)
+    return OptionBatch(
+        spot=column(*spots),
+        strike=100 * full,
+        maturity=full,
+        rate=0.03 * full,
+        dividend=0 * full,
+        volatility=0.2 * full,
+        is_call=np.ones(n, dtype=bool),
+    )
+
+
+class Gate:
+    """Lets the pricing thread wait until the test opens it, and tells the test that the thread has arrived."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, batch: OptionBatch | None = None) -> None:
+        self.arrived.set()
+        if not self.opened.wait(timeout=30):
+            raise TimeoutError("the test never opened the gate")
+
+
+@asynccontextmanager
+async def running(
+    model: ExactModel | Exception | None = None, *, settled: bool = True, **settings: Any
+) -> AsyncIterator[Client]:
+    """A client of a real server with `model`; an exception is raised by the loader instead."""
+    chosen = ExactModel() if model is None else model
+
+    def load(directory: object, expected: object) -> ExactModel:
+        if isinstance(chosen, Exception):
+            raise chosen
+        return chosen
+
+    middlewares = settings.pop("middlewares", ())
+    app = create_app(ServerConfig(**settings), middlewares=middlewares, load_model=load)
+    server = TestServer(app, handler_cancellation=True)
+    async with TestClient(server) as client:
+        if settled:
+            await app[ENGINE].settled.wait()
+        yield client
+
+
+def sample(client: Client, name: str, **labels: str) -> float | None:
+    """One sample of the app's metrics, None if there is no such series."""
+    assert client.app is not None
+    return client.app[METRICS].registry.get_sample_value(name, labels)

@@ -126,7 +126,8 @@ class ProcessTable:
     ) -> None:
         """Starts a daemon, detached twice: init is its parent before it runs.
 
-        Envoy asks the kernel for SIGTERM at its parent's end, which must not be this command's. Its log is truncated and then appended to. Raises ClusterError when the program cannot be executed.
+        Envoy asks the kernel for SIGTERM at its parent's end, so this command must not be the parent. The log is
+        truncated and then appended to. Raises ClusterError when the program cannot be executed.
         """
         self._records.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)

@@ -242,7 +242,7 @@ def _host_endpoints(namespace: str, service: str, ports: list[dict[str, Any]]) -
 
 
 def cluster_objects(settings: Settings) -> str:
-    """What the cluster offers beyond Kubernetes: DNS, the Gateway ``edge`` and Prometheus, all of them host processes."""
+    """What the cluster offers beyond Kubernetes: DNS, the Gateway ``edge`` and Prometheus, all host processes."""
     ports = settings.ports
     dns = [("dns", 53, ports.dns, "UDP"), ("dns-tcp", 53, ports.dns, "TCP")]
     objects: list[dict[str, Any]] = [

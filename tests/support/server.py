@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -95,7 +96,7 @@ async def running(
     """A client of a real server with `model`; an exception is raised by the loader instead."""
     chosen = ExactModel() if model is None else model
 
-    def load(directory: object, expected: object) -> ExactModel:
+    def load(config: ServerConfig) -> ExactModel:
         if isinstance(chosen, Exception):
             raise chosen
         return chosen
@@ -109,7 +110,14 @@ async def running(
         yield client
 
 
-def sample(client: Client, name: str, **labels: str) -> float | None:
+def sample(client: Client, name: str, /, **labels: str) -> float | None:
     """One sample of the app's metrics, None if there is no such series."""
     assert client.app is not None
     return client.app[METRICS].registry.get_sample_value(name, labels)
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Returns when the condition holds; raises TimeoutError if it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)

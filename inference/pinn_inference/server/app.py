@@ -10,7 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from pinn_inference.server.config import ServerConfig
-from pinn_inference.server.engine import ModelLoader, PricingEngine, load_bundled_or_given
+from pinn_inference.server.engine import ModelLoader, PricingEngine, load_configured_model
+from pinn_inference.server.errors import NonFiniteResult
 from pinn_inference.server.health import HealthPages
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import observing_middleware
@@ -31,7 +32,7 @@ def create_app(
     config: ServerConfig,
     *,
     middlewares: Sequence[Middleware] = (),
-    load_model: ModelLoader = load_bundled_or_given,
+    load_model: ModelLoader = load_configured_model,
 ) -> web.Application:
     """The server as an aiohttp application; run it with `run_app`.
 
@@ -69,8 +70,12 @@ async def price(request: web.Request) -> web.Response:
         parsed = await asyncio.to_thread(parse_price_request, body, max_batch=app[CONFIG].max_batch)
     quotes = await app[WORKER].price(parsed.options)
     model = app[ENGINE].model_label or ""
-    if len(quotes) <= _INLINE_OPTIONS:
-        answer = render_quotes(quotes, model=model, many=parsed.many)
-    else:
-        answer = await asyncio.to_thread(render_quotes, quotes, model=model, many=parsed.many)
+    try:
+        if len(quotes) <= _INLINE_OPTIONS:
+            answer = render_quotes(quotes, model=model, many=parsed.many)
+        else:
+            answer = await asyncio.to_thread(render_quotes, quotes, model=model, many=parsed.many)
+    except NonFiniteResult as error:
+        app[METRICS].prediction_errors.labels(error.reason).inc()
+        raise
     return web.Response(body=answer, content_type="application/json")

@@ -131,8 +131,8 @@ def _level(text: str) -> str:
 
 
 def _label(text: str) -> str:
-    if len(text) > 253 or not text.isprintable():
-        raise ValueError("a printable name of at most 253 characters")
+    if len(text) > 253 or not (text.isascii() and text.isprintable()):
+        raise ValueError("a name of at most 253 printable ASCII characters")
     return text
 
 

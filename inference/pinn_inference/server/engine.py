@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import sys
 import threading
 import time
@@ -18,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Protocol
 
 from pinn_inference.pricing import closed_form
@@ -46,8 +44,8 @@ class PricingModel(Protocol):
     def self_check(self) -> None: ...
 
 
-ModelLoader = Callable[[Path | None, str | None], PricingModel]
-"""(directory or None for the bundled model, expected SHA-256 or None) -> model; raises an exception with `.reason`."""
+ModelLoader = Callable[[ServerConfig], PricingModel]
+"""Loads the model a configuration names; what it raises may carry a CamelCase `reason`."""
 
 
 class Stage(StrEnum):
@@ -85,18 +83,19 @@ class Readiness:
     model: Mapping[str, Any]
 
 
-def load_bundled_or_given(directory: Path | None, expected_sha256: str | None) -> PricingModel:
-    """The product's loader; imported late, because it brings TensorFlow."""
+def load_configured_model(config: ServerConfig) -> PricingModel:
+    """The product's loader: `model_dir` or the bundled model. The checksum is compared before TensorFlow is imported."""
     from pinn_inference.pricing.model import bundled_directory, load_model
 
-    return load_model(directory or bundled_directory(), expected_sha256=expected_sha256)
+    directory = config.model_dir or bundled_directory()
+    return load_model(directory, expected_sha256=config.model_sha256, threads=config.tf_threads)
 
 
 class PricingEngine:
     """Prices by the model when it is ready, else by the closed form; tells how far loading has come."""
 
     def __init__(
-        self, config: ServerConfig, *, metrics: ServerMetrics, load_model: ModelLoader = load_bundled_or_given
+        self, config: ServerConfig, *, metrics: ServerMetrics, load_model: ModelLoader = load_configured_model
     ) -> None:
         self._config = config
         self._metrics = metrics
@@ -136,7 +135,7 @@ class PricingEngine:
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            model = self._load_model(self._config.model_dir, self._config.model_sha256)
+            model = self._load_model(self._config)
             self._loaded = {
                 "name": model.name,
                 "version": model.version,
@@ -228,13 +227,6 @@ class PricingEngine:
             self._metrics.prediction_errors.labels(type(error).__name__).inc()
             log.warning("evaluation failed: priced in closed form", extra={"error": repr(error)}, exc_info=error)
             return closed_form.price(options, reason=FallbackReason.DEVICE_ERROR)
-
-
-def prepare_tensorflow(threads: int) -> None:
-    """Set what TensorFlow reads from the environment when it is imported; what is set already stays."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 
 def _describe_tensorflow() -> dict[str, Any]:

@@ -62,7 +62,7 @@ class ServerError(Exception):
         return {}
 
 
-class InvalidRequest(ServerError):  # noqa: N818 - the names are the `reason` a client reads
+class InvalidRequest(ServerError):
     """The request is wrong; `faults` lists everything that is, in order of the options."""
 
     status = 400
@@ -76,7 +76,7 @@ class InvalidRequest(ServerError):  # noqa: N818 - the names are the `reason` a 
         return {"fault_count": len(self.faults), "faults": [fault.as_json() for fault in self.faults[:MAX_FAULTS]]}
 
 
-class BatchTooLarge(ServerError):  # noqa: N818
+class BatchTooLarge(ServerError):
     """More options than one request may hold."""
 
     status = 413
@@ -85,7 +85,7 @@ class BatchTooLarge(ServerError):  # noqa: N818
         super().__init__(f"options holds {size} options: at most {limit} fit in one request, send several")
 
 
-class Overloaded(ServerError):  # noqa: N818
+class Overloaded(ServerError):
     """The pricing queue is full: a 503, because it is the server that lacks capacity, not the client its quota."""
 
     status = 503
@@ -97,7 +97,7 @@ class Overloaded(ServerError):  # noqa: N818
         )
 
 
-class NonFiniteResult(ServerError):  # noqa: N818
+class NonFiniteResult(ServerError):
     """A result that JSON cannot carry and nobody should trade on."""
 
     def __init__(self, index: int) -> None:

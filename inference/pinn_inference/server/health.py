@@ -117,7 +117,7 @@ class HealthPages:
 
 
 # Black–Scholes price of `_test_option`, computed with 50 digits.
-_TEST_PRICE = 10.450583572185565
+_TEST_PRICE = 10.450583572185568
 _TEST_TOLERANCE = 1e-4
 
 

@@ -31,7 +31,7 @@ _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
 def observing_middleware(metrics: ServerMetrics, engine: PricingEngine, *, revision: str = "") -> Middleware:
-    """Counts, times, gives ids, names the revision, turns exceptions into JSON answers, closes connections while draining."""
+    """Counts, times, names request and revision, answers exceptions in JSON, closes connections while draining."""
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -19,7 +19,7 @@ from prometheus_client import disable_created_metrics
 
 from pinn_inference.server.app import CONFIG, ENGINE
 from pinn_inference.server.config import ServerConfig
-from pinn_inference.server.engine import PricingEngine, prepare_tensorflow
+from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.logs import configure_logging
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,11 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 def run_app(app: web.Application) -> int:
     """Serve `app` (from `create_app`) until a signal; returns the exit code, 1 if the address cannot be used.
 
-    Sets up logging and TensorFlow's environment. If a signal comes while the model is still being loaded, the process
+    Sets up logging. If a signal comes while the model is still being loaded, the process
     leaves at once after draining instead of returning: TensorFlow's import can neither be interrupted nor outlived.
     """
     config, engine = app[CONFIG], app[ENGINE]
     configure_logging(level=config.log_level, revision=config.revision, service=config.service)
-    prepare_tensorflow(config.tf_threads)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     code: int = uvloop.run(_serve(app, config, engine))
     if engine.loading:

@@ -1,0 +1,356 @@
+"""The application over real HTTP: prices, errors, readiness, metrics, and what an added middleware may do."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from typing import Any
+
+import aiohttp
+import numpy as np
+import orjson
+import pytest
+from aiohttp import web
+
+from pinn_inference.pricing import closed_form
+from pinn_inference.server.app import ENGINE, WORKER
+from tests.support.server import PUT, Client, ExactModel, Gate, eventually, options, running, sample
+
+READINESS = "/health/deployment/readiness"
+
+
+class ChecksumMismatch(Exception):
+    reason = "ModelChecksumMismatch"
+
+
+async def post(client: Client, document: Any, **kwargs: Any) -> tuple[int, Any]:
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    async with client.post("/v1/price", data=data, **kwargs) as response:
+        return response.status, orjson.loads(await response.read())
+
+
+# --- prices -----------------------------------------------------------------------------------------------------------
+
+
+async def test_one_option_is_answered_with_price_greeks_and_how_they_were_made() -> None:
+    async with running() as client:
+        status, answer = await post(client, PUT)
+    assert status == 200
+    assert list(answer) == [
+        "price", "delta", "gamma", "vega", "theta", "rho", "method", "model", "error_bound", "cached",
+    ]  # fmt: skip
+    assert (answer["method"], answer["model"], answer["cached"]) == ("pinn", "european/test", False)
+    assert answer["price"] == pytest.approx(3.4853084452972327, abs=1e-12)
+
+
+async def test_many_options_are_answered_in_their_order() -> None:
+    spots = [float(spot) for spot in np.random.default_rng(3).uniform(50, 150, 700)]
+    rows = [{"spot": s, "strike": 100, "maturity": 1, "rate": 0.03, "volatility": 0.2} for s in spots]
+    async with running() as client:
+        status, answer = await post(client, {"options": rows})
+    assert status == 200
+    prices = [row["price"] for row in answer["results"]]
+    assert np.allclose(prices, closed_form.price(options(*spots)).price, rtol=1e-14)
+
+
+async def test_a_call_and_its_put_differ_by_the_forward() -> None:
+    call = {**PUT, "option_type": "call"}
+    async with running() as client:
+        _, answer = await post(client, {"options": [call, PUT]})
+    forward = 100 * np.exp(-0.01 * 0.5) - 95 * np.exp(-0.03 * 0.5)
+    assert answer["results"][0]["price"] - answer["results"][1]["price"] == pytest.approx(forward, abs=1e-12)
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_closed_form_with_the_reason_counted() -> None:
+    async with running(ChecksumMismatch("expected aa, found bb")) as client:
+        _, answer = await post(client, {"options": [PUT, PUT]})
+        assert [(row["method"], row["reason"], row["model"]) for row in answer["results"]] == [
+            ("closed_form", "model_unavailable", None)
+        ] * 2
+        assert sample(client, "pinn_fallback_total", reason="model_unavailable") == 2
+        assert sample(client, "pinn_options_priced_total", method="closed_form") == 2
+
+
+async def test_a_model_that_fails_at_run_time_is_replaced_by_the_closed_form_for_that_request() -> None:
+    def lost(batch: object) -> None:
+        raise MemoryError("device")
+
+    async with running(ExactModel(on_price=lost)) as client:
+        status, answer = await post(client, PUT)
+        assert (status, answer["method"], answer["reason"]) == (200, "closed_form", "device_error")
+        assert sample(client, "pinn_prediction_errors_total", error_type="MemoryError") == 1
+        assert sample(client, "pinn_fallback_total", reason="device_error") == 1
+
+
+async def test_a_result_that_is_not_finite_is_an_error_and_never_a_null() -> None:
+    class Broken(ExactModel):
+        def price(self, batch: Any) -> Any:
+            quotes = super().price(batch)
+            quotes.gamma[1] = np.nan
+            return quotes
+
+    async with running(Broken()) as client:
+        status, answer = await post(client, {"options": [PUT, PUT]})
+        assert (status, answer["reason"]) == (500, "NonFiniteResult")
+        assert answer["error"] == "options[1]: the result is not a finite number"
+        assert sample(client, "pinn_prediction_errors_total", error_type="NonFiniteResult") == 1
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_bad_row_is_an_error_with_its_index_and_no_row_is_dropped() -> None:
+    async with running() as client:
+        status, answer = await post(client, {"options": [PUT, {**PUT, "spot": -1}]})
+    assert status == 400
+    assert answer["reason"] == "InvalidRequest"
+    assert answer["faults"][0]["index"] == 1
+    assert "results" not in answer
+
+
+async def test_a_nan_literal_is_named_by_its_field() -> None:
+    async with running() as client:
+        status, answer = await post(client, json.dumps({**PUT, "volatility": float("nan")}).encode())
+    assert (status, answer["faults"][0]["field"], answer["faults"][0]["value"]) == (400, "volatility", "NaN")
+
+
+async def test_a_body_over_the_limit_is_413_in_json() -> None:
+    async with running(max_body_bytes=2000) as client:
+        status, answer = await post(client, b" " * 3000)
+        assert (status, answer["reason"]) == (413, "BodyTooLarge")
+        assert sample(client, "http_requests_total", method="POST", handler="/v1/price", status="413") == 1
+
+
+async def test_a_compressed_body_is_accepted_and_its_inflated_size_counts() -> None:
+    async with running(max_body_bytes=2000) as client:
+        headers = {"Content-Encoding": "gzip"}
+        status, _ = await post(client, gzip.compress(json.dumps(PUT).encode()), headers=headers)
+        assert status == 200
+        status, answer = await post(client, gzip.compress(b" " * 1_000_000), headers=headers)
+        assert (status, answer["reason"]) == (413, "BodyTooLarge")
+
+
+async def test_too_many_options_are_413_and_say_the_limit() -> None:
+    async with running(max_batch=2) as client:
+        status, answer = await post(client, {"options": [PUT] * 3})
+    assert (status, answer["reason"]) == (413, "BatchTooLarge")
+    assert "at most 2" in answer["error"]
+
+
+async def test_an_overloaded_server_says_so_with_503_and_when_to_come_back() -> None:
+    gate = Gate()
+    async with running(ExactModel(on_price=gate), queue_options=2, max_batch=2) as client:
+        first = asyncio.create_task(post(client, {"options": [PUT, PUT]}))
+        await asyncio.to_thread(gate.arrived.wait, 10)
+        async with client.post("/v1/price", json=PUT) as response:
+            answer = await response.json()
+            assert (response.status, answer["reason"]) == (503, "Overloaded")
+            assert response.headers["Retry-After"] == "1"
+        gate.opened.set()
+        assert (await first)[0] == 200
+        assert sample(client, "pinn_overloaded_requests_total") == 1
+
+
+async def test_unknown_paths_and_methods_are_json_errors_too() -> None:
+    async with running() as client:
+        async with client.get("/nothing") as response:
+            assert (response.status, (await response.json())["reason"]) == (404, "NotFound")
+        async with client.get("/v1/price") as response:
+            assert (response.status, response.headers["Allow"]) == (405, "POST")
+        assert sample(client, "http_requests_total", method="GET", handler="unmatched", status="404") == 1
+
+
+# --- request ids ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_id_is_echoed_on_answers_and_errors_and_made_when_absent_or_unfit() -> None:
+    async with running() as client:
+        async with client.post("/v1/price", json=PUT, headers={"X-Request-ID": "desk-7"}) as response:
+            assert response.headers["X-Request-ID"] == "desk-7"
+        async with client.post("/v1/price", json={}, headers={"X-Request-ID": "desk-8"}) as response:
+            assert response.headers["X-Request-ID"] == (await response.json())["request_id"] == "desk-8"
+        async with client.get("/health", headers={"X-Request-ID": "a b" * 100}) as response:
+            assert len(response.headers["X-Request-ID"]) == 32
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+async def ready(client: Client) -> tuple[int, Any]:
+    async with client.get(READINESS) as response:
+        return response.status, await response.json()
+
+
+async def test_liveness_is_exactly_what_probes_expect() -> None:
+    async with running() as client, client.get("/health") as response:
+        assert (response.status, await response.json()) == (200, {"status": "healthy"})
+
+
+async def test_the_server_answers_but_is_not_ready_while_the_model_loads_warms_up_and_is_checked() -> None:
+    warm, check = Gate(), Gate()
+    model = ExactModel(on_warm_up=warm, on_self_check=check)
+    async with running(model, settled=False) as client:
+        await asyncio.to_thread(warm.arrived.wait, 10)
+        status, answer = await ready(client)
+        assert (status, answer["ready"], answer["reason"]) == (503, False, "ModelWarmingUp")
+        assert [one["ok"] for one in answer["checks"]] == [True, False, False, True]
+        assert (await post(client, PUT))[1]["reason"] == "model_unavailable"
+        warm.opened.set()
+        await asyncio.to_thread(check.arrived.wait, 10)
+        assert (await ready(client))[0] == 503
+        assert sample(client, "pinn_ready") == 0
+        check.opened.set()
+        assert client.app is not None
+        await client.app[ENGINE].settled.wait()
+        status, answer = await ready(client)
+        assert (status, answer["ready"], answer["reason"]) == (200, True, "Ready")
+        assert answer["model"]["sha256"] == "ab" * 32
+        assert sample(client, "pinn_ready") == 1
+        assert sample(client, "pinn_model_info", name="european", version="test", sha256="ab" * 32) == 1
+
+
+async def test_a_wrong_checksum_is_told_with_reason_and_message_and_the_server_stays_alive() -> None:
+    async with running(ChecksumMismatch("expected aa, found bb"), model_sha256="a" * 64) as client:
+        status, answer = await ready(client)
+        assert (status, answer["ready"]) == (503, False)
+        assert (answer["reason"], answer["message"]) == ("ModelChecksumMismatch", "expected aa, found bb")
+        assert answer["model"] == {"expected_sha256": "a" * 64}
+        async with client.get("/health") as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"), [("on_warm_up", "ModelWarmUpFailed"), ("on_self_check", "ModelSelfCheckFailed")]
+)
+async def test_a_model_that_fails_before_it_is_ready_is_never_used(step: str, reason: str) -> None:
+    def fail() -> None:
+        raise ArithmeticError("golden price 3 is off by 0.2")
+
+    async with running(ExactModel(**{step: fail})) as client:
+        status, answer = await ready(client)
+        assert (status, answer["reason"]) == (503, reason)
+        assert "off by 0.2" in answer["message"]
+        assert (await post(client, PUT))[1]["method"] == "closed_form"
+
+
+async def test_detailed_health_prices_an_option_and_shows_each_component() -> None:
+    async with running() as client, client.get("/health/detailed") as response:
+        answer = await response.json()
+        assert (response.status, answer["status"]) == (200, "healthy")
+        model = answer["components"]["pinn_model"]
+        assert (model["status"], model["prediction_test"], model["method"]) == ("healthy", "passed", "pinn")
+        assert model["latency_ms"] > 0
+        assert set(answer["components"]["tensorflow"]) >= {"status", "gpu_available"}
+
+
+async def test_detailed_health_sees_a_model_whose_prices_are_wrong() -> None:
+    class Wrong(ExactModel):
+        def price(self, batch: Any) -> Any:
+            quotes = super().price(batch)
+            quotes.price[:] += 0.01
+            return quotes
+
+    async with running(Wrong()) as client, client.get("/health/detailed") as response:
+        answer = await response.json()
+        assert (response.status, answer["components"]["pinn_model"]["prediction_test"]) == (503, "failed")
+
+
+@pytest.mark.parametrize(("model", "overall"), [(ExactModel(), "healthy"), (OSError("gone"), "degraded")])
+async def test_the_health_of_the_model_has_an_overall_status(model: Any, overall: str) -> None:
+    async with running(model) as client:
+        for path in ("/health/pinn", "/health/pinn/quick"):
+            async with client.get(path) as response:
+                assert (response.status, (await response.json())["overall_status"]) == (200, overall)
+
+
+async def test_draining_turns_readiness_off_keeps_serving_and_sends_clients_elsewhere() -> None:
+    async with running() as client:
+        assert client.app is not None
+        client.app[ENGINE].begin_draining()
+        status, answer = await ready(client)
+        assert (status, answer["reason"]) == (503, "Draining")
+        assert sample(client, "pinn_ready") == 0
+        async with client.post("/v1/price", json=PUT) as response:
+            assert (response.status, response.headers["Connection"]) == (200, "close")
+        async with client.get("/health") as response:
+            assert response.status == 200
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_series_that_gates_read_are_born_at_zero() -> None:
+    async with running() as client:
+        for status in ("200", "400", "500", "503"):
+            assert sample(client, "http_requests_total", method="POST", handler="/v1/price", status=status) == 0
+            assert sample(client, "pinn_inference_requests_total", status=status) == 0
+        assert sample(client, "pinn_inference_latency_seconds_bucket", le="0.5") == 0
+        assert sample(client, "pinn_fallback_total", reason="out_of_domain") == 0
+
+
+async def test_buckets_hold_every_limit_that_gates_and_alerts_use() -> None:
+    async with running() as client:
+        for limit in ("2.5e-05", "0.2", "0.26", "0.3", "0.5", "1.0", "2.0", "5.0", "10.0"):
+            assert sample(client, "pinn_inference_latency_seconds_bucket", le=limit) == 0
+            assert sample(client, "pinn_prediction_latency_seconds_bucket", method="pinn", le=limit) == 0
+
+
+async def test_the_exposition_has_the_process_the_build_and_the_model() -> None:
+    async with running(revision="9d77e0", service="eu-options") as client, client.get("/metrics") as response:
+        text = await response.text()
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    for name in ("process_resident_memory_bytes", "pinn_build_info", "pinn_model_info", "pinn_queued_options"):
+        assert f"\n{name}" in text
+    assert 'revision="9d77e0",service="eu-options"' in text
+
+
+async def test_two_apps_in_one_process_do_not_share_a_counter() -> None:
+    async with running() as one, running() as other:
+        await post(one, PUT)
+        assert sample(one, "pinn_inference_requests_total", status="200") == 1
+        assert sample(other, "pinn_inference_requests_total", status="200") == 0
+
+
+@web.middleware
+async def raising(request: web.Request, handler: Any) -> web.StreamResponse:
+    if request.path == "/v1/price":
+        raise KeyError("this revision is bad")
+    return await handler(request)
+
+
+@web.middleware
+async def sleeping(request: web.Request, handler: Any) -> web.StreamResponse:
+    await asyncio.sleep(0.06)
+    return await handler(request)
+
+
+async def test_an_added_middleware_that_raises_is_a_counted_500_with_a_json_body() -> None:
+    async with running(middlewares=[raising]) as client:
+        status, answer = await post(client, PUT)
+        assert (status, answer["reason"]) == (500, "InternalError")
+        assert "this revision" not in answer["error"]
+        assert sample(client, "http_requests_total", method="POST", handler="/v1/price", status="500") == 1
+        assert sample(client, "pinn_inference_requests_total", status="500") == 1
+        assert sample(client, "pinn_inference_latency_seconds_count") == 1
+
+
+async def test_the_time_an_added_middleware_takes_is_in_the_latency() -> None:
+    async with running(middlewares=[sleeping]) as client:
+        await post(client, PUT)
+        assert sample(client, "pinn_inference_latency_seconds_bucket", le="0.05") == 0
+        assert sample(client, "pinn_inference_latency_seconds_count") == 1
+
+
+async def test_a_client_that_goes_away_is_counted_as_499_and_leaves_nothing_behind() -> None:
+    gate = Gate()
+    async with running(ExactModel(on_price=gate)) as client:
+        assert client.app is not None
+        patience = aiohttp.ClientTimeout(total=0.2)
+        with pytest.raises(TimeoutError):
+            await post(client, PUT, timeout=patience)
+        labels = {"method": "POST", "handler": "/v1/price", "status": "499"}
+        await eventually(lambda: sample(client, "http_requests_total", **labels) == 1)
+        gate.opened.set()
+        assert (await post(client, PUT))[0] == 200
+        assert client.app[WORKER].outstanding == 0

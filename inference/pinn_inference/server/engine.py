@@ -84,7 +84,7 @@ class Readiness:
 
 
 def load_configured_model(config: ServerConfig) -> PricingModel:
-    """The product's loader: `model_dir` or the bundled model. The checksum is compared before TensorFlow is imported."""
+    """The product's loader: `model_dir` or the bundled model; compares the checksum before it imports TensorFlow."""
     from pinn_inference.pricing.model import bundled_directory, load_model
 
     directory = config.model_dir or bundled_directory()

@@ -120,24 +120,17 @@ def covers(live: Any, desired: Any, *, field: str = "") -> bool:
         inner = "quantity" if field in _QUANTITY_MAPS else None
         return all(covers(live.get(key), value, field=inner or key) for key, value in desired.items())
     if isinstance(desired, (list, tuple)):
-        if not isinstance(live, (list, tuple)):
-            return False
-        return all(covers(left, right) for left, right in _pairs(live, desired, _LIST_KEYS.get(field)))
+        return isinstance(live, (list, tuple)) and _covers_list(live, desired, _LIST_KEYS.get(field))
     if field == "quantity":
         return canonical_quantity(live) == canonical_quantity(desired)
     return type(live) is type(desired) and bool(live == desired)
 
 
-def _pairs(live: Sequence[Any], desired: Sequence[Any], keys: tuple[str, ...] | None) -> Iterator[tuple[Any, Any]]:
+def _covers_list(live: Sequence[Any], desired: Sequence[Any], keys: tuple[str, ...] | None) -> bool:
     if keys is None:
-        if len(live) != len(desired):
-            yield None, desired
-        else:
-            yield from zip(live, desired, strict=True)
-        return
+        return len(live) == len(desired) and all(map(covers, live, desired))
     by_key = {tuple(item.get(key) for key in keys): item for item in live}
-    for item in desired:
-        yield by_key.get(tuple(item.get(key) for key in keys)), item
+    return all(covers(by_key.get(tuple(item.get(key) for key in keys)), item) for item in desired)
 
 
 def _check(desired: Desired) -> None:

@@ -77,6 +77,11 @@ class Summary:
         return f"{self.requests} requests, failed {self.failed} ({failures}), {latency}, {shares}"
 
 
+def now() -> float:
+    """The moment in unix seconds, as records have it."""
+    return time.time()
+
+
 def summarize(records: Iterable[Record]) -> Summary:
     """Count requests, failures by kind, answers by revision, and nearest-rank latency quantiles."""
     requests = 0

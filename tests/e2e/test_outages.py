@@ -1,0 +1,66 @@
+"""Prometheus or the API server is away in mid-rollout: hold, say so, protect the clients, and go on afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.line import Line
+from tests.support.service import Service, revision_of
+from tests.support.traffic import Summary, Traffic
+
+Account = Callable[[str, Summary], None]
+
+
+@pytest.mark.alone
+class TestOutages:
+    @pytest.fixture(scope="class")
+    def other(self, line: Line, service: Service) -> Iterator[Service]:
+        """A second PINNService beside the first."""
+        other = Service(line.kube, "us", service.namespace, host=f"us.{service.host}")
+        other.apply(image=line.images.faulty, env={"RELEASE": "1"})
+        other.wait_stable()
+        yield other
+        other.delete()
+
+    def test_without_prometheus_a_good_canary_holds_and_a_crashing_one_is_still_rolled_back(
+        self, line: Line, service: Service, stable: str, other: Service, traffic: Traffic, account: Account
+    ) -> None:
+        untouched = service.untouched(stable)
+        steps = ((10, 6), (100, 4))
+        service.apply(image=line.images.inference, env={"RELEASE": "2"}, steps=steps)
+        other.apply(image=line.images.faulty, env={"RELEASE": "2"}, steps=steps)
+        service.wait_weight(10)
+        other.wait_weight(10)
+        bad = revision_of(other.status(), "canary")
+        with line.without("prometheus"):
+            service.wait("saying so", lambda _: service.condition("MetricsAvailable") == "False", seconds=30)
+            other.turn_bad(bad, "exit")
+            other.wait("at weight 0", lambda _: other.route_weight() == 0, seconds=20)
+            assert other.status()["lastRollback"]["revision"] == bad
+            time.sleep(10)
+            status = service.status()
+            assert (status["phase"], status["rollout"]["weight"]) == ("Progressing", 10), "it did not hold"
+            assert {gate["verdict"] for gate in status["rollout"]["gates"]} == {"Error"}
+            assert service.untouched(stable) == untouched
+        service.wait("measuring again", lambda _: service.condition("MetricsAvailable") == "True", seconds=40)
+        promoted = service.wait_stable(other_than=stable)
+        assert service.untouched(promoted)
+        other.wait_phase("RolledBack")
+        account("Prometheus stopped at 10 %", traffic.summary())
+        assert traffic.summary().failed == 0
+
+    def test_an_api_server_that_restarts_does_not_end_the_rollout(
+        self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
+    ) -> None:
+        before = revision_of(service.status(), "stable")
+        service.apply(image=line.images.inference, env={"RELEASE": "3"}, steps=((10, 6), (50, 4), (100, 4)))
+        service.wait_weight(10)
+        canary = revision_of(service.status(), "canary")
+        with line.without("apiserver"):
+            time.sleep(4)
+        assert service.wait_stable(other_than=before) == canary
+        account("API server restarted at 10 %", traffic.summary())
+        assert traffic.summary().failed == 0

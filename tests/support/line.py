@@ -1,0 +1,231 @@
+"""The whole line, up: a cluster, both images and the derived one, the chart by Helm. What is there already is used."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.kube import REPOSITORY, Kube, KubeError, Manifest, find_kubeconfig, is_ready, program, wait_until
+from tests.support.prometheus import Prometheus
+
+Say = Callable[[str], None]
+
+OPERATOR_NAMESPACE = "pinn-system"
+RELEASE = "pinn-operator"
+GATEWAY_ADDRESS = "http://198.18.255.1:8080"
+PROMETHEUS_ADDRESS = "http://127.0.0.1:9090"
+CHART = REPOSITORY / "charts" / "pinn-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """References under which the cluster's node has the images; the tags are digests of what they are built from."""
+
+    operator: str
+    inference: str
+    faulty: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Everything a rollout needs."""
+
+    kube: Kube
+    prometheus: Prometheus
+    gateway: str
+    images: Images
+
+    def operator_pod(self) -> Manifest:
+        """The operator's ready pod. Raises TimeoutError when there is none within a minute."""
+
+        def find() -> Manifest | None:
+            labels = f"app.kubernetes.io/instance={RELEASE}"
+            pods = self.kube.list("pods", OPERATOR_NAMESPACE, labels=labels)
+            alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
+            return alive[0] if alive else None
+
+        pod: Manifest = wait_until("a ready operator pod", find, seconds=60)
+        return pod
+
+    def kill_operator(self) -> int:
+        """SIGKILL to the operator's process; returns the process id that died.
+
+        A container that dies again within minutes is restarted by the kubelet after a back-off, so its pod is then
+        deleted as well and the Deployment starts a new one at once.
+        """
+        pod = self.operator_pod()
+        status = pod["status"]["containerStatuses"][0]
+        processes = processes_of(status["containerID"].partition("://")[2])
+        if not processes:
+            raise KubeError(f"no process of {pod['metadata']['name']} on this machine")
+        os.kill(processes[0], signal.SIGKILL)
+        if status.get("restartCount", 0) > 0:
+            name = pod["metadata"]["name"]
+            self.kube.kubectl(
+                "delete", "pod", name, "-n", OPERATOR_NAMESPACE, "--grace-period=0", "--force", "--wait=false"
+            )
+        return processes[0]
+
+    def component(self, action: str, name: str) -> None:
+        """Start or stop a part of the cluster, such as `prometheus` or `apiserver`."""
+        _run(["python3", "-m", "cluster", action, name], timeout=120)
+
+    @contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """A part of the cluster is down for the length of a block, and up again after it whatever happens."""
+        self.component("stop", name)
+        try:
+            yield
+        finally:
+            self.component("start", name)
+
+
+def bring_up(say: Say = lambda text: print(text, file=sys.stderr, flush=True)) -> Line:
+    """Make the whole line be up. One caller at a time; each long step shows progress."""
+    with exclusive("line"):
+        return _bring_up(say)
+
+
+def _bring_up(say: Say) -> Line:
+    began = time.monotonic()
+    say("cluster: looking for one, making one if there is none")
+    _run(["python3", "-m", "cluster", "up"], timeout=2400)
+    kube = Kube(find_kubeconfig(), allow=os.environ.get("KUBE_CONTEXT", ""))
+    say(f"cluster: {kube.context} ({time.monotonic() - began:.0f} s)")
+    images = build_images(say)
+    install_chart(kube, images, say)
+    say(f"operator: serving ({time.monotonic() - began:.0f} s in all)")
+    return Line(kube, Prometheus(PROMETHEUS_ADDRESS), GATEWAY_ADDRESS, images)
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def build_images(say: Say) -> Images:
+    """Build what has changed, and give it to the node; nothing is done for an image that the node has."""
+    shared = ["pyproject.toml", "README.md", "LICENSE", "requirements/build.lock"]
+    operator = _image(
+        "pinn-operator",
+        "Dockerfile.operator",
+        REPOSITORY,
+        [*shared, "requirements/operator.lock", "operator/pinn_operator"],
+        say,
+    )
+    inference = _image(
+        "pinn-inference",
+        "Dockerfile.inference",
+        REPOSITORY,
+        [*shared, "requirements/inference.lock", "inference/pinn_inference"],
+        say,
+    )
+    folder = REPOSITORY / "tests" / "e2e" / "images"
+    faulty = _image(
+        "pinn-inference-faulty", "faulty.Dockerfile", folder, ["faulty.py"], say, arguments={"INFERENCE": inference}
+    )
+    return Images(operator=operator, inference=inference, faulty=faulty)
+
+
+def _image(
+    name: str,
+    dockerfile: str,
+    context: Path,
+    sources: Sequence[str],
+    say: Say,
+    *,
+    arguments: dict[str, str] | None = None,
+) -> str:
+    tag = _digest(context, [dockerfile, *sources], json.dumps(arguments or {}, sort_keys=True))
+    reference = f"localhost/{name}:{tag}"
+    began = time.monotonic()
+    words = ["python3", "-m", "cluster", "image", "build", "--tag", reference, "--file", str(context / dockerfile)]
+    for key, value in (arguments or {}).items():
+        words += ["--build-arg", f"{key}={value}"]
+    _run([*words, str(context)], timeout=1800)
+    say(f"image: {reference} ({time.monotonic() - began:.0f} s)")
+    return reference
+
+
+def _digest(folder: Path, names: Sequence[str], salt: str) -> str:
+    """Twelve hex digits that change when any of the files does."""
+    digest = hashlib.sha256(salt.encode())
+    for name in names:
+        path = folder / name
+        files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+        for file in files:
+            if "__pycache__" in file.parts:
+                continue
+            digest.update(f"{file.relative_to(folder)}\0{file.stat().st_mode & 0o111}\0".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# --- chart ------------------------------------------------------------------------------------------------------------
+
+
+def install_chart(kube: Kube, images: Images, say: Say) -> None:
+    """`helm upgrade --install`, as a user does; waits until the operator serves."""
+    repository, _, tag = images.operator.rpartition(":")
+    registry, _, name = repository.partition("/")
+    values = {
+        "image": {"registry": registry, "repository": name, "tag": tag, "pullPolicy": "IfNotPresent"},
+        "prometheus": {"address": "http://prometheus.monitoring:9090"},
+    }
+    began = time.monotonic()
+    done = subprocess.run(
+        [
+            program("helm"), "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE,
+            "--create-namespace", "--wait", "--timeout", "180s", "--values", "-",
+            "--kubeconfig", str(kube.kubeconfig), "--kube-context", kube.context,
+        ],
+        input=json.dumps(values), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise KubeError(f"helm: {done.stderr.strip()}")
+    say(f"chart: release {RELEASE} in namespace {OPERATOR_NAMESPACE} ({time.monotonic() - began:.0f} s)")
+
+
+# --- processes, locks -------------------------------------------------------------------------------------------------
+
+
+def processes_of(container: str) -> list[int]:
+    """Process ids of a container on this machine, oldest first, found by its id in their control groups."""
+    if not re.fullmatch(r"[0-9a-f]{64}", container):
+        raise ValueError(f"{container!r} is not a container id")
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if container in (entry / "cgroup").read_text():
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return sorted(found)
+
+
+@contextmanager
+def exclusive(name: str, *, shared: bool = False) -> Iterator[None]:
+    """A lock between processes: one holder, or any number of `shared` ones."""
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / "pinn-operator-locks"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+
+
+def _run(words: Sequence[str], *, timeout: float) -> None:
+    """Its progress goes to our standard error. Raises KubeError when it fails."""
+    done = subprocess.run(words, cwd=REPOSITORY, stdout=sys.stderr.fileno(), timeout=timeout, check=False)
+    if done.returncode:
+        raise KubeError(f"{' '.join(words)}: exit status {done.returncode}")

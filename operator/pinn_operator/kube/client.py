@@ -1,0 +1,271 @@
+"""One HTTP client for the API server: raw JSON, time limits on everything, retries with jitter.
+
+Built on `kubernetes.aio`, of which only the transport, the TLS set-up and the login are used: its generated models cost
+five times the CPU of plain dictionaries and are regenerated from release to release (FIELD-NOTES §4.2).
+
+Retried here, because they pass: no connection, time-out, 5xx, 429. Every call of this operator may be repeated: reads,
+server-side apply, deletes, a status write with its resourceVersion, and creates of objects whose name is fixed.
+401 is retried once, after the credentials were read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
+
+from pinn_operator.core.spec import Manifest
+from pinn_operator.kube.errors import (
+    ApiError,
+    CredentialsError,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+    error_from_answer,
+)
+
+FIELD_MANAGER = "pinn-operator"
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+CallObserver = Callable[[str, str, str, float], None]
+"""Told of every call: verb, resource, HTTP status or "error", seconds."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Waiting grows from `first` seconds by doubling to `longest`, each time by half to one and a half of it."""
+
+    attempts: int = 4
+    first: float = 0.2
+    longest: float = 3.0
+    patience: float = 5.0
+    """A `Retry-After` above this many seconds is not waited for here: the caller gets the error, and comes later."""
+
+    def delay(self, attempt: int, minimum: float | None = None) -> float:
+        """Seconds after the failed attempt number `attempt`, counted from 0."""
+        delay: float = min(self.longest, self.first * 2**attempt) * random.uniform(0.5, 1.5)  # noqa: S311
+        return max(delay, minimum or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object by the path it has in the API."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str, name: str | None = None, subresource: str | None = None) -> str:
+        """Of one object, or of the collection when `name` is None."""
+        root = "/api/" if "/" not in self.api_version else "/apis/"
+        parts = [root + self.api_version, "namespaces", quote(namespace, safe=""), self.plural]
+        parts += [quote(part, safe="") for part in (name, subresource) if part is not None]
+        return "/".join(parts)
+
+
+class Client:
+    """Calls that return parsed JSON and raise `ClusterError`.
+
+    `load` gives the configuration; it is called again after a 401.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[Configuration]],
+        *,
+        retries: Retries | None = None,
+        connect_timeout: float = 5.0,
+        total_timeout: float = 20.0,
+        observer: CallObserver | None = None,
+        user_agent: str = FIELD_MANAGER,
+    ) -> None:
+        self._load = load
+        self._retries = retries or Retries()
+        self._timeout = aiohttp.ClientTimeout(total=total_timeout, sock_connect=connect_timeout)
+        self._observe = observer or (lambda _verb, _resource, _code, _seconds: None)
+        self._user_agent = user_agent
+        self._api: ApiClient | None = None
+        self._renewing = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._api is not None:
+            api, self._api = self._api, None
+            await api.close()
+
+    # --- verbs --------------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest:
+        """One object, fresh. Raises NotFound."""
+        return await self.request("GET", kind.path(namespace, name), resource=kind.plural)
+
+    async def list_matching(self, kind: Kind, namespace: str, *, label_selector: str = "") -> list[dict[str, Any]]:
+        """The newest state of the objects that match, each with its apiVersion and kind, which lists leave out."""
+        query = [("labelSelector", label_selector)] if label_selector else []
+        answer = await self.request("GET", kind.path(namespace), resource=kind.plural, query=query, verb="LIST")
+        return [{**item, "apiVersion": kind.api_version, "kind": kind.kind} for item in answer.get("items") or ()]
+
+    async def list_all(self, kind: Kind, namespace: str | None = None) -> list[dict[str, Any]]:
+        """All objects of a kind in one namespace or in all, in pages so that none of them is large."""
+        path = kind.path(namespace or "x")
+        if namespace is None:
+            path = path.replace("/namespaces/x/", "/", 1)
+        items: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            query = [("limit", "250"), *([("continue", token)] if token else [])]
+            answer = await self.request("GET", path, resource=kind.plural, query=query, verb="LIST")
+            items.extend(answer.get("items") or ())
+            token = (answer.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return items
+
+    async def apply(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
+        """Server-side apply of a whole object; unknown fields are an error."""
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true"), ("fieldValidation", "Strict")]
+        path = kind.path(namespace, manifest["metadata"]["name"])
+        return await self.request(
+            "PATCH", path, resource=kind.plural, query=query, body=manifest, content_type=APPLY, verb="APPLY"
+        )
+
+    async def replace_status(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
+        """Replace the status as a whole. Raises Conflict unless metadata.resourceVersion is the newest."""
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        path = kind.path(namespace, manifest["metadata"]["name"], "status")
+        return await self.request("PUT", path, resource=f"{kind.plural}/status", query=query, body=manifest)
+
+    async def create(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
+        """Raises AlreadyExists."""
+        return await self.request("POST", kind.path(namespace), resource=kind.plural, body=manifest)
+
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:
+        """JSON merge patch."""
+        return await self.request(
+            "PATCH", kind.path(namespace, name), resource=kind.plural, body=patch, content_type=MERGE
+        )
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+        """Delete that very object; its dependants go in the background. Raises NotFound, Conflict if it is another."""
+        body = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        await self.request("DELETE", kind.path(namespace, name), resource=kind.plural, body=body)
+
+    # --- transport ----------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        resource: str,
+        query: Sequence[tuple[str, str]] = (),
+        body: Mapping[str, Any] | None = None,
+        content_type: str = JSON,
+        verb: str | None = None,
+    ) -> dict[str, Any]:
+        """One call with its retries. Raises `ClusterError`."""
+        renewed = False
+        for attempt in range(self._retries.attempts):
+            last = attempt == self._retries.attempts - 1
+            started = time.monotonic()
+            code = "error"
+            try:
+                api = await self._connected()
+                code, answer = await self._once(api, method, path, query, body, content_type)
+                return answer
+            except Unauthorized as error:
+                code = str(error.status)
+                if renewed or last:
+                    raise
+                renewed = True
+                await self._renew(api)
+            except (Unreachable, ServerError, TooManyRequests) as error:
+                code = str(error.status) if isinstance(error, ApiError) else "error"
+                minimum = error.retry_after if isinstance(error, ApiError) else None
+                if last or (minimum or 0.0) > self._retries.patience:
+                    raise
+                delay = self._retries.delay(attempt, minimum)
+                _LOG.debug("call failed, repeated soon", extra={"error": str(error), "delay": round(delay, 3)})
+                await asyncio.sleep(delay)
+            except ApiError as error:
+                code = str(error.status)
+                raise
+            finally:
+                self._observe(verb or method, resource, code, time.monotonic() - started)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _once(
+        self,
+        api: ApiClient,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        body: Mapping[str, Any] | None,
+        content_type: str,
+    ) -> tuple[str, dict[str, Any]]:
+        request = f"{method} {path}"
+        headers = {"Accept": JSON, "User-Agent": self._user_agent}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        try:
+            await api.update_params_for_auth(headers, None, ["BearerToken"], path, method, None)
+            url = api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+            response = await api.call_api(method, url, headers, body, _request_timeout=self._timeout)
+            data: bytes = await response.read()
+        except TimeoutError as error:
+            raise Unreachable(f"{request}: no answer in time") from error
+        except ConfigException as error:
+            raise CredentialsError(f"{request}: cannot log in: {error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"{request}: {error or type(error).__name__}") from error
+        except RuntimeError as error:
+            # aiohttp says so of a session that was closed because the credentials were renewed meanwhile.
+            if api is self._api:
+                raise
+            raise Unreachable(f"{request}: the connection was closed") from error
+        status: int = response.status
+        if status >= 300:
+            raise error_from_answer(status, data, request=request, retry_after=response.headers.get("Retry-After"))
+        try:
+            answer = json.loads(data)
+        except ValueError as error:
+            raise Unreachable(f"{request}: the answer is not JSON") from error
+        return str(status), answer
+
+    async def _connected(self) -> ApiClient:
+        if self._api is None:
+            async with self._renewing:
+                if self._api is None:
+                    self._api = ApiClient(await self._load())
+        return self._api
+
+    async def _renew(self, failed: ApiClient | None) -> None:
+        """Log in again, once however many calls failed together."""
+        async with self._renewing:
+            if self._api is not failed:
+                return
+            _LOG.warning("the API server does not accept the credentials: reading them again")
+            self._api = ApiClient(await self._load())
+            if failed is not None:
+                with contextlib.suppress(aiohttp.ClientError):
+                    await failed.close()

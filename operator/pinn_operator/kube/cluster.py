@@ -1,0 +1,209 @@
+"""The `Cluster` that is a Kubernetes API server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from pinn_operator.core.api import API_VERSION, KIND, PLURAL, Resource, status_to_manifest
+from pinn_operator.core.decision import Action, Delete, Event
+from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.render import SERVICE_LABEL
+from pinn_operator.core.spec import Manifest
+from pinn_operator.core.status import Status
+from pinn_operator.kube.client import Client, Kind
+from pinn_operator.kube.errors import NotFound, NotOwned
+from pinn_operator.kube.events import EventRecorder
+from pinn_operator.kube.parsing import (
+    controller_uid,
+    is_terminating,
+    label_of,
+    parse_pod,
+    parse_record,
+    parse_route,
+    parse_selector,
+    parse_workload,
+    report_address,
+)
+from pinn_operator.kube.reports import PodReporter
+
+PINN_SERVICE: Final = Kind(API_VERSION, KIND, PLURAL)
+DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
+CONTROLLER_REVISION: Final = Kind("apps/v1", "ControllerRevision", "controllerrevisions")
+SERVICE: Final = Kind("v1", "Service", "services")
+POD: Final = Kind("v1", "Pod", "pods")
+HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+SECRET: Final = Kind("v1", "Secret", "secrets")
+OWNED: Final = {(kind.api_version, kind.kind): kind for kind in (DEPLOYMENT, CONTROLLER_REVISION, SERVICE, HTTP_ROUTE)}
+
+UNSERVED_SECONDS: Final = 120.0
+"""How long it is taken for granted that the API server does not know HTTPRoute, after it has said so."""
+
+
+class ApiCluster:
+    """Reads and writes through one client. `clock` is monotonic seconds."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        events: EventRecorder,
+        reporter: PodReporter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._events = events
+        self._reporter = reporter
+        self._clock = clock
+        self._routes_unserved_until = float("-inf")
+
+    async def read(self, namespace: str, name: str) -> Manifest | None:
+        """See `Cluster.read`."""
+        try:
+            return await self._client.get(PINN_SERVICE, namespace, name)
+        except NotFound:
+            return None
+
+    async def read_all(self, namespace: str | None) -> list[tuple[str, str]]:
+        """(namespace, name) of every PINNService in a namespace, or in all."""
+        items = await self._client.list_all(PINN_SERVICE, namespace)
+        return [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
+
+    async def read_secret(self, namespace: str, name: str, key: str) -> str | None:
+        """One value of a Secret as text; None if there is none. Never logged, never kept here."""
+        try:
+            secret = await self._client.get(SECRET, namespace, name)
+        except NotFound:
+            return None
+        encoded = (secret.get("data") or {}).get(key)
+        if encoded is None:
+            return None
+        try:
+            return base64.b64decode(encoded, validate=True).decode().strip()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+
+    async def observe(self, resource: Resource) -> Observed:
+        """See `Cluster.observe`. The lists are asked for at the same time."""
+        deployments, services, records, routes, pods = await asyncio.gather(
+            self._owned(resource, DEPLOYMENT),
+            self._owned(resource, SERVICE),
+            self._owned(resource, CONTROLLER_REVISION),
+            self._routes(resource),
+            self._list(resource, POD),
+        )
+        route = next((item for item in routes or () if item["metadata"]["name"] == resource.name), None)
+        return Observed(
+            workloads={
+                workload.revision: workload
+                for workload in (parse_workload(item) for item in deployments if not is_terminating(item))
+            },
+            pods=await self._pods(pods),
+            selectors={item["metadata"]["name"]: parse_selector(item) for item in services},
+            route=parse_route(route) if route is not None else None,
+            route_kind_served=routes is not None,
+            records={record.revision: record for record in map(parse_record, records)},
+            objects={
+                (item["kind"], item["metadata"]["name"]): item
+                for item in (*deployments, *services, *records, *(routes or ()))
+            },
+        )
+
+    async def commit_status(self, resource: Resource, status: Status) -> None:
+        """See `Cluster.commit_status`. The API server takes nothing but the status from what is sent here."""
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {
+                "name": resource.name,
+                "namespace": resource.namespace,
+                "uid": resource.uid,
+                "resourceVersion": resource.resource_version,
+            },
+            "spec": resource.spec_manifest,
+            "status": status_to_manifest(status),
+        }
+        await self._client.replace_status(PINN_SERVICE, resource.namespace, manifest)
+
+    async def act(self, resource: Resource, action: Action) -> None:
+        """See `Cluster.act`.
+
+        Server-side apply with force takes over whatever has that name, so what is there is looked at first: the Service
+        of a team that happens to be called like a PINNService is not ours to change.
+        """
+        if isinstance(action, Delete):
+            kind = _owned_kind(action.api_version, action.kind)
+            try:
+                live = await self._client.get(kind, resource.namespace, action.name)
+                _check_owner(resource, live, kind)
+                await self._client.delete(kind, resource.namespace, action.name, uid=live["metadata"]["uid"])
+            except NotFound:
+                return
+            return
+        manifest = action.manifest
+        kind = _owned_kind(manifest["apiVersion"], manifest["kind"])
+        try:
+            live = await self._client.get(kind, resource.namespace, manifest["metadata"]["name"])
+            _check_owner(resource, live, kind)
+        except NotFound as error:
+            if not error.object_missing:
+                raise
+        await self._client.apply(kind, resource.namespace, manifest)
+
+    async def emit(self, resource: Resource, event: Event) -> None:
+        """See `Cluster.emit`."""
+        await self._events.emit(resource, event)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _list(self, resource: Resource, kind: Kind) -> list[dict[str, Any]]:
+        return await self._client.list_matching(
+            kind, resource.namespace, label_selector=f"{SERVICE_LABEL}={resource.name}"
+        )
+
+    async def _owned(self, resource: Resource, kind: Kind) -> list[dict[str, Any]]:
+        """Ours, and those that lost their owner: not those of a namesake that was deleted and is being cleaned up."""
+        return [item for item in await self._list(resource, kind) if controller_uid(item) in (None, resource.uid)]
+
+    async def _routes(self, resource: Resource) -> list[dict[str, Any]] | None:
+        """None when the API server does not know the kind."""
+        if self._clock() < self._routes_unserved_until:
+            return None
+        try:
+            return await self._owned(resource, HTTP_ROUTE)
+        except NotFound:
+            self._routes_unserved_until = self._clock() + UNSERVED_SECONDS
+            return None
+
+    async def _pods(self, manifests: Iterable[Manifest]) -> tuple[Pod, ...]:
+        pods = {item["metadata"]["name"]: (parse_pod(item), report_address(item)) for item in manifests}
+        addresses = {
+            name: address
+            for name, (pod, address) in pods.items()
+            if address is not None and not pod.ready and not pod.terminating
+        }
+        reports = await self._reporter.ask(addresses) if addresses else {}
+        return tuple(replace(pod, report=reports[name]) if name in reports else pod for name, (pod, _) in pods.items())
+
+
+def _owned_kind(api_version: str, kind: str) -> Kind:
+    try:
+        return OWNED[api_version, kind]
+    except KeyError:
+        raise ValueError(f"this operator writes no {api_version} {kind}") from None
+
+
+def _check_owner(resource: Resource, live: Manifest, kind: Kind) -> None:
+    owner = controller_uid(live)
+    if owner == resource.uid or (owner is None and label_of(live, SERVICE_LABEL) == resource.name):
+        return
+    whose = "belongs to another object" if owner else f"was not made for this PINNService (no label {SERVICE_LABEL})"
+    raise NotOwned(
+        f"{kind.kind} {resource.namespace}/{live['metadata']['name']} exists and {whose}: "
+        "rename one of the two, or delete it if nobody needs it"
+    )

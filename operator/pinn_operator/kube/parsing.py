@@ -1,0 +1,229 @@
+"""From Kubernetes objects as JSON to the frozen values of `core.observed`. Pure; tolerant of absent fields.
+
+What an API server or a kubelet may leave out reads as "not yet": no status, no conditions, no container statuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from pinn_operator.core.api import parse_spec
+from pinn_operator.core.observed import Pod, RevisionRecord, Route, Termination, Workload
+from pinn_operator.core.render import CONTAINER, PORT_NAME, REVISION_LABEL
+from pinn_operator.core.spec import Manifest, Spec
+
+TEXT_LIMIT: Final = 1024
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_SAME_MOMENT: Final = timedelta(seconds=1)
+"""Kubernetes truncates times to seconds: two that were taken together may be this far apart."""
+
+
+def parse_time(text: object) -> datetime | None:
+    """An RFC 3339 time as an aware datetime; None if absent or not one."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def label_of(manifest: Manifest, label: str) -> str:
+    """A label's value, empty if absent."""
+    return str((manifest["metadata"].get("labels") or {}).get(label, ""))
+
+
+def controller_uid(manifest: Manifest) -> str | None:
+    """The uid of the object's controller, None if it has none."""
+    references = manifest["metadata"].get("ownerReferences") or ()
+    return next((str(reference.get("uid")) for reference in references if reference.get("controller")), None)
+
+
+def is_terminating(manifest: Manifest) -> bool:
+    """Whether the object is being deleted."""
+    return bool(manifest["metadata"].get("deletionTimestamp"))
+
+
+# --- pods -----------------------------------------------------------------------------------------------------------
+
+
+def parse_pod(manifest: Manifest) -> Pod:
+    """A pod, judged by its container `inference` alone: what an injected sidecar does is not the revision's fault.
+
+    `was_ready` is derived from the pod alone. The kubelet writes the condition Ready=False in the same moment as
+    `status.startTime`, and `lastTransitionTime` moves only when the value changes. A Ready condition that is False and
+    changed later than that was therefore True in between.
+    """
+    status: Mapping[str, Any] = manifest.get("status") or {}
+    ready = _condition(status, "Ready")
+    scheduled = _condition(status, "PodScheduled")
+    is_ready = ready.get("status") == "True"
+    ready_changed = parse_time(ready.get("lastTransitionTime"))
+    container = _container_status(status)
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    # An evicted pod has a reason of its own, and its containers may have none.
+    reason = waiting.get("reason") or status.get("reason") or ""
+    message = waiting.get("message") or (status.get("message") if not waiting else "") or ""
+    return Pod(
+        name=manifest["metadata"]["name"],
+        revision=label_of(manifest, REVISION_LABEL),
+        created=parse_time(manifest["metadata"].get("creationTimestamp")) or _EPOCH,
+        phase=str(status.get("phase") or "Pending"),
+        ready=is_ready,
+        ready_changed=ready_changed,
+        was_ready=is_ready or _was_ready(ready, ready_changed, parse_time(status.get("startTime"))),
+        restarts=int(container.get("restartCount") or 0),
+        waiting_reason=str(reason),
+        waiting_message=str(message)[:TEXT_LIMIT],
+        termination=_termination(container),
+        unschedulable=_unschedulable(scheduled),
+        terminating=is_terminating(manifest),
+    )
+
+
+def report_address(manifest: Manifest) -> str | None:
+    """`host:port` at which an unready pod can be asked why; None if it does not run or has no address."""
+    status: Mapping[str, Any] = manifest.get("status") or {}
+    host = status.get("podIP")
+    if not host or status.get("phase") != "Running" or "running" not in (_container_status(status).get("state") or {}):
+        return None
+    containers: Iterable[Mapping[str, Any]] = (manifest.get("spec") or {}).get("containers") or ()
+    ports = [port for item in containers if item.get("name") == CONTAINER for port in item.get("ports") or ()]
+    number = next((port.get("containerPort") for port in ports if port.get("name") == PORT_NAME), None)
+    if number is None:
+        return None
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+
+
+def _was_ready(ready: Mapping[str, Any], changed: datetime | None, started: datetime | None) -> bool:
+    if ready.get("status") != "False" or changed is None or started is None:
+        return False
+    return changed - started > _SAME_MOMENT
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    return next((item for item in status.get("conditions") or () if item.get("type") == kind), {})
+
+
+def _container_status(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((item for item in status.get("containerStatuses") or () if item.get("name") == CONTAINER), {})
+
+
+def _termination(container: Mapping[str, Any]) -> Termination | None:
+    """The newest end of the container: the one it is in, else the one before its restart."""
+    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
+    if not ended:
+        return None
+    return Termination(
+        reason=str(ended.get("reason") or ""),
+        exit_code=int(ended.get("exitCode") or 0),
+        # The kubelet keeps the end of the log: the last lines say why.
+        message=str(ended.get("message") or "")[-TEXT_LIMIT:],
+    )
+
+
+def _unschedulable(scheduled: Mapping[str, Any]) -> str:
+    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+        return ""
+    return str(scheduled.get("message") or "no node takes it")[:TEXT_LIMIT]
+
+
+# --- workloads, services, routes, records ---------------------------------------------------------------------------
+
+
+def parse_workload(manifest: Manifest) -> Workload:
+    """A Deployment. `replicas` is what it is told to have; `available` and `ready` are what it has."""
+    metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+    status: Mapping[str, Any] = manifest.get("status") or {}
+    replicas = spec.get("replicas")
+    return Workload(
+        revision=label_of(manifest, REVISION_LABEL),
+        replicas=1 if replicas is None else int(replicas),
+        available=int(status.get("availableReplicas") or 0),
+        ready=int(status.get("readyReplicas") or 0),
+        settled=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
+    )
+
+
+def parse_selector(service: Manifest) -> Mapping[str, str]:
+    """The label selector of a Service; empty if it has none."""
+    return dict((service.get("spec") or {}).get("selector") or {})
+
+
+def parse_route(manifest: Manifest) -> Route:
+    """An HTTPRoute. A backend that several rules name counts with its largest weight: that is what it may receive."""
+    weights: dict[str, int] = {}
+    spec: Mapping[str, Any] = manifest.get("spec") or {}
+    for rule in spec.get("rules") or ():
+        for backend in rule.get("backendRefs") or ():
+            if backend.get("kind", "Service") == "Service":
+                weight = backend.get("weight")
+                name = str(backend.get("name"))
+                weights[name] = max(weights.get(name, 0), 1 if weight is None else int(weight))
+    faults = list(_route_faults(manifest))
+    return Route(weights=weights, programmed=not faults, message="; ".join(faults)[:TEXT_LIMIT])
+
+
+def _route_faults(manifest: Manifest) -> Iterable[str]:
+    """What each wanted parent still lacks (Gateway API, RouteParentStatus).
+
+    Wanted is what the route's own spec names: after a route has moved, the old Gateway's entry stays in the status.
+    """
+    metadata = manifest["metadata"]
+    namespace, generation = metadata.get("namespace"), int(metadata.get("generation") or 0)
+    wanted = (manifest.get("spec") or {}).get("parentRefs") or ()
+    entries = (manifest.get("status") or {}).get("parents") or ()
+    if not wanted:
+        yield "the route names no parent"
+    for parent in wanted:
+        name = f"{parent.get('namespace', namespace)}/{parent.get('name')}"
+        matching = [item for item in entries if _same_parent(item.get("parentRef") or {}, parent, namespace)]
+        if not matching:
+            yield f"gateway {name} has not taken the route up"
+            continue
+        # Several controllers may report on one parent; one that serves it is enough.
+        faults = [list(_parent_faults(item, generation)) for item in matching]
+        if all(faults):
+            yield f"gateway {name}: {faults[0][0]}"
+
+
+def _same_parent(left: Mapping[str, Any], right: Mapping[str, Any], namespace: str | None) -> bool:
+    def identity(parent: Mapping[str, Any]) -> tuple[object, ...]:
+        return (
+            parent.get("group", "gateway.networking.k8s.io"),
+            parent.get("kind", "Gateway"),
+            parent.get("namespace", namespace),
+            parent.get("name"),
+            parent.get("sectionName"),
+            parent.get("port"),
+        )
+
+    return identity(left) == identity(right)
+
+
+def _parent_faults(entry: Mapping[str, Any], generation: int) -> Iterable[str]:
+    conditions = {item.get("type"): item for item in entry.get("conditions") or ()}
+    for kind in ("Accepted", "ResolvedRefs"):
+        condition = conditions.get(kind)
+        if condition is None:
+            yield f"{kind} is not reported yet"
+        elif int(condition.get("observedGeneration") or 0) != generation:
+            yield f"{kind} is of an older generation of the route"
+        elif condition.get("status") != "True":
+            reason, message = condition.get("reason", ""), condition.get("message", "")
+            yield f"{kind} is {condition.get('status')}: {reason} {message}".strip()
+
+
+def parse_record(manifest: Manifest) -> RevisionRecord:
+    """A ControllerRevision. Its spec was valid when it was recorded; None if this operator no longer takes it."""
+    data: Mapping[str, Any] = manifest.get("data") or {}
+    spec = parse_spec(data.get("spec") or {})
+    return RevisionRecord(
+        revision=label_of(manifest, REVISION_LABEL),
+        number=int(manifest.get("revision") or 0),
+        workload=data.get("workload") or {},
+        spec=spec if isinstance(spec, Spec) else None,
+    )

@@ -1,0 +1,110 @@
+"""Prometheus over HTTP with aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from pinn_operator.core.samples import Answer, Query, SourceError
+from pinn_operator.prom.guard import Guard, SourceSilent
+from pinn_operator.prom.parsing import parse_answer
+from pinn_operator.prom.protocol import TokenError, TokenReader
+
+SIZE_LIMIT = 16 * 1024 * 1024
+"""An answer above this many bytes is refused: a gate needs a few series, not the whole database."""
+_SMALL = 256 * 1024
+
+
+def unix_seconds(moment: datetime) -> str:
+    """A time as Prometheus takes it, to the millisecond that it keeps."""
+    return f"{moment.timestamp():.3f}"
+
+
+def parameters(query: Query) -> tuple[str, dict[str, str]]:
+    """The endpoint of a query below `/api/v1/`, and its parameters."""
+    if query.start is None:
+        return "query", {"query": query.expression, "time": unix_seconds(query.end)}
+    return "query_range", {
+        "query": query.expression,
+        "start": unix_seconds(query.start),
+        "end": unix_seconds(query.end),
+        "step": f"{query.step:.3f}",
+    }
+
+
+class HttpSource:
+    """One Prometheus. `address` may have a path (`http://host:9090/prometheus`); `timeout` is in seconds."""
+
+    def __init__(self, address: str, *, timeout: float, token: TokenReader | None = None) -> None:
+        self._address = address.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+        self._guard = Guard(name=f"Prometheus at {shown(address)}", timeout=timeout)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """See `MetricSource.close`."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def ask(self, query: Query) -> Answer:
+        """See `MetricSource.ask`."""
+        return await self._guard.run(lambda: self._ask(query))
+
+    async def _ask(self, query: Query) -> Answer:
+        endpoint, form = parameters(query)
+        # Prometheus gives up when nobody waits for the answer any more.
+        form["timeout"] = f"{self._timeout:g}s"
+        headers = {"Accept": "application/json"}
+        try:
+            if self._token is not None:
+                headers["Authorization"] = f"Bearer {await self._token()}"
+            url = f"{self._address}/api/v1/{endpoint}"
+            # A redirect leads to a login page, or takes the token to another host.
+            async with self._connected().post(url, data=form, headers=headers, allow_redirects=False) as response:
+                body = await response.content.read(SIZE_LIMIT + 1)
+                while not response.content.at_eof() and len(body) <= SIZE_LIMIT:
+                    body += await response.content.read(SIZE_LIMIT + 1 - len(body))
+        except TokenError as error:
+            return SourceError(str(error))
+        except aiohttp.InvalidURL as error:
+            return SourceError(f"{shown(self._address)} is no valid address: {error}")
+        except (aiohttp.ClientError, OSError) as error:
+            raise SourceSilent(str(error) or type(error).__name__) from error
+        if len(body) > SIZE_LIMIT:
+            return SourceError(f"the answer is larger than {SIZE_LIMIT >> 20} MiB: the query selects too much")
+        if len(body) > _SMALL:
+            return await asyncio.to_thread(parse_body, response.status, body)
+        return parse_body(response.status, body)
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout), trust_env=False)
+        return self._session
+
+
+def shown(address: str) -> str:
+    """An address as it may be told: without a user name and password."""
+    try:
+        parts = urlsplit(address)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    except ValueError:
+        return "an address that cannot be read"
+
+
+def parse_body(status: int, body: bytes) -> Answer:
+    """An HTTP answer, whatever it holds."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        text = body[:200].decode(errors="replace").strip()
+        return SourceError(f"HTTP {status} with an answer that is not JSON: {text!r}")
+    answer = parse_answer(document)
+    if status >= 300 and not isinstance(answer, SourceError):
+        return SourceError(f"HTTP {status}")
+    return answer

@@ -8,6 +8,7 @@ Written in the Mills ratio m (see `mills`), so that the time value keeps its dig
 in the variables of `reduction`. Measured against 50 digits: prices to 8 eps of the present values, time values to a
 relative 1e-11 as far out as float64 can hold them.
 """
+
 from __future__ import annotations
 
 from typing import Final
@@ -31,8 +32,8 @@ _VANISHED: Final = 60.0  # φ(y) is 0 in float64 from 38.6 on
 def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -> Quotes:
     """Prices and Greeks by formula; `reason` is written into every row, for callers that wanted the network.
 
-    Without variance (maturity or volatility 0) the price is the discounted intrinsic value of the forward and the Greeks
-    are its one-sided limits, see `reduction.intrinsic_only`. `error_bound` covers float64's rounding alone.
+    Without variance (maturity or volatility 0) the price is the discounted intrinsic value of the forward and the
+    Greeks are its one-sided limits, see `reduction.intrinsic_only`. `error_bound` covers float64's rounding alone.
     """
     n = len(batch)
     reduced = reduce(batch)
@@ -80,7 +81,7 @@ def time_value(y: FloatArray, s: FloatArray) -> FloatArray:
 
 
 def network_target(y: FloatArray, s: FloatArray) -> FloatArray:
-    """The exact N = u/(s·φ(y)) for s > 0: what a perfect network would return. For tests and reports, never for training."""
+    """The exact N = u/(s·φ(y)) for s > 0 and y ≥ s/2 or s < 0.1: what a perfect network returns. Never for training."""
     return np.exp(-s * s / 8.0) * mills_difference(y, 0.5 * s) / s
 
 

@@ -1,9 +1,10 @@
 """The Mills ratio and the normal distribution, vectorised, in float64, with full relative accuracy in the tails.
 
-The Mills ratio m(y) = (1 − Φ(y))/φ(y) = √(π/2)·erfcx(y/√2) is what remains of an option's time value once the Gaussian is
-divided out. Written in it, wings keep all their digits where differences of Φ would have none left.
+The Mills ratio m(y) = (1 − Φ(y))/φ(y) = √(π/2)·erfcx(y/√2) is what remains of an option's time value once the Gaussian
+is divided out. Written in it, wings keep all their digits where differences of Φ would have none left.
 SciPy has the function; it would add 100 MB to an image that needs this one function of it.
 """
+
 from __future__ import annotations
 
 from typing import Final

@@ -4,10 +4,11 @@ With D = e^{−rT}, F = S·e^{(r−q)T}, x = ln(F/K), w = σ²T, s = √w and y 
 
     price = intrinsic + D·√(FK)·u(|x|, w),   intrinsic = (±(S·e^{−qT} − K·e^{−rT}))⁺,
 
-with one and the same u for call and put, so that put-call parity holds by construction. u solves u_w = u_xx/2 − u/8 and is
-written u = s·φ(y)·N(y, w), φ the normal density; N is smooth and is what the network learns.
+with one and the same u for call and put, so that put-call parity holds by construction. u solves u_w = u_xx/2 − u/8 and
+is written u = s·φ(y)·N(y, w), φ the normal density; N is smooth and is what the network learns.
 The intrinsic value, x and the exponentials stay in float64 outside the network.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -76,9 +77,10 @@ def reduce(batch: OptionBatch) -> Reduced:
 
 
 def rounding_bound(batch: OptionBatch, reduced: Reduced) -> FloatArray:
-    """How far float64 rounding alone may move a price, in currency: present values and x carry a few units in the last place.
+    """How far float64 rounding alone may move a price, in currency.
 
-    d price/dx is at most `asset`, and x has an error of a few eps·(1 + |ln(S/K)| + |rT| + |qT|).
+    Present values carry a few units in the last place; d price/dx is at most `asset`, and x has an error of a few
+    eps·(1 + |ln(S/K)| + |rT| + |qT|).
     """
     digits = 1.0 + np.abs(reduced.x) + (np.abs(batch.rate) + np.abs(batch.dividend)) * batch.maturity
     return 8.0 * _EPSILON * (reduced.asset + reduced.cash) * digits
@@ -154,6 +156,4 @@ def intrinsic_only(batch: OptionBatch, reduced: Reduced) -> Sensitivities:
         cash_part=-shift * reduced.cash,
         time_part=zero,
     )
-    return replace(
-        values, vega=np.where(at_kink, INV_SQRT_2PI * reduced.scale * np.sqrt(batch.maturity), values.vega)
-    )
+    return replace(values, vega=np.where(at_kink, INV_SQRT_2PI * reduced.scale * np.sqrt(batch.maturity), values.vega))

@@ -1,4 +1,5 @@
 """What goes into a pricing function and what comes out: columns of float64, one row per option."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -48,7 +49,8 @@ class OptionBatch:
 
     `spot` and `strike` are positive and in one currency; `maturity` is in years, at least 0; `rate` and `dividend` are
     decimals per year, continuously compounded, of either sign; `volatility` is a decimal per √year, at least 0.
-    Values are not checked here: whoever parses a request does that and names the field.
+    Values are not checked here: whoever parses a request does that and names the field. Answers are finite for spot and
+    strike within 1e-100..1e100, |rate·maturity| and |dividend·maturity| up to 100, and any maturity and volatility.
 
     Raises ValueError when a column has another shape or dtype.
     """

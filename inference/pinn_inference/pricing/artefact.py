@@ -1,0 +1,200 @@
+"""A model on disk: a directory with `weights.npz` and `model.json`.
+
+`weights.npz` holds everything that a price depends on: kernels and biases in float64, the trained domain and the error
+certificate. Its SHA-256, as `sha256sum weights.npz` prints it, identifies the model. It is read without pickle.
+`model.json` is the record for people and dashboards: name, version, that checksum, and how the model was trained and
+measured. Nothing in it changes a price.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pinn_inference.pricing.certificate import Certificate
+from pinn_inference.pricing.errors import ModelChecksumError, ModelFormatError, ModelNotFoundError
+from pinn_inference.pricing.network import Domain, Layer, Network
+from pinn_inference.pricing.types import FloatArray
+
+FORMAT_VERSION: Final = 1
+WEIGHTS_FILE: Final = "weights.npz"
+RECORD_FILE: Final = "model.json"
+_MAX_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A model as read from disk. `record` is `model.json` as parsed; only `name` and `version` of it are required."""
+
+    name: str
+    version: str
+    sha256: str
+    network: Network
+    certificate: Certificate
+    record: Mapping[str, Any]
+
+
+def bundled_directory(name: str = "european") -> Path:
+    """The directory of a model shipped with this package; raises ModelNotFoundError, naming those there are."""
+    root = Path(__file__).resolve().parent.parent / "models"
+    known = sorted(path.parent.name for path in root.glob(f"*/{RECORD_FILE}"))
+    if name not in known:
+        raise ModelNotFoundError(f"no bundled model {name!r}; there is {', '.join(known) or 'none'}")
+    return root / name
+
+
+def read(directory: Path, *, expected_sha256: str | None = None) -> Artefact:
+    """Reads and checks a model.
+
+    `expected_sha256` (64 hex digits, either case) is what the weights must be; the checksum in `model.json` is always
+    compared too. Raises ModelNotFoundError, ModelChecksumError or ModelFormatError, in that order of checking.
+    """
+    weights, record_bytes = _read_file(directory / WEIGHTS_FILE), _read_file(directory / RECORD_FILE)
+    sha256 = hashlib.sha256(weights).hexdigest()
+    if expected_sha256 is not None and expected_sha256.strip().lower() != sha256:
+        raise ModelChecksumError(f"{directory / WEIGHTS_FILE}: expected sha256 {expected_sha256}, found {sha256}")
+    record = _parse_record(record_bytes, directory / RECORD_FILE)
+    if record["sha256"] != sha256:
+        raise ModelChecksumError(
+            f"{directory / WEIGHTS_FILE}: expected sha256 {record['sha256']} as in {RECORD_FILE}, found {sha256}"
+        )
+    network, certificate = _parse_weights(weights, directory / WEIGHTS_FILE)
+    return Artefact(
+        name=record["name"],
+        version=record["version"],
+        sha256=sha256,
+        network=network,
+        certificate=certificate,
+        record=record,
+    )
+
+
+def write(
+    directory: Path,
+    *,
+    name: str,
+    version: str | None,
+    network: Network,
+    certificate: Certificate,
+    record: Mapping[str, Any],
+) -> Artefact:
+    """Writes a model; `version` defaults to the first 12 digits of the checksum. Equal models give equal weight files.
+
+    Files appear under their names only when complete, the record last.
+    """
+    weights = _weights_bytes(network, certificate)
+    sha256 = hashlib.sha256(weights).hexdigest()
+    full_record = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "version": version or sha256[:12],
+        "weights": WEIGHTS_FILE,
+        "sha256": sha256,
+        "error_bound": certificate.error_bound,
+        "domain": {"y_max": network.domain.y_max, "w_max": network.domain.w_max},
+        "network": {
+            "hidden": list(network.architecture.hidden),
+            "activation": "tanh",
+            "parameters": network.architecture.parameter_count,
+        },
+        **record,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_file(directory / WEIGHTS_FILE, weights)
+    _write_file(directory / RECORD_FILE, (json.dumps(full_record, indent=1) + "\n").encode())
+    return read(directory, expected_sha256=sha256)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ModelFormatError(f"{path} has {path.stat().st_size} bytes, at most {_MAX_BYTES} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelNotFoundError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _parse_record(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+    except ValueError as error:
+        raise ModelFormatError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ModelFormatError(f"{path} must hold a JSON object, it holds {type(record).__name__}")
+    if record.get("format_version") != FORMAT_VERSION:
+        raise ModelFormatError(f"{path}: format_version is {record.get('format_version')!r}, not {FORMAT_VERSION}")
+    for field in ("name", "version", "sha256"):
+        if not isinstance(record.get(field), str) or not record[field]:
+            raise ModelFormatError(f"{path}: {field} is {record.get(field)!r}, it must be a string that is not empty")
+    return record
+
+
+def _weights_bytes(network: Network, certificate: Certificate) -> bytes:
+    arrays = {
+        "format_version": np.array(FORMAT_VERSION),
+        "domain": np.array([network.domain.y_max, network.domain.w_max]),
+        "certificate_s": certificate.s,
+        "certificate_bound": certificate.bound,
+    }
+    for index, layer in enumerate(network.layers):
+        arrays[f"kernel_{index}"] = layer.kernel
+        arrays[f"bias_{index}"] = layer.bias
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _parse_weights(content: bytes, path: Path) -> tuple[Network, Certificate]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelFormatError(f"{path} is not a NumPy archive: {error}") from error
+
+    def array(key: str, *shape: int | None) -> FloatArray:
+        value: FloatArray | None = arrays.get(key)
+        if value is None:
+            raise ModelFormatError(f"{path}: array {key!r} is missing")
+        fits = value.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, value.shape, strict=True))
+        if not fits or value.dtype != np.float64 or not np.isfinite(value).all():
+            raise ModelFormatError(
+                f"{path}: array {key!r} is {value.dtype} of shape {value.shape}, "
+                f"it must be finite float64 of shape {shape}"
+            )
+        return value
+
+    version = arrays.get("format_version")
+    if version is None or version.shape != () or version != FORMAT_VERSION:
+        raise ModelFormatError(f"{path}: format_version is {version}, it must be {FORMAT_VERSION}")
+    y_max, w_max = (float(value) for value in array("domain", 2))
+    if not (y_max > 0.0 and w_max > 0.0):
+        raise ModelFormatError(f"{path}: domain is ({y_max}, {w_max}), both must be positive")
+    s = array("certificate_s", None)
+    certificate = Certificate(s=s, bound=array("certificate_bound", len(s)))
+    grows = bool((np.diff(s) > 0.0).all() and (np.diff(certificate.bound) >= 0.0).all())
+    if len(s) == 0 or not grows or s[-1] ** 2 < w_max * (1.0 - 1e-12):
+        raise ModelFormatError(f"{path}: the certificate must grow with s and reach s = √w_max")
+    depth = sum(key.startswith("kernel_") for key in arrays)
+    if depth == 0:
+        raise ModelFormatError(f"{path}: array 'kernel_0' is missing")
+    layers, inputs = [], 2
+    for index in range(depth):
+        outputs = 1 if index == depth - 1 else None
+        kernel = array(f"kernel_{index}", inputs, outputs)
+        inputs = kernel.shape[1]
+        layers.append(Layer(kernel=kernel, bias=array(f"bias_{index}", inputs)))
+    return Network(layers=tuple(layers), domain=Domain(y_max=y_max, w_max=w_max)), certificate

@@ -47,7 +47,7 @@ _PROMETHEUS_ADDRESS: Final = re.compile(
     r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
 )
 _HOSTNAME: Final = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_PATH_PREFIX: Final = re.compile(r"/|(/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?")
+_PATH_PREFIX: Final = re.compile(r"/|(/[A-Za-z0-9_~!$&()*+,;=:@-][A-Za-z0-9._~!$&()*+,;=:@-]*)+/?")
 _SECRET_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
 
 

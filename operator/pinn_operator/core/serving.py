@@ -26,7 +26,7 @@ _RESOURCE_NAME: Final = re.compile(
     r"cpu|memory|ephemeral-storage|hugepages-[A-Za-z0-9]{1,16}"
     r"|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
-_PROBE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
+_PROBE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*")
 _MODEL_NAME: Final = DNS_SUBDOMAIN
 _VOLUME_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")

@@ -5,8 +5,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.images import Build, LocalImages, parse_build_args
 from cluster.local import LocalCluster
 from cluster.progress import Progress
 from cluster.settings import Mode, parse_settings
@@ -30,6 +32,16 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("component")
         if name == "stop":
             one.add_argument("--kill", action="store_true")
+    image = commands.add_parser("image").add_subparsers(dest="image_command", required=True)
+    build = image.add_parser("build")
+    build.add_argument("--file", required=True)
+    build.add_argument("--tag", required=True)
+    build.add_argument("--context", default=".")
+    build.add_argument("--target")
+    build.add_argument("--build-arg", action="append", default=[])
+    load = image.add_parser("load")
+    load.add_argument("tag", nargs="+")
+    commands.add_parser("base")
     tool = commands.add_parser("tool")
     tool.add_argument("program")
     return parser
@@ -64,6 +76,23 @@ def main(argv: Sequence[str] | None = None) -> int:
                 local.start(options.component)
             case "stop":
                 local.stop(options.component, kill=options.kill)
+            case "image" if options.image_command == "build":
+                LocalImages(settings=settings, mirror=os.environ.get("DEBIAN_MIRROR"), progress=progress).build(
+                    Build(
+                        dockerfile=Path(options.file),
+                        tag=options.tag,
+                        context=Path(options.context),
+                        build_args=parse_build_args(options.build_arg),
+                        target=options.target,
+                    )
+                )
+            case "image":
+                images = LocalImages(settings=settings, mirror=os.environ.get("DEBIAN_MIRROR"), progress=progress)
+                for tag in options.tag:
+                    if not images.load(tag):
+                        progress.say(f"{tag} is loaded already")
+            case "base":
+                print(LocalImages(settings=settings, mirror=os.environ.get("DEBIAN_MIRROR"), progress=progress).base())
             case "tool":
                 toolchain = Toolchain(cache=settings.cache, progress=progress)
                 toolchain.ensure((Toolchain.tool_of(options.program),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ from pinn_operator.core.quantity import parse_quantity
 from pinn_operator.core.spec import FieldError
 
 E = TypeVar("E", bound=StrEnum)
+_LARGEST = Decimal(2**63 - 1)
+_SMALLEST = Decimal("1e-9")
 
 
 class Fields:
@@ -146,7 +148,7 @@ class Fields:
         if text is None or not isinstance(self._value.get(name), str):
             return None
         try:
-            return parse_quantity(text)
+            return as_stored(parse_quantity(text))
         except ValueError:
             self.fault(name, f'must be a quantity in quotes, like "0.5" or "250m", not {_shown(text)}')
             return None
@@ -192,7 +194,9 @@ class Fields:
             return
         if len(value) > items:
             self.fault(name, f"must have at most {items} entries, not {len(value)}")
-        yield from value.items()
+        for key, item in value.items():
+            if item is not None:
+                yield str(key), item
 
     def _list(self, name: str, *, items: int) -> Sequence[Any]:
         value = self.raw(name)
@@ -216,6 +220,14 @@ class Fields:
         elif pattern is not None and pattern.fullmatch(value) is None:
             self.fault(name, f"must be {expected}, not {_shown(value)}")
         return value
+
+
+def as_stored(value: Decimal) -> Decimal:
+    """A quantity as the API server compares it: rounded away from zero to 1e-9, and at most 2^63 − 1."""
+    if abs(value) > _LARGEST:
+        return _LARGEST.copy_sign(value)
+    # Nineteen digits before the point and nine after it fit the default precision of 28.
+    return value.quantize(_SMALLEST, rounding=ROUND_UP)
 
 
 def _shown(value: object) -> str:

@@ -1,7 +1,7 @@
 """The `spec` of a manifest as a `Spec`, or every fault of it at once.
 
-The same rules are in crds/pinnservices.yaml, where the API server applies them. This parser applies them again because an
-object may be older than the CRD, and because a revision record keeps a spec that no API server looks at. What the
+The same rules are in crds/pinnservices.yaml, where the API server applies them. This parser applies them again because
+an object may be older than the CRD, and because a revision record keeps a spec that no API server looks at. What the
 CRD accepts parses, and the defaults here are those of the CRD.
 """
 
@@ -232,6 +232,8 @@ def _gate(item: Fields, base: Gate, query: str | None) -> Gate:
         item.fault(
             "relative", f"only built-in metrics are compared with stable ({_BUILT_IN_NAMES}); use advance and abort"
         )
+    if query is not None and item.has("minSamples"):
+        item.fault("minSamples", "is for built-in metrics: a value that the query gives is always taken as evidence")
     gate = Gate(
         name=base.name,
         metric=base.metric,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from decimal import Decimal
+from typing import Final
 
-from pinn_operator.core.fields import Fields
+from pinn_operator.core.fields import Fields, as_stored
 from pinn_operator.core.quantity import parse_quantity
 
 DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -30,7 +31,9 @@ _PROBE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*")
 _MODEL_NAME: Final = DNS_SUBDOMAIN
 _VOLUME_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_OWN_ENVIRONMENT: Final = ("PINN_REVISION", "PINN_MODEL_DIR", "PINN_MODEL_SHA256")
+_OWN_ENVIRONMENT: Final = (
+    "PINN_SERVICE", "PINN_REVISION", "PINN_PORT", "PINN_MODEL", "PINN_MODEL_DIR", "PINN_MODEL_SHA256",
+)  # fmt: skip
 _OWN_ANNOTATIONS: Final = "pinn.dev/"
 
 
@@ -70,17 +73,14 @@ def check_serving(spec: Fields) -> None:
 
 
 def _resources(resources: Fields) -> None:
-    amounts: dict[str, dict[str, Any]] = {}
+    amounts: dict[str, dict[str, Decimal]] = {}
     for kind in ("requests", "limits"):
         amounts[kind] = {}
         for name, value in resources.mapping(kind, items=16):
             path = f"{kind}[{name}]"
             if _RESOURCE_NAME.fullmatch(str(name)) is None:
                 resources.fault(path, "must be cpu, memory, ephemeral-storage, hugepages-<size> or <domain>/<name>")
-            try:
-                amount = parse_quantity(str(value)) if isinstance(value, str | int) and value is not True else None
-            except ValueError:
-                amount = None
+            amount = _amount(value)
             if amount is None or amount < 0 or len(str(value)) > 32:
                 resources.fault(path, f"must be a quantity of 0 or more, like 500m or 2Gi, not {value!r}")
             else:
@@ -90,6 +90,15 @@ def _resources(resources: Fields) -> None:
         if amount > limit:
             resources.fault(f"requests[{name}]", f"must not be more than limits[{name}]")
     resources.close()
+
+
+def _amount(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    try:
+        return as_stored(parse_quantity(str(value)))
+    except ValueError:
+        return None
 
 
 def _environment(item: Fields) -> None:

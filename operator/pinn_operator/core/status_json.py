@@ -29,7 +29,7 @@ class _Dataclass(Protocol):
     __dataclass_fields__: dict[str, Field[Any]]
 
 
-class _Unusable(Exception):  # noqa: N818
+class _Unusable(Exception):
     """A JSON value that is not of the declared type; its field becomes absent."""
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,7 @@ def _bring_up(say: Say) -> Line:
     _run(["python3", "-m", "cluster", "up"], timeout=2400)
     kube = Kube(find_kubeconfig(), allow=os.environ.get("KUBE_CONTEXT", ""))
     say(f"cluster: {kube.context} ({time.monotonic() - began:.0f} s)")
-    images = build_images(say)
+    images = build_images(kube, say)
     install_chart(kube, images, say)
     say(f"operator: serving ({time.monotonic() - began:.0f} s in all)")
     return Line(kube, Prometheus(PROMETHEUS_ADDRESS), GATEWAY_ADDRESS, images)
@@ -112,10 +112,13 @@ def _bring_up(say: Say) -> Line:
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def build_images(say: Say) -> Images:
+def build_images(kube: Kube, say: Say) -> Images:
     """Build what has changed, and give it to the node; nothing is done for an image that the node has."""
+    nodes = kube.request("GET", "/api/v1/nodes").body["items"]
+    known = {name for node in nodes for image in node["status"].get("images", []) for name in image.get("names") or []}
     shared = ["pyproject.toml", "README.md", "LICENSE", "requirements/build.lock"]
     operator = _image(
+        known,
         "pinn-operator",
         "Dockerfile.operator",
         REPOSITORY,
@@ -123,6 +126,7 @@ def build_images(say: Say) -> Images:
         say,
     )
     inference = _image(
+        known,
         "pinn-inference",
         "Dockerfile.inference",
         REPOSITORY,
@@ -131,12 +135,13 @@ def build_images(say: Say) -> Images:
     )
     folder = REPOSITORY / "tests" / "e2e" / "images"
     faulty = _image(
-        "pinn-inference-faulty", "faulty.Dockerfile", folder, ["faulty.py"], say, arguments={"INFERENCE": inference}
+        known, "pinn-inference-faulty", "faulty.Dockerfile", folder, ["faulty.py"], say, arguments={"BASE": inference}
     )
     return Images(operator=operator, inference=inference, faulty=faulty)
 
 
 def _image(
+    known: Collection[str],
     name: str,
     dockerfile: str,
     context: Path,
@@ -147,11 +152,16 @@ def _image(
 ) -> str:
     tag = _digest(context, [dockerfile, *sources], json.dumps(arguments or {}, sort_keys=True))
     reference = f"localhost/{name}:{tag}"
+    if reference in known:
+        say(f"image: {reference} is there")
+        return reference
     began = time.monotonic()
     words = ["python3", "-m", "cluster", "image", "build", "--tag", reference, "--file", str(context / dockerfile)]
+    words += ["--context", str(context)]
     for key, value in (arguments or {}).items():
         words += ["--build-arg", f"{key}={value}"]
-    _run([*words, str(context)], timeout=1800)
+    _run(words, timeout=1800)
+    _run(["python3", "-m", "cluster", "image", "load", reference], timeout=600)
     say(f"image: {reference} ({time.monotonic() - began:.0f} s)")
     return reference
 

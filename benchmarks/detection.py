@@ -4,9 +4,9 @@ A canary with weight 10 under 30 pricing requests per second turns bad at a rand
 or its process exits, or it outgrows its memory. Measured from outside the operator, on one machine's clock:
 
 * *visible*: the share of 5xx among the canary's requests of the last 10 s is at least 5 % in the very counters that
-* *visible*: the share of 5xx among the canary's requests of the last 10 s is at least 5 % in the very counters that
   the operator's error-rate gate reads, asked of Prometheus every 100 ms. For pod faults: the first watch event of the
   pod that shows the container terminated, restarted or not ready.
+* *weight 0*: the watch event of the HTTPRoute that shows it.
 * *last answer*: the last answer that names the canary's revision, as received by the clients.
 
     python -m benchmarks.detection --runs 10 --output benchmarks/results/detection.json

@@ -14,13 +14,14 @@ from pinn_inference.server.engine import ModelLoader, PricingEngine, load_config
 from pinn_inference.server.errors import NonFiniteResult
 from pinn_inference.server.health import HealthPages
 from pinn_inference.server.metrics import ServerMetrics
-from pinn_inference.server.middleware import observing_middleware
+from pinn_inference.server.middleware import RequestsInFlight, observing_middleware
 from pinn_inference.server.parsing import parse_price_request
 from pinn_inference.server.rendering import render_quotes
 from pinn_inference.server.worker import PricingWorker
 
 CONFIG: Final = web.AppKey("config", ServerConfig)
 ENGINE: Final = web.AppKey("engine", PricingEngine)
+IN_FLIGHT: Final = web.AppKey("in_flight", RequestsInFlight)
 METRICS: Final = web.AppKey("metrics", ServerMetrics)
 WORKER: Final = web.AppKey("worker", PricingWorker)
 
@@ -41,12 +42,13 @@ def create_app(
     """
     metrics = ServerMetrics(revision=config.revision, service=config.service)
     engine = PricingEngine(config, metrics=metrics, load_model=load_model)
+    in_flight = RequestsInFlight()
     worker = PricingWorker(engine.price, capacity=config.queue_options, metrics=metrics)
     app = web.Application(
-        middlewares=[observing_middleware(metrics, engine, revision=config.revision), *middlewares],
+        middlewares=[observing_middleware(metrics, engine, in_flight, revision=config.revision), *middlewares],
         client_max_size=config.max_body_bytes,
     )
-    app[CONFIG], app[ENGINE], app[METRICS], app[WORKER] = config, engine, metrics, worker
+    app[CONFIG], app[ENGINE], app[IN_FLIGHT], app[METRICS], app[WORKER] = config, engine, in_flight, metrics, worker
     app.add_routes(HealthPages(engine=engine, worker=worker, metrics=metrics).routes())
     app.router.add_post("/v1/price", price)
     app.cleanup_ctx.append(_life)

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import time
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -30,7 +31,33 @@ PRICING_HANDLERS: Final = frozenset(("/v1/price",))
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
-def observing_middleware(metrics: ServerMetrics, engine: PricingEngine, *, revision: str = "") -> Middleware:
+class RequestsInFlight:
+    """How many requests are being served, from head to answer, so that the end of the process can wait for them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def begin(self) -> None:
+        self._count += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._idle.set()
+
+    async def finished(self, *, within: float) -> int:
+        """Waits until no request is in flight, `within` seconds at most; returns how many still are."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), within)
+        return self._count
+
+
+def observing_middleware(
+    metrics: ServerMetrics, engine: PricingEngine, in_flight: RequestsInFlight, *, revision: str = ""
+) -> Middleware:
     """Counts, times, names request and revision, answers exceptions in JSON, closes connections while draining."""
 
     @web.middleware
@@ -40,6 +67,7 @@ def observing_middleware(metrics: ServerMetrics, engine: PricingEngine, *, revis
         identity = given if _ACCEPTABLE_ID.fullmatch(given) else os.urandom(16).hex()
         token = request_id.set(identity)
         status = CLIENT_CLOSED_REQUEST
+        in_flight.begin()
         try:
             response = await _answer(request, handler, identity)
         except web.HTTPException as redirect:
@@ -58,6 +86,7 @@ def observing_middleware(metrics: ServerMetrics, engine: PricingEngine, *, revis
                     response.force_close()
             return response
         finally:
+            in_flight.end()
             resource = request.match_info.route.resource
             name = resource.canonical if resource is not None else "unmatched"
             metrics.observe_request(

@@ -17,14 +17,16 @@ import uvloop
 from aiohttp import web
 from prometheus_client import disable_created_metrics
 
-from pinn_inference.server.app import CONFIG, ENGINE
+from pinn_inference.server.app import CONFIG, ENGINE, IN_FLIGHT
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.logs import configure_logging
 
 log = logging.getLogger(__name__)
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_OK, EXIT_FAILED = 0, 1
+_LAST_WRITE_SECONDS = 5.0
+"""For bytes of finished answers that clients have not taken yet."""
 
 
 def run_app(app: web.Application) -> int:
@@ -49,7 +51,7 @@ async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngi
         app,
         access_log=None,
         keepalive_timeout=config.keep_alive_seconds,
-        shutdown_timeout=config.inflight_timeout_seconds,
+        shutdown_timeout=min(config.inflight_timeout_seconds, _LAST_WRITE_SECONDS),
         handler_cancellation=True,
     )
     await runner.setup()
@@ -62,6 +64,12 @@ async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngi
     log.info("listening", extra={"address": runner.addresses[0][0], "port": runner.addresses[0][1]})
     await stop.wait()
     log.info("finishing requests in flight", extra={"seconds_at_most": config.inflight_timeout_seconds})
+    for site in runner.sites:
+        await site.stop()
+    # NB: aiohttp's own shutdown drops whatever arrives from its first moment on, even the rest of a request's body.
+    left = await app[IN_FLIGHT].finished(within=config.inflight_timeout_seconds)
+    if left:
+        log.warning("requests cut off", extra={"requests": left})
     await runner.cleanup()
     log.info("stopped")
     return EXIT_OK

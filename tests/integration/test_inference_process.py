@@ -1,0 +1,332 @@
+"""The inference server as a process: real start, real signals, real sockets, the bundled model."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+
+from tests.support.pricing import random_option
+from tests.support.server import PUT
+
+PATIENCE = 120.0
+"""Seconds after which something that should have happened counts as never happening; no test measures time."""
+READINESS = "/health/deployment/readiness"
+WRONG = "0" * 64
+
+
+class Process:
+    """`pinn-inference serve` on a free port of the loopback, and what it logged."""
+
+    def __init__(self, *flags: str, **environment: str) -> None:
+        self.logs: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "pinn_inference", "serve", "--host", "127.0.0.1", "--port", "0", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def port(self) -> int:
+        return int(self.logged("listening")["port"])
+
+    def logged(self, message: str) -> dict[str, Any]:
+        """The first log entry with this message, waiting for it."""
+
+        def found() -> dict[str, Any] | None:
+            return next((entry for entry in self.logs if entry["message"] == message), None)
+
+        with self._news:
+            self._news.wait_for(lambda: found() is not None or self._ended, PATIENCE)
+            entry = found()
+        assert entry is not None, f"never logged {message!r}: {self.logs} {self.popen.poll()}"
+        return entry
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON of a GET on a new connection."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def wait_until_ready(self) -> None:
+        self.logged("ready")
+
+    def terminate(self) -> None:
+        self.popen.send_signal(signal.SIGTERM)
+
+    def exit_code(self) -> int:
+        return self.popen.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+        self._reader.join(10)
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        self.popen.stdout.close()
+        self.popen.stderr.close()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            with self._news:
+                self.logs.append(json.loads(line))
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+@contextmanager
+def serving(*flags: str, **environment: str) -> Iterator[Process]:
+    process = Process(*flags, **environment)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+@contextmanager
+def connection(process: Process) -> Iterator[HTTPConnection]:
+    client = HTTPConnection("127.0.0.1", process.port, timeout=30)
+    client.connect()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def price(client: HTTPConnection, document: Any) -> tuple[int, Any, bool]:
+    """Status, JSON, and whether the server announced that it closes the connection."""
+    client.request("POST", "/v1/price", json.dumps(document))
+    with client.getresponse() as response:
+        return response.status, json.load(response), response.getheader("Connection") == "close"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Process]:
+    with serving("--revision", "9d77e0", PINN_SERVICE="eu-options") as process:
+        process.wait_until_ready()
+        yield process
+
+
+# --- start ---
+
+
+def test_http_answers_while_the_model_is_still_being_loaded_and_readiness_follows() -> None:
+    with serving() as process:
+        status, answer = process.get(READINESS)
+        assert (status, answer["ready"], answer["reason"]) == (503, False, "ModelLoading")
+        with connection(process) as client:
+            assert price(client, PUT)[1]["reason"] == "model_unavailable"
+        process.wait_until_ready()
+        status, answer = process.get(READINESS)
+        assert (status, answer["ready"], answer["reason"]) == (200, True, "Ready")
+        assert all(check["ok"] for check in answer["checks"])
+
+
+def test_prices_come_from_the_network_and_are_right_to_a_millionth_of_the_strike(server: Process) -> None:
+    chosen = [random_option(random.Random(seed)) for seed in range(200)]
+    with connection(server) as client:
+        status, answer, _ = price(client, {"options": [option.body() for option in chosen]})
+    assert status == 200
+    for option, row in zip(chosen, answer["results"], strict=True):
+        assert row["method"] == "pinn"
+        assert abs(row["price"] - option.price()) <= 1e-6 * option.strike
+        assert abs(row["price"] - option.price()) <= row["error_bound"] + 1e-12 * option.strike
+
+
+def test_the_process_tells_its_memory_its_build_and_its_model(server: Process) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    assert "process_resident_memory_bytes" in text
+    assert 'pinn_build_info{python="' in text
+    assert 'revision="9d77e0",service="eu-options"' in text
+    assert "pinn_ready 1.0" in text
+    assert "_created" not in text
+
+
+def test_detailed_health_knows_the_tensorflow_in_use(server: Process) -> None:
+    status, answer = server.get("/health/detailed")
+    assert (status, answer["status"]) == (200, "healthy")
+    assert answer["components"]["tensorflow"]["status"] == "healthy"
+    assert answer["components"]["pinn_model"]["method"] == "pinn"
+
+
+def test_the_check_command_says_alive_and_ready_by_its_exit_code(server: Process) -> None:
+    command = [sys.executable, "-m", "pinn_inference", "check", "--port", str(server.port)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert subprocess.run([*command, "--ready"], check=False, capture_output=True).returncode == 0
+
+
+# --- a start that goes wrong ---
+
+
+def test_weights_with_another_checksum_leave_a_live_server_that_is_never_ready_and_says_why() -> None:
+    with serving("--model-sha256", WRONG) as process:
+        process.logged("model not usable: pricing in closed form")
+        status, answer = process.get(READINESS)
+        assert (status, answer["ready"], answer["reason"]) == (503, False, "ModelChecksumMismatch")
+        assert f"expected sha256 {WRONG}, found sha256" in answer["message"]
+        assert process.get("/health") == (200, {"status": "healthy"})
+        with connection(process) as client:
+            row = price(client, PUT)[1]
+        assert (row["method"], row["reason"]) == ("closed_form", "model_unavailable")
+        command = [sys.executable, "-m", "pinn_inference", "check", "--port", str(process.port)]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+        refused = subprocess.run([*command, "--ready"], check=False, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert "ModelChecksumMismatch" in refused.stdout
+
+
+def test_a_model_directory_that_is_not_there_is_named(tmp_path: Any) -> None:
+    with serving(PINN_MODEL_DIR=str(tmp_path / "nothing")) as process:
+        process.logged("model not usable: pricing in closed form")
+        _, answer = process.get(READINESS)
+        assert answer["reason"] == "ModelNotFound"
+        assert str(tmp_path / "nothing") in answer["message"]
+
+
+def test_wrong_settings_end_the_process_with_2_and_every_name() -> None:
+    process = Process("--drain-seconds", "soon", PINN_TF_THREADS="many")
+    try:
+        assert process.exit_code() == 2
+        assert process.popen.stderr is not None
+        told = process.popen.stderr.read()
+    finally:
+        process.close()
+    assert "--drain-seconds is 'soon': must be a number of seconds" in told
+    assert "PINN_TF_THREADS is 'many': must be a whole number" in told
+
+
+def test_a_port_in_use_ends_the_process_with_1_and_says_so() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with serving("--port", str(taken.getsockname()[1])) as process:
+            assert process.exit_code() == 1
+            assert any("cannot listen on 127.0.0.1" in entry["message"] for entry in process.logs)
+
+
+def test_checking_a_server_that_is_not_there_fails() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+        command = [sys.executable, "-m", "pinn_inference", "check", "--port", port]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+
+
+# --- the end ---
+
+
+def test_sigterm_turns_readiness_off_at_once_and_serves_on_until_the_drain_delay_is_over() -> None:
+    with serving("--drain-seconds", "2", "--model-sha256", WRONG) as process, connection(process) as client:
+        assert price(client, PUT)[2] is False
+        process.terminate()
+        process.logged("SIGTERM: draining")
+        status, answer = process.get(READINESS)
+        assert (status, answer["reason"]) == (503, "Draining")
+        assert process.get("/health")[0] == 200
+        status, _, closes = price(client, PUT)
+        assert (status, closes) == (200, True), "a kept-alive connection must be told to go elsewhere"
+        with connection(process) as newcomer:
+            assert price(newcomer, PUT)[0] == 200, "proxies that do not know yet must still be served"
+        assert process.exit_code() == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", process.port), timeout=5)
+
+
+def test_no_request_fails_from_sigterm_to_the_end_when_clients_heed_the_announced_close() -> None:
+    with serving("--drain-seconds", "1", "--model-sha256", WRONG) as process:
+        told: list[int] = []
+
+        def ask_until_told_to_go() -> None:
+            with connection(process) as client:
+                for _ in range(100_000):
+                    status, _, closes = price(client, PUT)
+                    told.append(status)
+                    if closes:
+                        return
+
+        clients = [threading.Thread(target=ask_until_told_to_go) for _ in range(4)]
+        for client in clients:
+            client.start()
+        process.logged("listening")
+        process.terminate()
+        for client in clients:
+            client.join(PATIENCE)
+        assert process.exit_code() == 0
+    assert len(told) >= 4
+    assert set(told) == {200}
+
+
+def test_a_second_sigterm_skips_the_delay() -> None:
+    with serving("--drain-seconds", "3600", "--model-sha256", WRONG) as process:
+        process.logged("listening")
+        process.terminate()
+        process.logged("SIGTERM: draining")
+        process.terminate()
+        assert process.exit_code() == 0
+
+
+def test_a_request_in_flight_is_finished_after_the_socket_was_closed() -> None:
+    body = json.dumps(PUT).encode()
+    with serving("--drain-seconds", "0", "--model-sha256", WRONG) as process, connection(process) as client:
+        client.putrequest("POST", "/v1/price")
+        client.putheader("Content-Length", str(len(body)))
+        client.endheaders(body[:10])
+        _until_counted_open(process)
+        process.terminate()
+        process.logged("finishing requests in flight")
+        client.send(body[10:])
+        with client.getresponse() as response:
+            assert response.status == 200
+        assert process.exit_code() == 0
+
+
+def test_a_request_that_never_ends_does_not_hold_the_process_beyond_its_timeout() -> None:
+    flags = ("--drain-seconds", "0", "--inflight-timeout-seconds", "0.3", "--model-sha256", WRONG)
+    with serving(*flags) as process, connection(process) as client:
+        client.putrequest("POST", "/v1/price")
+        client.putheader("Content-Length", "1000")
+        client.endheaders(b"{")
+        _until_counted_open(process)
+        process.terminate()
+        assert process.exit_code() == 0
+
+
+def test_sigterm_while_the_model_is_being_loaded_ends_with_0() -> None:
+    with serving("--drain-seconds", "0") as process:
+        process.logged("listening")
+        process.terminate()
+        assert process.exit_code() == 0
+
+
+def _until_counted_open(process: Process) -> None:
+    """The server has surely read what was sent before once it has answered a request that was sent after."""
+    for _ in range(3):
+        assert process.get("/health")[0] == 200
+        time.sleep(0.05)

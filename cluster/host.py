@@ -287,25 +287,36 @@ def unmount_below(folder: Path) -> None:
     raise ClusterError(f"still mounted below {folder}: {', '.join(map(str, below[:5]))}")
 
 
-def remove_shim_sockets(settings: Settings) -> None:
-    """Sockets of containerd's shims, which lie outside its state folder (/run/containerd/s)."""
-    tasks = settings.state / "containerd-run" / "io.containerd.runtime.v2.task"
-    for address in tasks.glob("*/*/address"):
-        with contextlib.suppress(OSError):
-            socket = Path(address.read_text().strip().removeprefix("unix://"))
-            if socket.is_relative_to("/run/containerd/s"):
-                socket.unlink()
-    remove_if_empty(Path("/run/containerd/s"), Path("/run/containerd"))
+def bound_sockets(proc_net_unix: str) -> set[str]:
+    """Paths of the Unix sockets that some process holds, from /proc/net/unix (proc_net(5))."""
+    rows = (line.split(maxsplit=7) for line in proc_net_unix.splitlines()[1:])
+    return {row[7] for row in rows if len(row) == 8}
 
 
-def remove_kubelet_links(settings: Settings) -> None:
-    """/var/log/containers/*.log, symbolic links whose folder kubelet does not let one choose."""
+def remove_shim_sockets() -> None:
+    """Sockets of containerd's shims that nobody holds any more; they lie outside its state folder."""
+    held = bound_sockets(Path("/proc/net/unix").read_text())
+    folder = Path("/run/containerd/s")
+    for socket in folder.iterdir() if folder.is_dir() else ():
+        if str(socket) not in held:
+            socket.unlink(missing_ok=True)
+    remove_if_empty(folder, folder.parent)
+
+
+def remove_kubelet_traces(settings: Settings) -> None:
+    """What kubelet writes into folders that it lets nobody choose: links to logs, the socket for device plugins."""
     folder = Path("/var/log/containers")
     if folder.is_dir():
         for link in folder.iterdir():
             if link.is_symlink() and link.readlink().is_relative_to(settings.pod_logs):
                 link.unlink()
         remove_if_empty(folder)
+    plugins = Path("/var/lib/kubelet/device-plugins")
+    held = bound_sockets(Path("/proc/net/unix").read_text())
+    if str(plugins / "kubelet.sock") not in held:
+        for name in ("kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION"):
+            (plugins / name).unlink(missing_ok=True)
+        remove_if_empty(plugins, plugins.parent)
 
 
 def remove_tree(folder: Path) -> None:

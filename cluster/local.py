@@ -354,9 +354,9 @@ class LocalCluster:
                 host.kill_pods(settings)
             with self._progress.step("take back what was changed on the host"):
                 host.unmount_below(state)
-                host.remove_shim_sockets(settings)
+                host.remove_shim_sockets()
                 host.remove_network(settings)
-                host.remove_kubelet_links(settings)
+                host.remove_kubelet_traces(settings)
                 host.remove_cgroup(settings)
                 host.restore_sysctls(settings)
             host.remove_tree(state)

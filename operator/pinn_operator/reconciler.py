@@ -1,0 +1,242 @@
+"""One pass over one PINNService: observe → ask → decide → commit → act → tell. No policy: that is `core.decide`.
+
+The status is committed before anything is done, by compare-and-swap: of two operators, or two passes, that saw the same
+state only one goes on, and what a pass that died had committed is done by the next, which finds it missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Protocol
+
+from pinn_operator.core.accepted import accepted_spec
+from pinn_operator.core.api import Resource, parse_resource
+from pinn_operator.core.decide import decide
+from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.questions import due
+from pinn_operator.core.samples import Answer, Query, Samples, SourceError
+from pinn_operator.core.spec import Prometheus
+from pinn_operator.kube.errors import ClusterError, Conflict, NotOwned
+from pinn_operator.kube.protocol import Cluster
+from pinn_operator.prom.protocol import MetricSource
+from pinn_operator.telemetry import Telemetry
+
+ACT_FAILED = "ActionFailed"
+NAME_TAKEN = "NameTaken"
+
+_LOG = logging.getLogger(__name__)
+
+
+class SourceProvider(Protocol):
+    """Finds the metric source that a resource asks."""
+
+    async def source(self, prometheus: Prometheus, namespace: str) -> MetricSource:
+        """For a resource of that namespace."""
+
+
+class Outcome(StrEnum):
+    """How a pass ended."""
+
+    QUIET = "quiet"
+    """Nothing was written."""
+    COMMITTED = "committed"
+    """Something was written."""
+    GONE = "gone"
+    """There is no such resource, or it is being deleted: its children go by their owner references."""
+    CONFLICT = "conflict"
+    """Somebody else wrote the status each time."""
+    FAILED = "failed"
+    """The status is committed, but an object could not be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """`delay` is in seconds until the next pass if nothing is heard; None when there is nothing to come back to."""
+
+    outcome: Outcome
+    delay: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds. A pass without a reason to come back sooner is repeated after `resync` ± 20 %."""
+
+    resync: float = 1800.0
+    soonest: float = 0.05
+    conflict_rounds: int = 5
+    conflict_wait: float = 0.05
+
+
+class Reconciler:
+    """Passes over resources. `now` gives aware UTC times."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        sources: SourceProvider,
+        telemetry: Telemetry,
+        pace: Pace | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._cluster = cluster
+        self._sources = sources
+        self._telemetry = telemetry
+        self._pace = pace or Pace()
+        self._now = now
+        self._sleep = sleep
+
+    async def once(self, namespace: str, name: str) -> PassResult:
+        """One pass, repeated at once when the status was changed by somebody else meanwhile. Raises ClusterError."""
+        started = time.monotonic()
+        outcome = Outcome.FAILED
+        try:
+            for attempt in range(self._pace.conflict_rounds):
+                try:
+                    result = await self._pass(namespace, name)
+                except Conflict:
+                    _LOG.debug("somebody else was faster, going round again", extra=_about(namespace, name))
+                    jitter = random.uniform(0.2, 1.0)  # noqa: S311
+                    await self._sleep(self._pace.conflict_wait * 2**attempt * jitter)
+                else:
+                    outcome = result.outcome
+                    return result
+            outcome = Outcome.CONFLICT
+            return PassResult(outcome, self._pace.conflict_wait * 2**self._pace.conflict_rounds)
+        finally:
+            self._telemetry.pass_ended(outcome.value, time.monotonic() - started)
+
+    async def _pass(self, namespace: str, name: str) -> PassResult:
+        manifest = await self._cluster.read(namespace, name)
+        if manifest is None:
+            self._telemetry.resource_gone(namespace, name)
+            return PassResult(Outcome.GONE, None)
+        resource = parse_resource(manifest)
+        if resource.deleting:
+            return PassResult(Outcome.GONE, self._resync())
+        observed = await self._cluster.observe(resource)
+        samples = await self._ask(resource, observed)
+        decision = decide(resource, observed, samples, self._now())
+        committed = await self._commit(resource, decision)
+        failure = await self._act(resource, decision.actions)
+        if committed:
+            self._log_transitions(resource, decision)
+            await self._tell(resource, decision.events)
+        if failure is not None:
+            await self._tell(resource, (failure,))
+            return PassResult(Outcome.FAILED, self._delay(decision))
+        outcome = Outcome.COMMITTED if committed or decision.actions else Outcome.QUIET
+        return PassResult(outcome, self._delay(decision))
+
+    # --- ask ----------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, resource: Resource, observed: Observed) -> Samples:
+        spec = accepted_spec(resource, observed)
+        queries = due(resource, observed, self._now())
+        if spec is None or not queries:
+            return {}
+        source = await self._sources.source(spec.analysis.prometheus, resource.namespace)
+        answers = await asyncio.gather(*(self._ask_one(source, query) for query in queries))
+        return {query.key: answer for query, answer in zip(queries, answers, strict=True)}
+
+    async def _ask_one(self, source: MetricSource, query: Query) -> Answer:
+        started = time.monotonic()
+        answer = await source.ask(query)
+        if isinstance(answer, SourceError):
+            outcome = "error"
+            _LOG.debug("no answer to a query", extra={"query": query.key, "error": answer.message})
+        else:
+            outcome = "answered" if answer else "empty"
+        self._telemetry.query(outcome, time.monotonic() - started)
+        return answer
+
+    # --- commit -------------------------------------------------------------------------------------------------------
+
+    async def _commit(self, resource: Resource, decision: Decision) -> bool:
+        """Whether there was something to commit. Raises Conflict."""
+        if decision.status == resource.status:
+            self._telemetry.resource_seen(resource.namespace, resource.name, resource.status)
+            return False
+        await self._cluster.commit_status(resource, decision.status)
+        self._telemetry.resource_seen(resource.namespace, resource.name, decision.status)
+        for transition in decision.transitions:
+            self._telemetry.transition(resource.namespace, resource.name, transition)
+        return True
+
+    # --- act ----------------------------------------------------------------------------------------------------------
+
+    async def _act(self, resource: Resource, actions: Sequence[Action]) -> Event | None:
+        """What failed, as an event; None if all is done.
+
+        The first failure ends it: the order is what makes the writes safe. The next pass finds what is missing.
+        """
+        for action in actions:
+            verb, kind, name = _described(action)
+            try:
+                await self._cluster.act(resource, action)
+            except ClusterError as error:
+                self._telemetry.action(verb, kind, "failed")
+                _LOG.warning(
+                    "could not %s %s %s",
+                    verb,
+                    kind,
+                    name,
+                    extra={**_about(resource.namespace, resource.name), "error": str(error)},
+                )
+                reason = NAME_TAKEN if isinstance(error, NotOwned) else ACT_FAILED
+                return Event(EventType.WARNING, reason, f"could not {verb} {kind} {name}: {error}")
+            self._telemetry.action(verb, kind, "done")
+        return None
+
+    # --- tell ---------------------------------------------------------------------------------------------------------
+
+    async def _tell(self, resource: Resource, events: Sequence[Event]) -> None:
+        """An event that cannot be told is not worth failing for: the status says it too."""
+        for event in events:
+            try:
+                await self._cluster.emit(resource, event)
+            except ClusterError as error:
+                self._telemetry.event_told("failed")
+                extra = {**_about(resource.namespace, resource.name), "reason": event.reason, "error": str(error)}
+                _LOG.warning("could not tell an event", extra=extra)
+            else:
+                self._telemetry.event_told("done")
+
+    def _log_transitions(self, resource: Resource, decision: Decision) -> None:
+        for transition in decision.transitions:
+            extra = {**_about(resource.namespace, resource.name), "revision": transition.revision}
+            _LOG.info("%s: %s", transition.kind, transition.reason, extra=extra)
+        for event in decision.events:
+            level = logging.WARNING if event.type is EventType.WARNING else logging.INFO
+            extra = {**_about(resource.namespace, resource.name), "reason": event.reason}
+            _LOG.log(level, "%s", event.message, extra=extra)
+
+    # --- come back ----------------------------------------------------------------------------------------------------
+
+    def _delay(self, decision: Decision) -> float:
+        resync = self._resync()
+        if decision.requeue_at is None:
+            return resync
+        return min(resync, max(self._pace.soonest, (decision.requeue_at - self._now()).total_seconds()))
+
+    def _resync(self) -> float:
+        return self._pace.resync * random.uniform(0.8, 1.2)  # noqa: S311
+
+
+def _described(action: Action) -> tuple[str, str, str]:
+    if isinstance(action, Apply):
+        return "apply", action.manifest["kind"], action.manifest["metadata"]["name"]
+    return "delete", action.kind, action.name
+
+
+def _about(namespace: str, name: str) -> dict[str, str]:
+    return {"namespace": namespace, "service": name}

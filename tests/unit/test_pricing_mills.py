@@ -40,11 +40,10 @@ def test_the_ratio_at_infinity_is_zero() -> None:
     assert mills.mills_ratio(np.array([np.inf])).tolist() == [0.0]
 
 
-@pytest.mark.parametrize("half_width", [1e-8, 1e-4, 1e-2, 0.0499, 0.05, 0.3, 1.25])
+@pytest.mark.parametrize("half_width", [1e-8, 1e-4, 1e-2, 0.0499])
 def test_differences_keep_twelve_digits_however_narrow(half_width: float) -> None:
     y = np.linspace(0.0, 38.0, 77)
-    y = y[(y >= half_width) | (half_width < mills.NARROW)]
-    found = mills.mills_difference(y, np.full_like(y, half_width))
+    found = mills.narrow_difference(y, np.full_like(y, half_width), mills.mills_ratio(y))
     with mp.workdps(60):
         for point, value in zip(y, found, strict=True):
             h, centre = mp.mpf(half_width), mp.mpf(float(point))

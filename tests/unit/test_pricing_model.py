@@ -1,4 +1,4 @@
-"""The shipped model: accuracy, its relations, what happens outside its domain, on failing devices and with bad files."""
+"""The shipped model: its accuracy, its domain, and what it does with failing devices and bad files."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_a_model_whose_weights_are_off_fails_its_check_by_name() -> None:
             n, n_y, n_w = super().evaluate(y, w)
             return n * 1.0001, n_y, n_w
 
-    with pytest.raises(ModelSelfCheckError, match="at the money call: price 10.45"):
+    with pytest.raises(ModelSelfCheckError, match=r"at the money call: price 10\.45"):
         model_on(OffEngine()).self_check()
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from pinn_inference.pricing.mills import INV_SQRT_2PI, NARROW, mills_difference, mills_ratio, normal_distribution
+from pinn_inference.pricing.mills import INV_SQRT_2PI, NARROW, mills_ratio, narrow_difference, normal_distribution
 from pinn_inference.pricing.reduction import (
     Reduced,
     Sensitivities,
@@ -73,33 +73,26 @@ def time_value(y: FloatArray, s: FloatArray) -> FloatArray:
     """u(y·s, s²) in units of D·√(FK), for y ≥ 0 and s ≥ 0, both of shape (n,)."""
     half = 0.5 * s
     gaussian = INV_SQRT_2PI * np.exp(-0.5 * (y * y + half * half))
-    wide = np.maximum(half - y, 0.0)
     near = np.minimum(y, _VANISHED)
-    outer = gaussian * mills_difference(near, np.minimum(half, np.maximum(near, NARROW)))
-    inner = np.exp(-y * half) - gaussian * (mills_ratio(wide) + mills_ratio(half + y))
+    at, below, above = mills_ratio(np.stack([near, np.abs(near - half), near + half]))
+    narrow = narrow_difference(near, np.minimum(half, NARROW), at)
+    outer = gaussian * np.where(half < NARROW, narrow, below - above)
+    inner = np.exp(-y * half) - gaussian * (below + above)
     return np.where((y >= half) | (half < NARROW), outer, inner)
-
-
-def network_target(y: FloatArray, s: FloatArray) -> FloatArray:
-    """The exact N = u/(s·φ(y)) for s > 0 and y ≥ s/2 or s < 0.1: what a perfect network returns. Never for training."""
-    return np.exp(-s * s / 8.0) * mills_difference(y, 0.5 * s) / s
 
 
 def _with_variance(batch: OptionBatch, reduced: Reduced) -> Sensitivities:
     half = 0.5 * reduced.s
-    d1 = reduced.x / reduced.s + half
-    d2 = reduced.x / reduced.s - half
-    in_the_money = reduced.x >= 0.0
+    moneyness = reduced.x / reduced.s
     gaussian = INV_SQRT_2PI * np.exp(-0.5 * (reduced.y * reduced.y + half * half))
+    # The out-of-the-money option's probabilities: Φ(d₁), Φ(d₂) for x < 0, and Φ(−d₁), Φ(−d₂) for x ≥ 0.
+    side = np.where(reduced.x >= 0.0, -1.0, 1.0)
+    upper, lower = normal_distribution(side * np.stack([moneyness + half, moneyness - half]))
     return assemble(
         batch,
         reduced,
         time_value=reduced.scale * time_value(reduced.y, reduced.s),
-        asset_part=np.where(
-            in_the_money, -reduced.asset * normal_distribution(-d1), reduced.asset * normal_distribution(d1)
-        ),
-        cash_part=np.where(
-            in_the_money, reduced.cash * normal_distribution(-d2), -reduced.cash * normal_distribution(d2)
-        ),
+        asset_part=side * reduced.asset * upper,
+        cash_part=-side * reduced.cash * lower,
         time_part=reduced.scale * gaussian / (2.0 * reduced.s),
     )

@@ -51,7 +51,7 @@ _COEFFICIENTS: Final = (
 
 
 def mills_ratio(y: FloatArray) -> FloatArray:
-    """m(y) = (1 − Φ(y))/φ(y) for y ≥ 0, infinity included, to a relative error below 1e-15.
+    """m(y) = (1 − Φ(y))/φ(y) for y ≥ 0 of any shape, infinity included; relative error below 1e-15.
 
     Clenshaw's recurrence; m decreases from √(π/2) at 0 to 1/y far out. A negative y is outside the approximation.
     """
@@ -76,14 +76,12 @@ def normal_distribution(z: FloatArray) -> FloatArray:
     return np.where(z > 0.0, 1.0 - tail, tail)
 
 
-def mills_difference(y: FloatArray, half_width: FloatArray) -> FloatArray:
-    """m(y − h) − m(y + h) for h > 0 and y ≥ h, or for any y ≥ 0 when h < 0.05.
+def narrow_difference(y: FloatArray, half_width: FloatArray, ratio: FloatArray) -> FloatArray:
+    """m(y − h) − m(y + h) for 0 < h < 0.05 and y ≥ 0, given `ratio` = m(y); a plain difference loses log10(1/h) digits.
 
-    Narrow differences come from Taylor's series about y, whose derivatives follow from m′ = y·m − 1 and
-    m⁽ᵏ⁺¹⁾ = y·m⁽ᵏ⁾ + k·m⁽ᵏ⁻¹⁾; a plain difference would lose log10(1/h) digits.
+    Taylor's series about y, whose derivatives follow from m′ = y·m − 1 and m⁽ᵏ⁺¹⁾ = y·m⁽ᵏ⁾ + k·m⁽ᵏ⁻¹⁾. The relative
+    error stays below 1e-12 for y up to 38.
     """
-    narrow = half_width < NARROW
-    ratio = mills_ratio(y)
     first = y * ratio - 1.0
     second = y * first + ratio
     third = y * second + 2.0 * first
@@ -92,6 +90,4 @@ def mills_difference(y: FloatArray, half_width: FloatArray) -> FloatArray:
     sixth = y * fifth + 5.0 * fourth
     seventh = y * sixth + 6.0 * fifth
     h2 = half_width * half_width
-    series = -2.0 * half_width * (first + h2 / 6.0 * (third + h2 / 20.0 * (fifth + h2 / 42.0 * seventh)))
-    plain = mills_ratio(np.maximum(y - half_width, 0.0)) - mills_ratio(y + half_width)
-    return np.where(narrow, series, plain)
+    return -2.0 * half_width * (first + h2 / 6.0 * (third + h2 / 20.0 * (fifth + h2 / 42.0 * seventh)))

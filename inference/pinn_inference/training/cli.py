@@ -111,7 +111,11 @@ def run_train(arguments: argparse.Namespace) -> int:
         flush=True,
     )
     result = train(config, report=_progress_printer(config.iterations))
-    print(f"{'ended at a minimum' if result.converged else 'done'}; certifying …", flush=True)
+    print(
+        f"{'ended at a minimum' if result.converged else 'done'} after {result.course[-1].iteration} iterations, "
+        f"{result.course[-1].seconds:.1f} s, {result.cpu_seconds:.1f} s of processor time; certifying …",
+        flush=True,
+    )
     certificate = certify(result.network)
     if not certificate.error_bound <= arguments.tolerance:
         print(

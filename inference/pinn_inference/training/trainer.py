@@ -76,6 +76,8 @@ class TrainingResult:
     config: TrainingConfig
     course: tuple[Progress, ...]
     converged: bool
+    cpu_seconds: float
+    """Time on all cores together: what the training costs, whoever else uses the machine."""
 
     def record(self) -> dict[str, Any]:
         """The training part of `model.json`, JSON-ready; the loss curve is thinned to 150 points."""
@@ -86,6 +88,7 @@ class TrainingResult:
             "seed": config.seed,
             "iterations": last.iteration,
             "seconds": round(last.seconds, 1),
+            "cpu_seconds": round(self.cpu_seconds, 1),
             "converged": self.converged,
             "loss": last.loss,
             "interior_points": config.interior_points,
@@ -115,7 +118,7 @@ def train(config: TrainingConfig, *, report: Callable[[Progress], None]) -> Trai
     )
     equation = EquationResiduals(tf, config.architecture, config.domain, points)
     start = tf.constant(initial_parameters(config.architecture, seed=config.seed))
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     course: list[Progress] = []
     step: Step | None = None
     converged = True
@@ -131,7 +134,13 @@ def train(config: TrainingConfig, *, report: Callable[[Progress], None]) -> Trai
     if step is None:
         raise ArithmeticError("no step reduced the residual: the start is not finite")
     network = Network.from_vector(step.parameters.numpy(), config.architecture, config.domain)
-    return TrainingResult(network=network, config=config, course=tuple(course), converged=converged)
+    return TrainingResult(
+        network=network,
+        config=config,
+        course=tuple(course),
+        converged=converged,
+        cpu_seconds=time.process_time() - cpu_began,
+    )
 
 
 def thin(course: tuple[Progress, ...], count: int) -> list[Progress]:

@@ -60,7 +60,7 @@ class Loops:
         return len(self._loops)
 
     def wake(self, namespace: str, name: str, *, urgent: bool = False) -> None:
-        """Something was heard of the object itself. An `urgent` one, with a rollout in flight, is not put in a queue."""
+        """Something was heard of the object itself. An `urgent` one, with a rollout in flight, does not queue."""
         if self._stopping:
             return
         key = (namespace, name)

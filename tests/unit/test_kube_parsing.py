@@ -1,0 +1,287 @@
+"""Kubernetes objects as they really look, read as values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from pinn_operator.core.observed import Termination
+from pinn_operator.kube.parsing import (
+    controller_uid,
+    parse_pod,
+    parse_record,
+    parse_route,
+    parse_selector,
+    parse_workload,
+    report_address,
+)
+
+Manifest = dict[str, Any]
+
+
+def pod(*, conditions: list[Manifest] | None = None, container: Manifest | None = None, **status: Any) -> Manifest:
+    return {
+        "metadata": {
+            "name": "eu-9d77e0aa-5c9f-x2x4z",
+            "labels": {"pinn.dev/service": "eu", "pinn.dev/revision": "9d77e0aa"},
+            "creationTimestamp": "2026-11-21T08:00:00Z",
+        },
+        "spec": {
+            "containers": [
+                {"name": "istio-proxy", "ports": [{"name": "http", "containerPort": 15090}]},
+                {"name": "inference", "ports": [{"name": "http", "containerPort": 8000}]},
+            ]
+        },
+        "status": {
+            "phase": "Running",
+            "startTime": "2026-11-21T08:00:01Z",
+            "conditions": conditions or [],
+            "containerStatuses": [{"name": "inference", **container}] if container else [],
+            **status,
+        },
+    }
+
+
+def ready(status: str, changed: str) -> Manifest:
+    return {"type": "Ready", "status": status, "lastTransitionTime": changed}
+
+
+def test_a_pod_without_status_is_pending_and_unready() -> None:
+    parsed = parse_pod({"metadata": {"name": "a", "creationTimestamp": "2026-11-21T08:00:00Z"}})
+    assert (parsed.phase, parsed.ready, parsed.was_ready, parsed.restarts) == ("Pending", False, False, 0)
+
+
+def test_a_ready_pod_is_and_was_ready() -> None:
+    parsed = parse_pod(pod(conditions=[ready("True", "2026-11-21T08:00:09Z")]))
+    assert parsed.ready
+    assert parsed.was_ready
+    assert parsed.ready_changed == datetime(2026, 11, 21, 8, 0, 9, tzinfo=UTC)
+    assert parsed.revision == "9d77e0aa"
+
+
+def test_a_pod_whose_ready_condition_never_changed_was_never_ready() -> None:
+    # The kubelet writes the condition and startTime together; both are cut to seconds.
+    for changed in ("2026-11-21T08:00:01Z", "2026-11-21T08:00:02Z"):
+        assert not parse_pod(pod(conditions=[ready("False", changed)])).was_ready
+
+
+def test_a_pod_whose_ready_condition_became_false_later_was_ready_before() -> None:
+    parsed = parse_pod(pod(conditions=[ready("False", "2026-11-21T08:05:00Z")]))
+    assert not parsed.ready
+    assert parsed.was_ready
+
+
+def test_a_pod_that_crash_loops_from_the_start_was_never_ready() -> None:
+    container = {
+        "restartCount": 5,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 2m40s restarting"}},
+        "lastState": {"terminated": {"reason": "Error", "exitCode": 3, "message": "ChecksumMismatch"}},
+    }
+    parsed = parse_pod(pod(conditions=[ready("False", "2026-11-21T08:00:01Z")], container=container))
+    assert not parsed.was_ready
+    assert (parsed.restarts, parsed.waiting_reason) == (5, "CrashLoopBackOff")
+    assert parsed.termination == Termination("Error", 3, "ChecksumMismatch")
+
+
+def test_the_newest_end_of_a_container_counts() -> None:
+    container = {
+        "restartCount": 1,
+        "state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+        "lastState": {"terminated": {"reason": "Error", "exitCode": 1}},
+    }
+    assert parse_pod(pod(container=container)).termination == Termination("OOMKilled", 137)
+
+
+def test_an_out_of_memory_kill_is_still_seen_after_the_restart() -> None:
+    container = {
+        "restartCount": 1,
+        "state": {"running": {}},
+        "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+    }
+    parsed = parse_pod(pod(container=container))
+    assert parsed.termination is not None
+    assert parsed.termination.reason == "OOMKilled"
+
+
+def test_a_sidecar_that_crashes_is_not_the_revision_s_fault() -> None:
+    manifest = pod()
+    manifest["status"]["containerStatuses"] = [
+        {"name": "istio-proxy", "restartCount": 9, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    ]
+    parsed = parse_pod(manifest)
+    assert (parsed.restarts, parsed.waiting_reason, parsed.termination) == (0, "", None)
+
+
+def test_an_image_that_cannot_be_pulled_is_named() -> None:
+    container = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x:9"'}}}
+    parsed = parse_pod(pod(container=container, phase="Pending"))
+    assert (parsed.waiting_reason, parsed.waiting_message) == ("ImagePullBackOff", 'Back-off pulling image "x:9"')
+
+
+def test_a_pod_that_no_node_takes_says_so() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: memory"}
+    assert parse_pod(pod(conditions=[condition], phase="Pending")).unschedulable == "0/3 nodes: memory"
+
+
+def test_a_pod_that_waits_for_its_gate_is_not_unschedulable() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated"}
+    assert parse_pod(pod(conditions=[condition], phase="Pending")).unschedulable == ""
+
+
+def test_an_evicted_pod_has_the_reason_of_its_eviction() -> None:
+    parsed = parse_pod(pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory"))
+    assert (parsed.phase, parsed.waiting_reason) == ("Failed", "Evicted")
+    assert "memory" in parsed.waiting_message
+
+
+def test_a_pod_that_is_being_deleted_is_terminating() -> None:
+    manifest = pod()
+    manifest["metadata"]["deletionTimestamp"] = "2026-11-21T08:10:00Z"
+    assert parse_pod(manifest).terminating
+
+
+def test_long_messages_are_cut_and_keep_the_end_of_a_log() -> None:
+    container = {"state": {"terminated": {"reason": "Error", "exitCode": 1, "message": "x" * 5000 + "the last line"}}}
+    termination = parse_pod(pod(container=container)).termination
+    assert termination is not None
+    assert len(termination.message) == 1024
+    assert termination.message.endswith("the last line")
+
+
+def test_a_running_pod_is_asked_at_the_port_of_its_own_container() -> None:
+    assert report_address(pod(container={"state": {"running": {}}}, podIP="10.0.0.7")) == "10.0.0.7:8000"
+    assert report_address(pod(container={"state": {"running": {}}}, podIP="fd00::7")) == "[fd00::7]:8000"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        pod(container={"state": {"running": {}}}),
+        pod(container={"state": {"waiting": {}}}, podIP="10.0.0.7"),
+        pod(container={"state": {"running": {}}}, podIP="10.0.0.7", phase="Pending"),
+    ],
+    ids=["no address", "not running", "not yet started"],
+)
+def test_a_pod_that_cannot_answer_is_not_asked(manifest: Manifest) -> None:
+    assert report_address(manifest) is None
+
+
+def deployment(*, generation: int, observed: int | None, replicas: int | None = 3, **status: int) -> Manifest:
+    return {
+        "metadata": {"name": "eu-a", "generation": generation, "labels": {"pinn.dev/revision": "a1f3c2aa"}},
+        "spec": {} if replicas is None else {"replicas": replicas},
+        "status": {**status, **({} if observed is None else {"observedGeneration": observed})},
+    }
+
+
+def test_a_deployment_is_settled_when_its_newest_generation_was_seen() -> None:
+    assert parse_workload(deployment(generation=4, observed=4, availableReplicas=2, readyReplicas=3)).settled
+    assert not parse_workload(deployment(generation=4, observed=3)).settled
+    assert not parse_workload(deployment(generation=1, observed=None)).settled
+
+
+def test_a_deployment_counts_what_it_shall_have_and_what_it_has() -> None:
+    parsed = parse_workload(deployment(generation=1, observed=1, availableReplicas=2, readyReplicas=3))
+    assert (parsed.revision, parsed.replicas, parsed.available, parsed.ready) == ("a1f3c2aa", 3, 2, 3)
+    assert parse_workload(deployment(generation=1, observed=1, replicas=None)).replicas == 1
+    assert parse_workload(deployment(generation=1, observed=1, replicas=0)).replicas == 0
+
+
+def test_a_service_without_selector_has_an_empty_one() -> None:
+    assert parse_selector({"spec": {}}) == {}
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+PARENT = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "edge", "name": "edge"}
+
+
+def conditions(generation: int, **values: str) -> list[Manifest]:
+    statuses = {"Accepted": "True", "ResolvedRefs": "True"} | values
+    return [
+        {"type": kind, "status": status, "observedGeneration": generation, "reason": "Why", "message": "because"}
+        for kind, status in statuses.items()
+    ]
+
+
+def route(
+    *, parents: list[Manifest] | None = None, wanted: list[Manifest] | None = None, generation: int = 7
+) -> Manifest:
+    return {
+        "metadata": {"name": "eu", "namespace": "pricing", "generation": generation},
+        "spec": {
+            "parentRefs": [PARENT] if wanted is None else wanted,
+            "rules": [{"backendRefs": [{"name": "eu-stable", "weight": 90}, {"name": "eu-canary", "weight": 10}]}],
+        },
+        "status": {"parents": parents or []},
+    }
+
+
+def test_a_route_that_every_parent_has_taken_up_is_programmed() -> None:
+    parsed = parse_route(route(parents=[{"parentRef": PARENT, "conditions": conditions(7)}]))
+    assert parsed.programmed
+    assert parsed.message == ""
+    assert parsed.weights == {"eu-stable": 90, "eu-canary": 10}
+
+
+@pytest.mark.parametrize(
+    ("parents", "words"),
+    [
+        ([], "edge/edge has not taken the route up"),
+        ([{"parentRef": PARENT, "conditions": conditions(6)}], "older generation"),
+        (
+            [{"parentRef": PARENT, "conditions": conditions(7, ResolvedRefs="False")}],
+            "ResolvedRefs is False: Why because",
+        ),
+        ([{"parentRef": PARENT, "conditions": conditions(7)[:1]}], "ResolvedRefs is not reported yet"),
+        ([{"parentRef": PARENT | {"name": "old"}, "conditions": conditions(7)}], "edge/edge has not taken"),
+        ([{"parentRef": PARENT | {"sectionName": "https"}, "conditions": conditions(7)}], "edge/edge has not taken"),
+    ],
+    ids=["unseen", "older generation", "refused", "half reported", "the Gateway it was moved from", "another listener"],
+)
+def test_a_route_that_is_not_in_force_says_why(parents: list[Manifest], words: str) -> None:
+    parsed = parse_route(route(parents=parents))
+    assert not parsed.programmed
+    assert words in parsed.message
+
+
+def test_a_parent_without_namespace_is_in_the_route_s_own() -> None:
+    wanted = [{"name": "edge"}]
+    entry = {"parentRef": {"name": "edge", "namespace": "pricing"}, "conditions": conditions(7)}
+    assert parse_route(route(parents=[entry], wanted=wanted)).programmed
+
+
+def test_a_route_without_parents_is_not_in_force() -> None:
+    assert not parse_route(route(wanted=[])).programmed
+
+
+def test_one_of_two_parents_is_not_enough() -> None:
+    other = PARENT | {"name": "internal"}
+    parsed = parse_route(route(parents=[{"parentRef": PARENT, "conditions": conditions(7)}], wanted=[PARENT, other]))
+    assert not parsed.programmed
+    assert "edge/internal" in parsed.message
+
+
+def test_a_backend_named_by_several_rules_counts_with_its_largest_weight() -> None:
+    manifest = route()
+    manifest["spec"]["rules"].append({"backendRefs": [{"name": "eu-canary", "weight": 100}, {"name": "other"}]})
+    assert parse_route(manifest).weights == {"eu-stable": 90, "eu-canary": 100, "other": 1}
+
+
+def test_a_record_whose_spec_is_no_longer_taken_keeps_its_workload() -> None:
+    manifest = {
+        "metadata": {"name": "eu-a", "labels": {"pinn.dev/revision": "a1f3c2aa"}},
+        "revision": 4,
+        "data": {"workload": {"kind": "Deployment"}, "spec": {"image": 5}},
+    }
+    parsed = parse_record(manifest)
+    assert (parsed.revision, parsed.number, parsed.spec) == ("a1f3c2aa", 4, None)
+    assert parsed.workload == {"kind": "Deployment"}
+
+
+def test_the_controller_is_told_from_other_owners() -> None:
+    references = [{"uid": "u-1"}, {"uid": "u-2", "controller": True}]
+    assert controller_uid({"metadata": {"ownerReferences": references}}) == "u-2"
+    assert controller_uid({"metadata": {}}) is None

@@ -1,0 +1,346 @@
+"""Both Prometheus clients under one contract, against a server that answers what a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from pinn_operator.core.samples import Query, Series, SourceError
+from pinn_operator.core.spec import Prometheus
+from pinn_operator.prom.client import HttpSource, shown
+from pinn_operator.prom.guard import Guard, SourceSilent
+from pinn_operator.prom.library import LibrarySource
+from pinn_operator.prom.parsing import parse_answer
+from pinn_operator.prom.protocol import MetricSource, TokenError
+from pinn_operator.prom.sources import CachedToken, ClientKind, Sources
+
+NOW = datetime(2026, 11, 21, 8, 0, 0, 250_000, tzinfo=UTC)
+INSTANT = Query(key="q", expression="up", end=NOW)
+RANGE = Query(key="q", expression="up", end=NOW, start=NOW - timedelta(seconds=60), step=2.5)
+TIMEOUT = 0.6
+
+
+def success(kind: str, result: Any, **more: Any) -> dict[str, Any]:
+    return {"status": "success", "data": {"resultType": kind, "result": result}, **more}
+
+
+@dataclass
+class Server:
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    address: str = ""
+    at_once: int = 0
+    most: int = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        form = {**request.query, **(await request.post())}
+        self.seen.append({"path": request.path, "form": form, "authorization": request.headers.get("Authorization")})
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        try:
+            assert self.answer is not None
+            return await self.answer(request)
+        finally:
+            self.at_once -= 1
+
+    def says(self, document: Any, *, status: int = 200) -> None:
+        async def answer(_: web.Request) -> web.StreamResponse:
+            return web.json_response(document, status=status)
+
+        self.answer = answer
+
+    def says_text(self, text: str, *, status: int = 200, **headers: str) -> None:
+        async def answer(_: web.Request) -> web.StreamResponse:
+            return web.Response(text=text, status=status, headers=headers)
+
+        self.answer = answer
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    state = Server()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", state.handle)
+    running = TestServer(application)
+    await running.start_server()
+    state.address = str(running.make_url("")).rstrip("/")
+    yield state
+    await running.close()
+
+
+async def token() -> str:
+    return "s3cr3t"
+
+
+@pytest.fixture(params=[HttpSource, LibrarySource], ids=["aiohttp", "prometheus-api-client"])
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., MetricSource]]:
+    made: list[MetricSource] = []
+
+    def build(address: str, **more: Any) -> MetricSource:
+        made.append(request.param(address, timeout=TIMEOUT, **more))
+        return made[-1]
+
+    yield build
+    for source in made:
+        await source.close()
+
+
+Make = Callable[..., MetricSource]
+
+
+async def test_an_instant_vector_becomes_series_of_one_point(make: Make, server: Server) -> None:
+    server.says(success("vector", [{"metric": {"pod": "a"}, "value": [1795248000.25, "0.5"]}]))
+    assert await make(server.address).ask(INSTANT) == (Series({"pod": "a"}, ((1795248000.25, 0.5),)),)
+    assert server.seen[0]["path"] == "/api/v1/query"
+    assert server.seen[0]["form"]["query"] == "up"
+    assert server.seen[0]["form"]["time"] == f"{NOW.timestamp():.3f}"
+
+
+async def test_a_range_keeps_its_milliseconds(make: Make, server: Server) -> None:
+    server.says(success("matrix", [{"metric": {}, "values": [[1.25, "1"], [3.75, "2"]]}]))
+    assert await make(server.address).ask(RANGE) == (Series({}, ((1.25, 1.0), (3.75, 2.0))),)
+    form = server.seen[0]["form"]
+    assert server.seen[0]["path"] == "/api/v1/query_range"
+    assert float(form["end"]) - float(form["start"]) == 60
+    assert form["end"].endswith(".250")
+    assert float(form["step"]) == 2.5
+
+
+async def test_a_scalar_is_a_series_without_labels(make: Make, server: Server) -> None:
+    server.says(success("scalar", [1.0, "42"]))
+    assert await make(server.address).ask(INSTANT) == (Series({}, ((1.0, 42.0),)),)
+
+
+async def test_no_series_is_an_answer_and_not_an_error(make: Make, server: Server) -> None:
+    server.says(success("vector", []))
+    assert await make(server.address).ask(INSTANT) == ()
+
+
+async def test_not_a_number_and_infinity_are_numbers_here(make: Make, server: Server) -> None:
+    values = ["NaN", "+Inf", "-Inf"]
+    server.says(success("vector", [{"metric": {}, "value": [1.0, value]} for value in values]))
+    answer = await make(server.address).ask(INSTANT)
+    assert not isinstance(answer, SourceError)
+    nan, plus, minus = (series.points[0][1] for series in answer)
+    assert math.isnan(nan)
+    assert (plus, minus) == (math.inf, -math.inf)
+
+
+async def test_a_bad_query_is_told_in_prometheus_own_words(make: Make, server: Server) -> None:
+    server.says({"status": "error", "errorType": "bad_data", "error": "parse error: unexpected }"}, status=400)
+    assert await make(server.address).ask(INSTANT) == SourceError("bad_data: parse error: unexpected }")
+
+
+async def test_a_warning_makes_the_answer_an_error(make: Make, server: Server) -> None:
+    server.says(success("vector", [], warnings=["remote read: one shard is away"]))
+    answer = await make(server.address).ask(INSTANT)
+    assert isinstance(answer, SourceError)
+    assert "one shard is away" in answer.message
+
+
+async def test_a_note_on_the_query_does_not(make: Make, server: Server) -> None:
+    server.says(success("vector", [], infos=["metric might not be a counter"]))
+    assert await make(server.address).ask(INSTANT) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("<html>please log in</html>", 200), ("bad gateway", 502), ("", 200), ("[]", 200), ('{"status": "success"}', 200)],
+)
+async def test_anything_else_than_an_answer_is_an_error(make: Make, server: Server, text: str, status: int) -> None:
+    server.says_text(text, status=status)
+    assert isinstance(await make(server.address).ask(INSTANT), SourceError)
+
+
+async def test_an_html_page_is_quoted(make: Make, server: Server) -> None:
+    server.says_text("<html>please log in</html>", status=503)
+    answer = await make(server.address).ask(INSTANT)
+    assert isinstance(answer, SourceError)
+    assert "503" in answer.message
+    assert "please log in" in answer.message
+
+
+async def test_a_redirect_is_not_followed(make: Make, server: Server) -> None:
+    server.says_text("", status=302, Location=f"{server.address}/login")
+    assert isinstance(await make(server.address, token=token).ask(INSTANT), SourceError)
+    assert [seen["path"] for seen in server.seen] == ["/api/v1/query"]
+
+
+async def test_nobody_listening_is_an_error_that_names_the_address(make: Make) -> None:
+    answer = await make("http://127.0.0.1:9").ask(INSTANT)
+    assert isinstance(answer, SourceError)
+    assert "http://127.0.0.1:9" in answer.message
+
+
+@pytest.mark.parametrize("address", ["http://", "nonsense", "ftp://x"])
+async def test_an_address_that_is_none_is_an_error(make: Make, address: str) -> None:
+    assert isinstance(await make(address).ask(INSTANT), SourceError)
+
+
+async def test_no_answer_in_time_is_an_error(make: Make, server: Server) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    server.answer = never
+    answer = await make(server.address).ask(INSTANT)
+    assert isinstance(answer, SourceError)
+    assert "Prometheus at" in answer.message
+
+
+async def test_the_token_is_sent_and_never_told(make: Make, server: Server) -> None:
+    server.says({"status": "error", "errorType": "forbidden", "error": "no"}, status=403)
+    answer = await make(server.address, token=token).ask(INSTANT)
+    assert server.seen[0]["authorization"] == "Bearer s3cr3t"
+    assert "s3cr3t" not in repr(answer)
+
+
+async def test_a_token_that_cannot_be_had_is_an_error_and_nothing_is_asked(make: Make, server: Server) -> None:
+    async def absent() -> str:
+        raise TokenError("the Secret pricing/prometheus has no key 'token'")
+
+    answer = await make(server.address, token=absent).ask(INSTANT)
+    assert answer == SourceError("the Secret pricing/prometheus has no key 'token'")
+    assert server.seen == []
+
+
+async def test_few_questions_are_out_at_once(make: Make, server: Server) -> None:
+    async def slowly(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.02)
+        return web.json_response(success("vector", []))
+
+    server.answer = slowly
+    source = make(server.address)
+    await asyncio.gather(*(source.ask(INSTANT) for _ in range(24)))
+    assert server.most <= 8
+
+
+async def test_an_address_may_have_a_path(make: Make, server: Server) -> None:
+    server.says(success("vector", []))
+    await make(f"{server.address}/prometheus/").ask(INSTANT)
+    assert server.seen[0]["path"] == "/prometheus/api/v1/query"
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        5,
+        {"status": "success", "data": {"resultType": "string", "result": [1, "x"]}},
+        {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}},
+        {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "x"]}]}},
+        {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "histogram": [1, {}]}]}},
+        {"status": "success", "data": {"resultType": "vector", "result": {"a": 1}}},
+    ],
+)
+def test_an_answer_of_another_shape_is_an_error(document: Any) -> None:
+    assert isinstance(parse_answer(document), SourceError)
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    assert shown("http://me:secret@host:9090/x") == "http://host:9090/x"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_source_that_stays_silent_is_asked_by_one_at_a_time() -> None:
+    clock, asked = Clock(), 0
+    guard = Guard(name="it", timeout=1.0, failures=3, rest=5.0, clock=clock)
+
+    async def silent() -> tuple[Series, ...]:
+        nonlocal asked
+        asked += 1
+        raise SourceSilent("refused")
+
+    for _ in range(10):
+        assert isinstance(await guard.run(silent), SourceError)
+    assert asked == 3
+    clock.now += 5.0
+    await asyncio.gather(*(guard.run(silent) for _ in range(10)))
+    assert asked == 4
+
+
+async def test_one_answer_ends_the_rest() -> None:
+    clock = Clock()
+    guard = Guard(name="it", timeout=1.0, failures=1, rest=5.0, clock=clock)
+
+    async def silent() -> tuple[Series, ...]:
+        raise SourceSilent("refused")
+
+    async def answers() -> tuple[Series, ...]:
+        return ()
+
+    await guard.run(silent)
+    clock.now += 5.0
+    assert await guard.run(answers) == ()
+    assert await guard.run(answers) == ()
+
+
+async def test_waiting_for_a_turn_counts_as_waiting_for_an_answer() -> None:
+    guard = Guard(name="it", timeout=0.05, concurrency=1)
+
+    async def slow() -> tuple[Series, ...]:
+        await asyncio.sleep(1)
+        return ()
+
+    answers = await asyncio.gather(*(guard.run(slow) for _ in range(3)))
+    assert all(isinstance(answer, SourceError) for answer in answers)
+
+
+async def test_a_token_is_read_again_after_a_minute() -> None:
+    clock, reads = Clock(), 0
+
+    async def read(namespace: str, name: str, key: str) -> str | None:
+        nonlocal reads
+        reads += 1
+        return f"{namespace}/{name}/{key}/{reads}"
+
+    cached = CachedToken(("pricing", "prometheus", "token"), read, clock=clock)
+    assert [await cached(), await cached()] == ["pricing/prometheus/token/1"] * 2
+    clock.now += 60
+    assert await cached() == "pricing/prometheus/token/2"
+    assert "token/2" not in repr(cached)
+
+
+async def test_a_secret_that_cannot_be_read_is_a_fault_of_the_token() -> None:
+    async def fails(*_: str) -> str | None:
+        raise PermissionError("secrets is forbidden")
+
+    async def absent(*_: str) -> str | None:
+        return None
+
+    with pytest.raises(TokenError, match=r"pricing/prometheus cannot be read: secrets is forbidden"):
+        await CachedToken(("pricing", "prometheus", "token"), fails)()
+    with pytest.raises(TokenError, match="has no key 'token'"):
+        await CachedToken(("pricing", "prometheus", "token"), absent)()
+
+
+async def test_resources_that_name_the_same_prometheus_share_a_source() -> None:
+    async def absent(*_: str) -> str | None:
+        return None
+
+    for kind in ClientKind:
+        sources = Sources(default_address="http://prometheus.monitoring:9090", read_secret=absent, kind=kind)
+        default = await sources.source(Prometheus(), "pricing")
+        assert await sources.source(Prometheus(), "trading") is default
+        assert await sources.source(Prometheus(address="http://other:9090"), "pricing") is not default
+        own = await sources.source(Prometheus(bearer_token_secret=("prometheus", "token")), "pricing")
+        other = await sources.source(Prometheus(bearer_token_secret=("prometheus", "token")), "trading")
+        assert own is not other, "a token must not be used for another namespace"
+        await sources.close()

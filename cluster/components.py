@@ -67,6 +67,8 @@ def _etcd(settings: Settings, program: Program) -> Component:
         argv=tuple(map(str, argv)),
         ready=lambda: answers(f"{client}/health"),
         ports=(ports.etcd_client, ports.etcd_peer),
+        # It waits for the API server's watches, which do not end by themselves.
+        grace=3.0,
         patience=30.0,
     )
 
@@ -121,6 +123,8 @@ def _controller_manager(settings: Settings, program: Program) -> Component:
         f"--root-ca-file={pki}/ca.crt",
         f"--tls-cert-file={pki}/kcm.crt",
         f"--tls-private-key-file={pki}/kcm.key",
+        # Its default lies outside the state folder, and it makes it.
+        f"--flex-volume-plugin-dir={settings.state}/volume-plugins",
         "--use-service-account-credentials",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",

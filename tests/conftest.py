@@ -1,0 +1,15 @@
+"""Rules for every layer: in CI nothing may be skipped, so a missing tool is a failure there and a reason elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", [])) if reporter else 0
+    if skipped and os.environ.get("CI") == "true" and exitstatus == pytest.ExitCode.OK:
+        reporter.write_line(f"{skipped} tests were skipped: nothing may be skipped in CI", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -164,6 +164,13 @@ class Kube:
         except (OSError, http.client.HTTPException):
             return False
 
+    def close(self) -> None:
+        """Closes this thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _connection(self) -> http.client.HTTPSConnection:

@@ -101,6 +101,13 @@ def test_a_rollout_at_rest_writes_nothing(weight: int, traffic: dict[str, Any]) 
     assert plan(resource, desired, store.observed()) == ()
 
 
+def test_items_of_a_list_are_compared_though_they_do_not_say_what_they_are() -> None:
+    resource, desired, store, _, _ = a_rollout(10, **HTTP_ROUTE)
+    for live in store.objects.values():
+        del live["apiVersion"], live["kind"]
+    assert plan(resource, desired, store.observed()) == ()
+
+
 def test_capacity_is_added_before_traffic_moves_and_removed_after() -> None:
     resource, desired, store, stable, canary = a_rollout(50, **HTTP_ROUTE)
     forgotten = "0badcafe"

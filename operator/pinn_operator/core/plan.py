@@ -235,7 +235,9 @@ def _changed(manifests: Sequence[Manifest], observed: Observed) -> Iterator[Mani
         metadata = manifest["metadata"]
         annotations = {**(metadata.get("annotations") or {}), DIGEST_ANNOTATION: _digest(manifest)}
         stamped = {**manifest, "metadata": {**metadata, "annotations": annotations}}
-        if not covers(observed.objects.get((manifest["kind"], metadata["name"])), stamped):
+        # Items of a LIST carry neither apiVersion nor kind.
+        content = {key: value for key, value in stamped.items() if key not in ("apiVersion", "kind")}
+        if not covers(observed.objects.get((manifest["kind"], metadata["name"])), content):
             yield stamped
 
 

@@ -13,15 +13,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to `serve`, `train`, `verify` or `check`; returns the exit code."""
     _leave_on_sigterm()
     from pinn_inference.server import cli as server_cli
-    from pinn_inference.training import cli as training_cli
 
+    words = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
         prog="pinn-inference", description="Option prices by a physics-informed neural network: serve, train, verify."
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     server_cli.add_parsers(subparsers)
-    training_cli.add_parsers(subparsers)
-    arguments = parser.parse_args(argv)
+    if words[:1] not in (["serve"], ["check"]):
+        # The health check of a container runs every few seconds: it must not import a trainer each time.
+        from pinn_inference.training import cli as training_cli
+
+        training_cli.add_parsers(subparsers)
+    arguments = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = arguments.run
     return run(arguments)
 

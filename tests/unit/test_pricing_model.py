@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -147,6 +148,14 @@ def test_a_batch_larger_than_a_chunk_keeps_its_order(model: PinnModel) -> None:
     tail = model.price(batch.take(slice(65_000, 70_001)))
     assert len(quotes) == 70_001
     assert quotes.price[65_000:] == pytest.approx(tail.price, rel=1e-12, abs=1e-12)
+
+
+def test_threads_that_price_at_once_do_not_disturb_each_other(model: PinnModel) -> None:
+    batches = [sample_options(50 + n, seed=n) for n in range(24)]
+    expected = [model.price(batch).price.tolist() for batch in batches]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = [quotes.price.tolist() for quotes in pool.map(model.price, batches)]
+    assert found == expected
 
 
 def test_an_empty_batch_gives_no_quotes(model: PinnModel) -> None:

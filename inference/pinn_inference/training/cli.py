@@ -37,7 +37,7 @@ def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         help="train a model",
         description="Train a network on the pricing equation alone, certify it and write it as a model directory. "
-        "The same options give the same weights on the same machine.",
+        "The same options give the same weights on one kind of processor.",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the model is written")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that DIR already holds")

@@ -31,8 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def control_plane(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The kubeconfig of a control plane that was started for this run alone and ends with it.
 
-    `tests.support.kube.Kube` refuses any context that `cluster/` did not make; this one is also checked by name, so that
-    a kubeconfig left behind by something else is never used.
+    `tests.support.kube.Kube` refuses any context that `cluster/` did not make; this one is also checked by name, so
+    that a kubeconfig left behind by something else is never used.
     """
     offset = _free_offset()
     name = f"it-{offset}"

@@ -43,11 +43,11 @@ SERVICE_TYPES: Final = ("ClusterIP", "NodePort", "LoadBalancer")
 
 _BUILT_IN: Final = tuple(metric.value for metric in Metric)
 _BUILT_IN_NAMES: Final = ", ".join(_BUILT_IN)
-_PROMETHEUS_ADDRESS: Final = re.compile(
+PROMETHEUS_ADDRESS: Final = re.compile(
     r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
 )
-_HOSTNAME: Final = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_PATH_PREFIX: Final = re.compile(r"/|(/[A-Za-z0-9_~!$&()*+,;=:@-][A-Za-z0-9._~!$&()*+,;=:@-]*)+/?")
+HOSTNAME: Final = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+PATH_PREFIX: Final = re.compile(r"/|(/[-A-Za-z0-9_~!$&()*+,;=:@][-A-Za-z0-9._~!$&()*+,;=:@]*)+/?")
 _SECRET_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
 
 
@@ -132,13 +132,13 @@ def _traffic(traffic: Fields) -> Traffic:
             "hostnames",
             items=16,
             limit=253,
-            pattern=_HOSTNAME,
+            pattern=HOSTNAME,
             expected="a DNS name in lower case, like pricing.example.com or *.example.com",
         ),
         path_prefix=traffic.text(
             "pathPrefix",
             limit=1024,
-            pattern=_PATH_PREFIX,
+            pattern=PATH_PREFIX,
             default="/",
             expected="a path like /pricing: it starts with /, has no empty part, and no part that starts with a dot",
         ),
@@ -184,7 +184,7 @@ def _prometheus(prometheus: Fields) -> Prometheus:
     address = prometheus.optional_text(
         "address",
         limit=1024,
-        pattern=_PROMETHEUS_ADDRESS,
+        pattern=PROMETHEUS_ADDRESS,
         expected="the address of a Prometheus server like http://prometheus.monitoring:9090, no credentials, no query",
     )
     token = prometheus.child("bearerTokenSecretRef")

@@ -17,7 +17,7 @@ IMAGE: Final = re.compile(
     r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
-_ENV_NAME: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+ENV_NAME: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _DATA_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
 _QUALIFIED_NAME: Final = re.compile(
     r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -27,10 +27,10 @@ _RESOURCE_NAME: Final = re.compile(
     r"cpu|memory|ephemeral-storage|hugepages-[A-Za-z0-9]{1,16}"
     r"|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
-_PROBE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*")
+PROBE_PATH: Final = re.compile(r"/[-A-Za-z0-9._~!$&()*+,;=:@%/?]*")
 _MODEL_NAME: Final = DNS_SUBDOMAIN
-_VOLUME_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+VOLUME_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _OWN_ENVIRONMENT: Final = (
     "PINN_SERVICE", "PINN_REVISION", "PINN_PORT", "PINN_MODEL", "PINN_MODEL_DIR", "PINN_MODEL_SHA256",
 )  # fmt: skip
@@ -102,7 +102,7 @@ def _amount(value: object) -> Decimal | None:
 
 
 def _environment(item: Fields) -> None:
-    name = item.text("name", limit=253, pattern=_ENV_NAME, expected="a name like OMP_NUM_THREADS")
+    name = item.text("name", limit=253, pattern=ENV_NAME, expected="a name like OMP_NUM_THREADS")
     if name in _OWN_ENVIRONMENT:
         item.fault("name", f"{name} is set by the operator: choose another name")
     item.optional_text("value", limit=8192)
@@ -124,7 +124,7 @@ def _environment(item: Fields) -> None:
 
 
 def _probe(probe: Fields) -> None:
-    probe.optional_text("path", limit=256, pattern=_PROBE_PATH, expected="a path like /health")
+    probe.optional_text("path", limit=256, pattern=PROBE_PATH, expected="a path like /health")
     probe.optional_integer("periodSeconds", minimum=1, maximum=300)
     probe.optional_integer("timeoutSeconds", minimum=1, maximum=60)
     probe.optional_integer("failureThreshold", minimum=1, maximum=1000)
@@ -167,14 +167,14 @@ def _model(model: Fields | None) -> None:
     if model.has("bundled") == model.has("persistentVolumeClaim"):
         model.fault("", "must have exactly one of bundled and persistentVolumeClaim")
     model.optional_text("bundled", limit=63, pattern=_MODEL_NAME, expected="the name of a model in the image")
-    model.optional_text("sha256", limit=64, pattern=_DIGEST, expected="64 hexadecimal digits in lower case")
+    model.optional_text("sha256", limit=64, pattern=DIGEST, expected="64 hexadecimal digits in lower case")
     claim = model.child("persistentVolumeClaim")
     if claim is not None:
         claim.text("claimName", limit=253, pattern=DNS_SUBDOMAIN, expected="the name of a claim in this namespace")
         claim.optional_text(
             "path",
             limit=1024,
-            pattern=_VOLUME_PATH,
+            pattern=VOLUME_PATH,
             expected="a folder inside the volume like european/2026-11, without a leading slash and without ..",
         )
         claim.close()

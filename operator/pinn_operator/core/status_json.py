@@ -38,7 +38,7 @@ def status_to_manifest(status: Status) -> dict[str, Any]:
 
     Whatever is longer than the CRD allows is cut, the same way every time: strings at `MESSAGE_LIMIT` with an ellipsis,
     `timeline` and `history` to their newest (last) entries, other lists to their first. Numbers that JSON does not have
-    (NaN, infinity) are left out.
+    (NaN, infinity) become the default of their field.
     """
     return _encode_object(status)
 
@@ -100,6 +100,8 @@ def _encode_object(value: _Dataclass) -> dict[str, Any]:
     encoded: dict[str, Any] = {}
     for item in fields(value):
         inner = _encode(getattr(value, item.name), item.name)
+        if inner is None and isinstance(item.default, float):
+            inner = item.default
         # "" is written where it is not what an absent field would be read as.
         if inner is None or (inner in ("", []) and item.default in (MISSING, None, "", ())):
             continue
@@ -161,7 +163,7 @@ def _decode(declared: Any, raw: object) -> Any:
         return raw
     if declared is str and isinstance(raw, str):
         return raw
-    if isinstance(raw, str):
+    if isinstance(raw, str) and (declared is datetime or issubclass(declared, Enum)):
         try:
             return parse_time(raw) if declared is datetime else declared(raw)
         except ValueError:

@@ -1,0 +1,191 @@
+"""The CRD itself: bounded, described, without a back door, and in step with the code that reads and writes it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from pinn_operator.core import api, parsing, serving
+from pinn_operator.core.profiles import gates_of
+from pinn_operator.core.revision import SERVING_FIELDS
+from pinn_operator.core.spec import Metric, Profile, RollbackMode, RouterKind, Severity
+from pinn_operator.core.status import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Phase, Verdict
+from pinn_operator.core.status_json import CONDITION_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
+from tests.support import crd
+from tests.support.kube import Manifest
+
+[VERSION] = crd.definition()["spec"]["versions"]
+NODES = [*crd.walk(crd.schema("spec"), "spec"), *crd.walk(crd.schema("status"), "status")]
+BY_PATH = dict(NODES)
+
+
+def rules(node: Manifest) -> list[str]:
+    return [item["rule"] for item in node.get("x-kubernetes-validations", [])]
+
+
+def pattern_of(path: str) -> str:
+    """The regular expression that a string must match as a whole."""
+    [found] = [match for rule in rules(BY_PATH[path]) if (match := re.fullmatch(r"self\.matches\('\^(.*)\$'\)", rule))]
+    return found[1].replace("\\\\", "\\")
+
+
+def test_its_names_are_those_of_the_code() -> None:
+    spec = crd.definition()["spec"]
+    assert spec["names"] == {
+        "kind": api.KIND, "listKind": "PINNServiceList", "plural": api.PLURAL, "singular": "pinnservice",
+        "shortNames": ["pinn"], "categories": ["pinn"],
+    }  # fmt: skip
+    assert (spec["group"], VERSION["name"], spec["scope"]) == (api.GROUP, api.VERSION, "Namespaced")
+
+
+def test_it_can_be_scaled() -> None:
+    assert VERSION["subresources"] == {
+        "status": {},
+        "scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+    }
+
+
+def test_it_prints_what_an_sre_asks_first() -> None:
+    shown = [column["name"] for column in VERSION["additionalPrinterColumns"] if not column.get("priority")]
+    assert shown == ["Ready", "Phase", "Step", "Weight", "Stable", "Canary", "Verdict", "Reason", "Age"]
+
+
+def test_unknown_fields_are_never_kept() -> None:
+    assert "preserve-unknown-fields" not in crd.CRD.read_text()
+    assert all("type" in node or node.get("x-kubernetes-int-or-string") for _, node in NODES)
+
+
+@pytest.mark.parametrize(("path", "node"), NODES, ids=[path for path, _ in NODES])
+def test_every_field_is_described_and_bounded(path: str, node: Manifest) -> None:
+    if not path.endswith(("[]", "{}")):
+        assert node.get("description"), "kubectl explain says nothing about it"
+    match node.get("type"):
+        case "string":
+            assert "enum" in node or "maxLength" in node or node.get("format") == "date-time"
+        case "array":
+            assert "maxItems" in node
+            assert "x-kubernetes-list-type" in node
+        case "object" if "additionalProperties" in node:
+            assert "maxProperties" in node
+        case "integer":
+            assert "minimum" in node
+            assert path.startswith("status") or "maximum" in node
+
+
+def test_serving_fields_have_no_defaults_because_the_revision_is_a_hash_of_what_was_written() -> None:
+    for name in SERVING_FIELDS:
+        nodes = crd.walk(crd.schema("spec")["properties"][name], name)
+        assert [path for path, node in nodes if "default" in node] == []
+
+
+def test_every_policy_field_has_a_default_or_says_what_its_absence_means() -> None:
+    for path, node in NODES:
+        name = path.split(".")[1].split("[")[0] if "." in path else ""
+        if not path.startswith("spec.") or path.endswith(("[]", "{}")):
+            continue
+        parent = BY_PATH[path.rpartition(".")[0]] if "." in path else {}
+        required = path.rpartition(".")[2] in parent.get("required", [])
+        words = ("Default", "Required", "exactly one", "Exactly one", "For type", "more than", "less than")
+        has_text = any(word in node["description"] for word in words)
+        assert required or "default" in node or has_text or node["type"] == "object" or name in SERVING_FIELDS, path
+
+
+def test_every_rule_says_in_words_what_would_be_right() -> None:
+    root = [("", VERSION["schema"]["openAPIV3Schema"])]
+    for path, node in [*root, *NODES]:
+        for rule in node.get("x-kubernetes-validations", []):
+            assert rule.get("message"), f"{path}: {rule['rule']}"
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("spec.traffic.router", RouterKind),
+        ("spec.analysis.profile", Profile),
+        ("spec.rollback.mode", RollbackMode),
+        ("spec.analysis.gates[].severity", Severity),
+        ("status.phase", Phase),
+        ("status.rollout.gates[].verdict", Verdict),
+    ],
+)
+def test_closed_sets_are_those_of_the_code(path: str, values: Any) -> None:
+    assert BY_PATH[path]["enum"] == [item.value for item in values]
+
+
+@pytest.mark.parametrize(
+    ("path", "bound", "limit"),
+    [
+        ("status.rollout.timeline", "maxItems", TIMELINE_LIMIT),
+        ("status.lastRollback.timeline", "maxItems", TIMELINE_LIMIT),
+        ("status.history", "maxItems", HISTORY_LIMIT),
+        ("status.rollout.gates", "maxItems", GATE_STATUS_LIMIT),
+        ("status.rejected.pods", "maxItems", POD_LINE_LIMIT),
+        ("status.conditions", "maxItems", CONDITION_LIMIT),
+        ("spec.analysis.gates", "maxItems", parsing.GATE_LIMIT),
+        ("spec.strategy.canary.steps", "maxItems", parsing.STEP_LIMIT),
+    ],
+)
+def test_bounds_are_those_of_the_code(path: str, bound: str, limit: int) -> None:
+    assert BY_PATH[path][bound] == limit
+
+
+def test_every_text_of_the_status_may_be_as_long_as_the_code_writes_it() -> None:
+    limits = {path: node["maxLength"] for path, node in NODES if path.startswith("status") and "maxLength" in node}
+    assert set(limits.values()) == {MESSAGE_LIMIT}
+
+
+def test_all_gates_of_a_profile_and_all_own_ones_have_room_in_the_status() -> None:
+    assert parsing.GATE_LIMIT + max(len(gates_of(profile)) for profile in Profile) <= GATE_STATUS_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("spec.image", serving.IMAGE),
+        ("spec.serviceAccountName", serving.DNS_SUBDOMAIN),
+        ("spec.model.persistentVolumeClaim.path", serving.VOLUME_PATH),
+        ("spec.model.sha256", serving.DIGEST),
+        ("spec.env[].name", serving.ENV_NAME),
+        ("spec.traffic.parentRefs[].namespace", serving.DNS_LABEL),
+        ("spec.traffic.hostnames[]", parsing.HOSTNAME),
+        ("spec.traffic.pathPrefix", parsing.PATH_PREFIX),
+        ("spec.analysis.prometheus.address", parsing.PROMETHEUS_ADDRESS),
+        ("spec.analysis.gates[].name", serving.DNS_LABEL),
+        ("spec.probes.readiness.path", serving.PROBE_PATH),
+    ],
+)
+def test_patterns_are_those_of_the_parser(path: str, pattern: re.Pattern[str]) -> None:
+    # Only an anchored alternation needs the outer brackets.
+    assert pattern_of(path) in (pattern.pattern, f"({pattern.pattern})")
+
+
+def test_the_built_in_metrics_and_the_profiles_are_those_of_the_code() -> None:
+    metrics = ", ".join(f"'{metric.value}'" for metric in Metric)
+    [rule] = [rule for rule in rules(BY_PATH["spec.analysis"]) if "judges" not in rule and "self.profile" in rule]
+    for profile in Profile:
+        names = ", ".join(f"'{gate.name}'" for gate in gates_of(profile))
+        assert f"'{profile.value}': [{names}]" in rule
+    assert f"!(g.name in [{metrics}])" in rule
+    assert f"has(self.query) || self.name in [{metrics}]" in rules(BY_PATH["spec.analysis.gates[]"])
+
+
+def test_the_default_steps_are_those_of_the_parser() -> None:
+    steps = [{"weight": step.weight, "holdSeconds": step.hold_seconds} for step in parsing.DEFAULT_STEPS]
+    assert BY_PATH["spec.strategy.canary.steps"]["default"] == steps
+    assert BY_PATH["spec.strategy"]["default"] == {"type": "Canary", "canary": {"steps": steps}}
+
+
+def test_at_least_25_manifests_must_be_refused() -> None:
+    names = [case["name"] for case in crd.invalid_cases()]
+    assert len(names) == len(set(names)) >= 25
+
+
+def test_no_field_has_a_name_that_yaml_takes_for_a_boolean() -> None:
+    names = {path.rpartition(".")[2].rstrip("[]{}") for path, _ in NODES}
+    assert not names & {"n", "y", "on", "off", "no", "yes"}

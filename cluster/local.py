@@ -77,6 +77,7 @@ class LocalCluster:
         Raises ClusterError with the end of a component's log when it does not serve.
         """
         if mode is Mode.FULL:
+            self._settings.check_socket_paths()
             host.ensure_packages(host.LOCAL_PACKAGES, self._progress)
         else:
             host.ensure_packages({"openssl": "openssl", "ss": "iproute2"}, self._progress)

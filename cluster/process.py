@@ -146,6 +146,7 @@ class ProcessTable:
                     time.sleep(0.001)
                 self._exec(name, argv, whole_env, fingerprint, directory)
             except BaseException as error:  # noqa: BLE001 - nothing may escape into the caller's copy of the program
+                (self._records / f"{name}.json").unlink(missing_ok=True)
                 os.write(sender, str(error).encode()[:500])
             os._exit(127)
         os.close(sender)

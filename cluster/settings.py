@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 # sockaddr_un.sun_path holds 108 bytes, one of them the terminating zero (unix(7)).
 MAX_SOCKET_PATH = 107
-_LONGEST_SOCKET = "kubelet/device-plugins/0123456789/kubelet.sock"
+_LONGEST_SOCKET = "kubelet/pod-resources/kubelet.sock"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
 
 
@@ -122,6 +122,14 @@ class Settings:
     cache: Path
     ports: Ports
 
+    def check_socket_paths(self) -> None:
+        """Raises ClusterError when the state folder lies so deep that a Unix socket of a node in it cannot be bound."""
+        excess = len(os.fsencode(self.state / _LONGEST_SOCKET)) - MAX_SOCKET_PATH
+        if excess > 0:
+            raise ClusterError(
+                f"state folder {self.state} is {excess} bytes too deep for Unix sockets in it: name one with --state"
+            )
+
     @property
     def context(self) -> str:
         """Name of the kubeconfig context, recognisable as made here."""
@@ -166,8 +174,7 @@ def parse_settings(
 ) -> Settings:
     """Folders by the XDG base directory specification; ``state`` overrides the state folder.
 
-    Raises ClusterError when the name is no DNS label, an offset leaves the port range, or the state folder is so deep
-    that a Unix socket in it could not be bound.
+    Raises ClusterError when the name is no DNS label or an offset leaves the port range.
     """
     if not _NAME.fullmatch(name):
         raise ClusterError(f"--name {name!r}: want a lower-case DNS label of at most 20 characters, such as 'local'")
@@ -178,10 +185,4 @@ def parse_settings(
     cache_home = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     folder = "cluster" if name == "local" else f"cluster-{name}"
     chosen = Path(state).expanduser().absolute() if state else state_home / "pinn-operator" / folder
-    longest = len(os.fsencode(chosen / _LONGEST_SOCKET))
-    if longest > MAX_SOCKET_PATH:
-        raise ClusterError(
-            f"state folder {chosen} is {longest - MAX_SOCKET_PATH} bytes too deep for Unix sockets inside it: "
-            "name a shorter one with --state"
-        )
     return Settings(name=name, state=chosen, cache=cache_home / "pinn-operator", ports=Ports(offset=ports_offset))

@@ -13,6 +13,7 @@ import asyncio
 import concurrent.futures
 import logging
 import random
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -184,6 +185,8 @@ class WatchThread:
                     registry=make_registry(self._scope, credentials=self._credentials, heard=self._heard),
                     settings=make_settings(self._scope),
                     standalone=True,
+                    # Else kopf asks for the user's name, which a numeric user in a container has not.
+                    identity=Identity(socket.gethostname()),
                     clusterwide=not self._scope.namespaces,
                     namespaces=self._scope.namespaces,
                     stop_flag=self._stop,

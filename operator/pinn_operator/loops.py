@@ -135,7 +135,7 @@ class Loops:
             # A fault of ours must not end the watch over this object, or over the others.
             _LOG.exception("pass failed", extra=about)
             return None
-        self._api_is_back()
+        self._api_is_back(key)
         return result
 
     async def _rest(self, key: Key, loop: _Loop, started: float, result: PassResult | None, failures: int) -> None:
@@ -164,7 +164,7 @@ class Loops:
         delay: float = min(longest, rhythm.first_backoff * 2 ** min(failures - 1, 16))
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
-    def _api_is_back(self) -> None:
+    def _api_is_back(self, reached_by: Key) -> None:
         """Whoever waits for the API server learns from the first who reached it."""
         if not self._waiting_for_api:
             return
@@ -172,7 +172,7 @@ class Loops:
         _LOG.info("the API server is back")
         spread = self._rhythm.stagger * len(waiting)
         scheduler = asyncio.get_running_loop()
-        for key in waiting:
+        for key in waiting - {reached_by}:
             loop = self._loops.get(key)
             if loop is not None:
                 scheduler.call_later(random.uniform(0.0, spread), loop.wake.set)  # noqa: S311

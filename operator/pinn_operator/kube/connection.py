@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_kube_config
 from kubernetes.aio.config.incluster_config import (
@@ -74,7 +75,7 @@ class Credentials:
             else:
                 loader = InClusterConfigLoader(str(self.token_path), str(self.ca_path))
                 await asyncio.to_thread(loader.load_and_set, configuration)
-        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except (ConfigException, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise CredentialsError(
                 f"{self.kubeconfig or self.token_path}: cannot be used to log in: {error}"
             ) from error

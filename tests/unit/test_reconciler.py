@@ -1,0 +1,271 @@
+"""The order of a pass, and what it does when something fails. What is decided is `core.decide`'s own matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pinn_operator import reconciler as module
+from pinn_operator.core.api import Resource
+from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, EventType, Transition
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.samples import Answer, Query, Samples, SourceError
+from pinn_operator.core.spec import Manifest, Prometheus
+from pinn_operator.core.status import Phase, Status
+from pinn_operator.kube.errors import ApiError, Conflict, Forbidden, NotOwned, Unreachable
+from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, Outcome, Pace, Reconciler
+from pinn_operator.telemetry import Telemetry
+
+NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
+STABLE = Status(phase=Phase.STABLE, observed_generation=1)
+ADVANCED = Event(EventType.NORMAL, "Advanced", "weight 10 → 50")
+FIRST = Apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "eu-a"}})
+SECOND = Apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "eu"}})
+LAST = Delete("apps/v1", "Deployment", "eu-b")
+
+
+def refusal(kind: type[ApiError], status: int) -> ApiError:
+    return kind(status, kind.__name__, "because", request="PATCH /x")
+
+
+@dataclass
+class FakeCluster:
+    """Does what it is told, notes what it did, and fails where a test wants it to."""
+
+    manifest: Manifest | None = field(
+        default_factory=lambda: {
+            "metadata": {"name": "eu", "namespace": "pricing", "uid": "u-1", "generation": 1, "resourceVersion": "7"},
+            "spec": {"image": "x:1"},
+        }
+    )
+    done: list[str] = field(default_factory=list)
+    failing: dict[str, list[Exception]] = field(default_factory=dict)
+    told: list[Event] = field(default_factory=list)
+
+    async def read(self, namespace: str, name: str) -> Manifest | None:
+        self._note("read")
+        return self.manifest
+
+    async def observe(self, resource: Resource) -> Observed:
+        self._note("observe")
+        return Observed()
+
+    async def commit_status(self, resource: Resource, status: Status) -> None:
+        self._note("commit")
+
+    async def act(self, resource: Resource, action: Action) -> None:
+        self._note(
+            f"delete {action.name}" if isinstance(action, Delete) else f"apply {action.manifest['metadata']['name']}"
+        )
+
+    async def emit(self, resource: Resource, event: Event) -> None:
+        self._note(f"tell {event.reason}")
+        self.told.append(event)
+
+    def _note(self, what: str) -> None:
+        self.done.append(what)
+        failures = self.failing.get(what)
+        if failures:
+            raise failures.pop(0)
+
+
+@dataclass
+class FakeSources:
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked_for: list[tuple[Prometheus, str]] = field(default_factory=list)
+
+    async def source(self, prometheus: Prometheus, namespace: str) -> FakeSources:
+        self.asked_for.append((prometheus, namespace))
+        return self
+
+    async def ask(self, query: Query) -> Answer:
+        return self.answers[query.key]
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class World:
+    cluster: FakeCluster
+    sources: FakeSources
+    telemetry: Telemetry
+    slept: list[float]
+    reconciler: Reconciler
+    samples: list[Samples]
+    decide: Callable[[Decision], None]
+    ask: Callable[[Sequence[Query]], None]
+
+    async def once(self) -> Any:
+        return await self.reconciler.once("pricing", "eu")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    cluster, sources, telemetry = FakeCluster(), FakeSources(), Telemetry()
+    slept: list[float] = []
+    samples: list[Samples] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    def decide_as(decision: Decision) -> None:
+        def decide(resource: Resource, observed: Observed, given: Samples, now: datetime) -> Decision:
+            samples.append(given)
+            return replace(decision, status=resource.status) if decision.status is SAME else decision
+
+        monkeypatch.setattr(module, "decide", decide)
+
+    def ask(queries: Sequence[Query]) -> None:
+        monkeypatch.setattr(module, "due", lambda resource, observed, now: tuple(queries))
+
+    reconciler = Reconciler(
+        cluster=cluster, sources=sources, telemetry=telemetry, pace=Pace(resync=1000), now=lambda: NOW, sleep=sleep
+    )
+    ask(())
+    return World(cluster, sources, telemetry, slept, reconciler, samples, decide_as, ask)
+
+
+SAME = Status(reason="stands for the status that was read")
+
+
+async def test_the_status_is_committed_before_anything_is_done_and_told_last(world: World) -> None:
+    world.decide(Decision(status=STABLE, actions=(FIRST, SECOND, LAST), events=(ADVANCED,)))
+    result = await world.once()
+    order = ["read", "observe", "commit", "apply eu-a", "apply eu", "delete eu-b", "tell Advanced"]
+    assert world.cluster.done == order
+    assert result.outcome is Outcome.COMMITTED
+
+
+async def test_a_pass_without_news_writes_nothing(world: World) -> None:
+    world.decide(Decision(status=SAME))
+    result = await world.once()
+    assert world.cluster.done == ["read", "observe"]
+    assert result.outcome is Outcome.QUIET
+    assert 800 <= result.delay <= 1200
+
+
+async def test_nothing_is_told_that_was_not_committed(world: World) -> None:
+    world.decide(Decision(status=SAME, events=(ADVANCED,)))
+    await world.once()
+    assert world.cluster.told == []
+
+
+async def test_an_edited_object_is_repaired_without_a_commit(world: World) -> None:
+    world.decide(Decision(status=SAME, actions=(SECOND,)))
+    assert (await world.once()).outcome is Outcome.COMMITTED
+    assert world.cluster.done == ["read", "observe", "apply eu"]
+
+
+async def test_after_a_conflict_everything_is_read_again(world: World) -> None:
+    world.decide(Decision(status=STABLE, actions=(FIRST,), events=(ADVANCED,)))
+    world.cluster.failing["commit"] = [refusal(Conflict, 409)]
+    await world.once()
+    assert world.cluster.done == ["read", "observe", "commit"] * 2 + ["apply eu-a", "tell Advanced"]
+    assert len(world.slept) == 1
+
+
+async def test_endless_conflicts_end_the_pass_and_it_is_tried_again_soon(world: World) -> None:
+    world.decide(Decision(status=STABLE, actions=(FIRST,)))
+    world.cluster.failing["commit"] = [refusal(Conflict, 409) for _ in range(99)]
+    result = await world.once()
+    assert result.outcome is Outcome.CONFLICT
+    assert result.delay < 5
+    assert world.cluster.done.count("commit") == 5
+    assert "apply eu-a" not in world.cluster.done
+
+
+async def test_a_write_that_fails_ends_the_writes_because_their_order_is_what_is_safe(world: World) -> None:
+    world.decide(Decision(status=STABLE, actions=(FIRST, SECOND, LAST), events=(ADVANCED,)))
+    world.cluster.failing["apply eu"] = [refusal(Forbidden, 403)]
+    result = await world.once()
+    assert result.outcome is Outcome.FAILED
+    assert "delete eu-b" not in world.cluster.done
+    reasons = [event.reason for event in world.cluster.told]
+    assert reasons == ["Advanced", ACT_FAILED], "what was committed is told although a write failed"
+    assert "could not apply Service eu" in world.cluster.told[-1].message
+
+
+async def test_a_name_that_is_taken_is_told_as_such(world: World) -> None:
+    world.decide(Decision(status=SAME, actions=(SECOND,)))
+    world.cluster.failing["apply eu"] = [NotOwned("Service pricing/eu exists and belongs to another object")]
+    await world.once()
+    assert [event.reason for event in world.cluster.told] == [NAME_TAKEN]
+
+
+async def test_an_event_that_cannot_be_told_does_not_fail_the_pass(world: World) -> None:
+    world.decide(Decision(status=STABLE, events=(ADVANCED,)))
+    world.cluster.failing["tell Advanced"] = [refusal(Forbidden, 403)]
+    assert (await world.once()).outcome is Outcome.COMMITTED
+    assert world.telemetry.registry.get_sample_value("pinn_operator_events_total", {"outcome": "failed"}) == 1
+
+
+async def test_an_api_server_that_is_away_is_the_caller_s_to_wait_for(world: World) -> None:
+    world.decide(Decision(status=STABLE))
+    world.cluster.failing["observe"] = [Unreachable("refused")]
+    with pytest.raises(Unreachable):
+        await world.once()
+    assert "commit" not in world.cluster.done
+    labels = {"outcome": "failed"}
+    assert world.telemetry.registry.get_sample_value("pinn_operator_passes_total", labels) == 1
+
+
+async def test_a_resource_that_is_gone_is_not_come_back_to(world: World) -> None:
+    world.cluster.manifest = None
+    world.decide(Decision(status=STABLE))
+    result = await world.once()
+    assert (result.outcome, result.delay) == (Outcome.GONE, None)
+    assert world.cluster.done == ["read"]
+
+
+async def test_a_resource_that_is_being_deleted_is_left_alone(world: World) -> None:
+    assert world.cluster.manifest is not None
+    metadata = {**world.cluster.manifest["metadata"], "deletionTimestamp": "2026-11-21T08:00:00Z"}
+    world.cluster.manifest = {**world.cluster.manifest, "metadata": metadata}
+    world.decide(Decision(status=STABLE, actions=(FIRST,)))
+    assert (await world.once()).outcome is Outcome.GONE
+    assert world.cluster.done == ["read"]
+
+
+@pytest.mark.parametrize(("seconds", "delay"), [(2.0, 2.0), (-30.0, 0.05), (0.0, 0.05)])
+async def test_the_next_pass_is_when_it_was_decided_and_never_in_the_past(
+    world: World, seconds: float, delay: float
+) -> None:
+    world.decide(Decision(status=SAME, requeue_at=NOW + timedelta(seconds=seconds)))
+    assert (await world.once()).delay == delay
+
+
+async def test_a_time_far_away_does_not_put_off_the_resync(world: World) -> None:
+    world.decide(Decision(status=SAME, requeue_at=NOW + timedelta(days=30)))
+    assert (await world.once()).delay <= 1200
+
+
+async def test_due_questions_are_asked_of_the_resource_s_own_source(world: World) -> None:
+    queries = (Query("a", "up", NOW), Query("b", "down", NOW))
+    world.ask(queries)
+    world.sources.answers = {"a": (), "b": SourceError("no")}
+    world.decide(Decision(status=SAME))
+    await world.once()
+    assert world.samples == [{"a": (), "b": SourceError("no")}]
+    assert [namespace for _, namespace in world.sources.asked_for] == ["pricing"]
+    value = world.telemetry.registry.get_sample_value
+    assert value("pinn_operator_metric_queries_total", {"outcome": "empty"}) == 1
+    assert value("pinn_operator_metric_queries_total", {"outcome": "error"}) == 1
+
+
+async def test_nothing_is_asked_when_nothing_is_due(world: World) -> None:
+    world.decide(Decision(status=SAME))
+    await world.once()
+    assert world.sources.asked_for == []
+
+
+async def test_metrics_follow_the_committed_transition(world: World) -> None:
+    rolled_back = Transition(kind="rolled_back", revision="9d77e0aa", reason="ErrorRate")
+    world.decide(Decision(status=STABLE, transitions=(rolled_back,)))
+    world.cluster.failing["commit"] = [refusal(Conflict, 409)]
+    await world.once()
+    labels = {"namespace": "pricing", "service": "eu", "reason": "ErrorRate"}
+    assert world.telemetry.registry.get_sample_value("pinn_operator_rollbacks_total", labels) == 1

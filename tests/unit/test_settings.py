@@ -1,0 +1,108 @@
+"""Flags, variables and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pinn_operator.__main__ import main
+from pinn_operator.prom.sources import ClientKind
+from pinn_operator.settings import LogFormat, LogLevel, Settings, SettingsError, parse_settings
+
+
+def test_without_flags_and_variables_everything_has_its_default() -> None:
+    assert parse_settings(["run"], {}) == Settings()
+
+
+def test_every_flag_is_taken(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "config"
+    kubeconfig.touch()
+    given = parse_settings(
+        [
+            "run",
+            f"--kubeconfig={kubeconfig}",
+            "--context=pinn-x",
+            "--namespace=pricing",
+            "--namespace=trading",
+            "--prometheus-address=https://metrics.example.com/prometheus/",
+            "--metrics-client=prometheus-api-client",
+            "--health-host=127.0.0.1",
+            "--health-port=9000",
+            "--resync-seconds=600",
+            "--log-level=DEBUG",
+            "--log-format=text",
+        ],
+        {},
+    )
+    assert given == Settings(
+        kubeconfig=kubeconfig,
+        context="pinn-x",
+        namespaces=("pricing", "trading"),
+        prometheus_address="https://metrics.example.com/prometheus",
+        metrics_client=ClientKind.LIBRARY,
+        health_host="127.0.0.1",
+        health_port=9000,
+        resync_seconds=600,
+        log_level=LogLevel.DEBUG,
+        log_format=LogFormat.TEXT,
+    )
+
+
+def test_every_flag_has_a_variable_and_the_flag_wins() -> None:
+    environment = {
+        "PINN_OPERATOR_NAMESPACES": "pricing, trading,pricing",
+        "PINN_OPERATOR_HEALTH_PORT": "9000",
+        "PINN_OPERATOR_LOG_LEVEL": "warning",
+    }
+    given = parse_settings(["run", "--health-port=9001"], environment)
+    assert given.namespaces == ("pricing", "trading")
+    assert (given.health_port, given.log_level) == (9001, LogLevel.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        ([], {}, ["pinn-operator run"]),
+        (["run", "--nonsense"], {}, ["--nonsense"]),
+        (["run", "--health-port=0"], {}, ["--health-port", "1 to 65535", "'0'"]),
+        (["run", "--health-port=http"], {}, ["--health-port", "'http'"]),
+        (["run"], {"PINN_OPERATOR_HEALTH_PORT": "70000"}, ["PINN_OPERATOR_HEALTH_PORT", "70000"]),
+        (["run", "--resync-seconds=5"], {}, ["--resync-seconds", "60 to 86400"]),
+        (["run", "--prometheus-address=prometheus:9090"], {}, ["--prometheus-address", "http://host:port"]),
+        (["run", "--prometheus-address=http://me:secret@x"], {}, ["--prometheus-address", "no password"]),
+        (["run", "--metrics-client=requests"], {}, ["--metrics-client", "aiohttp or prometheus-api-client"]),
+        (["run", "--log-level=loud"], {}, ["--log-level", "debug or info"]),
+        (["run", "--namespace=Pricing"], {}, ["--namespace", "'Pricing'"]),
+        (["run"], {"PINN_OPERATOR_NAMESPACES": "a,b_c"}, ["PINN_OPERATOR_NAMESPACES", "'b_c'"]),
+        (["run", "--kubeconfig=/absent"], {}, ["--kubeconfig", "/absent"]),
+        (["run"], {"KUBECONFIG": "/absent"}, ["KUBECONFIG", "/absent"]),
+    ],
+)
+def test_a_fault_names_the_flag_and_says_what_would_be_right(
+    arguments: list[str], environment: dict[str, str], words: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_settings(arguments, environment)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_settings(["run", "--prometheus-address=http://me:secret@x"], {})
+    assert "secret" not in str(error.value)
+
+
+def test_wrong_flags_end_the_command_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--health-port=x"]) == 2
+    assert "--health-port" in capsys.readouterr().err
+
+
+def test_without_a_cluster_the_command_ends_with_2_and_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["run"]) == 2
+    assert "--kubeconfig" in capsys.readouterr().err

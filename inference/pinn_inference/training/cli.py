@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -196,9 +197,13 @@ def _as_json(report: VerificationReport) -> str:
             "passed": report.passed,
             "directory": str(report.directory),
             "model": model and {"name": model.name, "version": model.version, "sha256": model.sha256},
-            "checks": [asdict(check) for check in report.checks],
+            "checks": [
+                {**asdict(check), "value": check.value if math.isfinite(check.value) else None}
+                for check in report.checks
+            ],
         },
         indent=1,
+        allow_nan=False,
     )
 
 

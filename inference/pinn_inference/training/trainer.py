@@ -24,8 +24,7 @@ _CURVE_POINTS: Final = 150
 class TrainingConfig:
     """What is trained and for how long; each value is checked, ValueError names the field.
 
-    Equal values give equal weights on one kind of processor. With `seconds` set the result depends on the machine's speed
-    too.
+    Equal values give equal weights on one kind of processor; with `seconds` set the machine's speed counts too.
     """
 
     seed: int = 0

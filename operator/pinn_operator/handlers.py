@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity
 
 from pinn_operator.core.api import GROUP, PLURAL, VERSION
 from pinn_operator.core.render import SERVICE_LABEL

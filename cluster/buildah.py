@@ -59,6 +59,14 @@ def declares_base(dockerfile: str) -> bool:
     return re.search(r"^\s*ARG\s+BASE(\s|=|$)", dockerfile, re.MULTILINE) is not None
 
 
+def is_named(process: Path, name: str) -> bool:
+    """Whether a folder of /proc is that of a program of this name."""
+    try:
+        return (process / "comm").read_text().strip() == name
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Buildah:
     """buildah with its own storage. Builds are serialised by buildah's own storage lock."""
 
@@ -164,6 +172,9 @@ class Buildah:
         run([*self._words(), *words], timeout=900)
 
     def release(self) -> None:
-        """Unmounts what buildah leaves mounted in its storage; the images stay."""
+        """Unmounts what buildah leaves mounted in its storage, unless a build is running; the images stay."""
+        if any(is_named(entry, "buildah") for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            self._progress.say("a build is running: its mounts stay until the next `down`")
+            return
         for folder in (self._root, self._run_root):
             unmount_below(folder)

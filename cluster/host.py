@@ -319,11 +319,17 @@ def remove_kubelet_traces(settings: Settings) -> None:
         remove_if_empty(plugins, plugins.parent)
 
 
-def remove_tree(folder: Path) -> None:
-    """Deletes a folder in which nothing is mounted any more."""
+def remove_tree(folder: Path, *, last: str) -> None:
+    """Deletes a folder in which nothing is mounted any more; the file ``last`` in it goes after all others."""
     if any(mount.point.is_relative_to(folder) for mount in mounts()):
         raise ClusterError(f"will not delete {folder}: something is still mounted in it")
-    shutil.rmtree(folder)
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name != last:
+            child.unlink()
+    (folder / last).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def listener_of(port: int) -> str | None:

@@ -18,7 +18,7 @@ from cluster.images import Build, LocalImages
 from cluster.pki import ensure_pki
 from cluster.process import ProcessTable, boot_id, fingerprint, terminate
 from cluster.progress import Progress
-from cluster.settings import NODE_IP, NODE_NAME, Mode, Settings
+from cluster.settings import NODE_IP, NODE_NAME, STATE_PARENT, Mode, Settings
 from cluster.shell import find_program, run
 from cluster.toolchain import CONTROL_PLANE_TOOLS, FULL_TOOLS, Toolchain
 
@@ -56,6 +56,13 @@ class LocalCluster:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise ClusterError(f"{self._mark} is damaged: take this cluster down and bring it up again") from error
+
+    def _is_control_plane(self) -> bool:
+        """Whether it is certain that no node was ever started here."""
+        try:
+            return self.mode() is Mode.CONTROL_PLANE
+        except ClusterError:
+            return False
 
     def _components(self, mode: Mode) -> list[Component]:
         return components(self._settings, self._toolchain.program, mode)
@@ -369,16 +376,20 @@ class LocalCluster:
                 host.kill_pods(settings)
                 terminate(self._table.strays(), grace=3.0)
                 host.kill_pods(settings)
-            with self._progress.step("take back what was changed on the host"):
-                host.unmount_below(state)
-                host.remove_shim_sockets()
-                host.remove_network(settings)
-                host.remove_kubelet_traces(settings)
-                host.remove_cgroup(settings)
-                host.restore_sysctls(settings)
-            host.remove_tree(state)
+            if not self._is_control_plane():
+                with self._progress.step("take back what was changed on the host"):
+                    host.unmount_below(state)
+                    host.remove_shim_sockets()
+                    host.remove_network(settings)
+                    host.remove_kubelet_traces(settings)
+                    host.remove_cgroup(settings)
+                    host.restore_sysctls(settings)
+                    self._images.release()
+            # The mark goes last: without it the rest of a folder would not be known as ours.
+            host.remove_tree(state, last=self._mark.name)
             lock.unlink()
-        host.remove_if_empty(state.parent)
+        if state.parent.name == STATE_PARENT:
+            host.remove_if_empty(state.parent)
 
     # ---------------------------------------------------------------- how it is reached, images
 

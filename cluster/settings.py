@@ -27,6 +27,9 @@ PACKAGE = Path(__file__).resolve().parent
 # sockaddr_un.sun_path holds 108 bytes, one of them the terminating zero (unix(7)).
 MAX_SOCKET_PATH = 107
 _LONGEST_SOCKET = "kubelet/pod-resources/kubelet.sock"
+STATE_PARENT = "pinn-operator"
+"""Folder of all state folders, made here too unless ``--state`` names another place."""
+
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
 
 
@@ -184,5 +187,5 @@ def parse_settings(
     state_home = Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state")
     cache_home = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     folder = "cluster" if name == "local" else f"cluster-{name}"
-    chosen = Path(state).expanduser().absolute() if state else state_home / "pinn-operator" / folder
+    chosen = Path(state).expanduser().absolute() if state else state_home / STATE_PARENT / folder
     return Settings(name=name, state=chosen, cache=cache_home / "pinn-operator", ports=Ports(offset=ports_offset))

@@ -153,6 +153,15 @@ def test_down_without_a_cluster_does_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_half_deleted_state_folder_is_deleted_by_the_next_down(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "etcd").mkdir(parents=True)
+    (state / "cluster.json").write_text('{"mode": "control-plane"}')
+    settings = parse_settings(os.environ, state=str(state), name="x")
+    LocalCluster(settings=settings, progress=Progress()).down()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_mark_is_said(tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_text("{")
     settings = parse_settings(os.environ, state=str(tmp_path), name="x")
@@ -162,8 +171,11 @@ def test_a_damaged_mark_is_said(tmp_path: Path) -> None:
 
 def test_a_tree_is_deleted_whole(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    (tree / "deep").mkdir(parents=True)
-    remove_tree(tree)
+    (tree / "deep" / "er").mkdir(parents=True)
+    (tree / "deep" / "file").touch()
+    (tree / "link").symlink_to(tmp_path)
+    (tree / "mark").touch()
+    remove_tree(tree, last="mark")
     assert not tree.exists()
 
 

@@ -51,9 +51,9 @@ def render() -> str:
 
 def _objects(schema: Schema, path: str, seen: dict[str, str]) -> Iterator[str]:
     """A section for this object and for each below it; one that was shown already is only referred to."""
-    lines = (
-        [f"### {path}\n", f"{_escaped(schema['description'])}\n"] if schema.get("description") else [f"### {path}\n"]
-    )
+    lines = [f"{'###' if '.' in path else '##'} {path}\n"]
+    if schema.get("description"):
+        lines.append(f"{_escaped(schema['description'])}\n")
     shape = json.dumps(schema.get("properties"), sort_keys=True)
     if shape in seen:
         yield "\n".join([*lines, f"Its fields are those of [{seen[shape]}](#{_anchor(seen[shape])}).\n"])

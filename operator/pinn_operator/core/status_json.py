@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from types import NoneType
-from typing import Any, Final, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, Protocol, get_args, get_origin, get_type_hints
 
 from pinn_operator.core.spec import Manifest
 from pinn_operator.core.status import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
@@ -26,7 +26,7 @@ _FIRST: Final = {"gates": GATE_STATUS_LIMIT, "pods": POD_LINE_LIMIT, "conditions
 
 
 class _Dataclass(Protocol):
-    __dataclass_fields__: dict[str, Field[Any]]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 class _Unusable(Exception):

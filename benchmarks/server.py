@@ -2,9 +2,9 @@
 
     python -m benchmarks.server --runs 3 --output benchmarks/results/server.json
 
-Each run starts the server as a process of its own, on one core, with the client on another where there are two. The latency
-of single quotes counts from the moment a request was due, not from when it was sent, so that a slow server cannot hide by
-slowing its client down.
+Each run starts the server as a process of its own, on one core, with the client on another where there are two. The
+latency of single quotes counts from the moment a request was due, not from when it was sent, so that a slow server
+cannot hide by slowing its client down.
 """
 
 from __future__ import annotations

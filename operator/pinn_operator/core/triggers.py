@@ -16,7 +16,12 @@ from pinn_operator.core.spec import Rollback
 IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 """`ErrImagePull` alone is one failed try of possibly many; the kubelet turns it into a back-off when it repeats."""
 
-MODEL_REASONS = frozenset({"ModelNotFound", "ModelChecksumMismatch", "ModelFormatInvalid", "ModelCheckFailed"})
+MODEL_REASONS = frozenset(
+    {
+        "ModelNotFound", "ModelChecksumMismatch", "ModelFormatInvalid", "ModelLoadFailed", "ModelWarmUpFailed",
+        "ModelRuntimeFailed", "ModelSelfCheckFailed",
+    }
+)  # fmt: skip
 """Reasons in a pod's own readiness report that waiting cannot cure."""
 
 CRASH_RESTARTS = 2

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 
-from pinn_operator.core.api import merge_patch, parse_spec, parse_time, status_from_manifest, status_to_manifest
+from pinn_operator.core.api import parse_spec, parse_time, status_from_manifest, status_to_manifest
 from pinn_operator.core.spec import InvalidSpec, Spec
 from pinn_operator.core.status import Condition, Phase, RevisionStatus, Status
 from tests.support import crd, specs
@@ -181,18 +181,14 @@ def test_whatever_the_operator_writes_is_accepted_and_read_back_unchanged(kube: 
     check()
 
 
-def test_a_merge_patch_of_the_status_removes_what_is_gone(kube: Kube, stored: Manifest) -> None:
+def test_a_replaced_status_keeps_nothing_of_the_old_one(kube: Kube, stored: Manifest) -> None:
     since = parse_time("2026-11-21T08:00:00.123456Z")
     first = Status(phase=Phase.PROGRESSING, canary=RevisionStatus("9d77e0aa", "a", since), reason="p95: 3/100 requests")
-    then = Status(phase=Phase.STABLE)
-    before: Manifest = {}
-    for status in (first, then):
-        after = status_to_manifest(status)
-        patch = {"status": merge_patch(before, after)}
+    live = stored
+    for status in (first, Status(phase=Phase.STABLE)):
         path = f"{COLLECTION}/eu-options/status?fieldValidation=Strict"
-        answer = created(kube.request("PATCH", path, patch, content_type="application/merge-patch+json"))
-        assert status_from_manifest(answer["status"]) == status
-        before = after
+        live = created(kube.request("PUT", path, {**live, "status": status_to_manifest(status)}))
+        assert status_from_manifest(live["status"]) == status
 
 
 def test_a_status_is_not_written_over_a_newer_one(kube: Kube, stored: Manifest) -> None:

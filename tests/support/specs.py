@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import EnumType
@@ -225,7 +226,8 @@ _ODD = st.sampled_from(
 @st.composite
 def odd_specs(draw: st.DrawFn) -> Manifest:
     """A valid spec in which one value, somewhere, was replaced, removed or added."""
-    spec: Manifest = draw(valid_specs())
+    # Constants of a strategy are shared by all its examples.
+    spec: Manifest = deepcopy(draw(valid_specs()))
     places: list[tuple[Any, Any]] = []
 
     def collect(node: Any) -> None:
@@ -238,13 +240,15 @@ def odd_specs(draw: st.DrawFn) -> Manifest:
     node, key = draw(st.sampled_from(places))
     match draw(st.sampled_from(["replace", "replace", "remove", "add"])):
         case "replace":
-            node[key] = draw(_ODD)
+            node[key] = deepcopy(draw(_ODD))
         case "remove":
             del node[key]
         case _ if isinstance(node, dict):
-            node[draw(st.sampled_from(["extra", "name", "value", "port", "above", "below", "query"]))] = draw(_ODD)
+            node[draw(st.sampled_from(["extra", "name", "value", "port", "above", "below", "query"]))] = deepcopy(
+                draw(_ODD)
+            )
         case _:
-            node.append(draw(_ODD))
+            node.append(deepcopy(draw(_ODD)))
     return spec
 
 

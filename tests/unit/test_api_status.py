@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pinn_operator.core.api import format_time, merge_patch, parse_time, status_from_manifest, status_to_manifest
+from pinn_operator.core.api import format_time, parse_time, status_from_manifest, status_to_manifest
 from pinn_operator.core.status import (
     MESSAGE_LIMIT,
     TIMELINE_LIMIT,
@@ -53,22 +53,6 @@ def test_whatever_a_status_holds_fits_the_schema(status: Status) -> None:
 @SLOW
 def test_no_manifest_makes_the_status_parser_raise(manifest: Manifest) -> None:
     status_from_manifest({"rollout": manifest, "conditions": [manifest], "stable": manifest, **manifest})
-
-
-@given(specs.statuses(), specs.statuses())
-@SLOW
-def test_a_merge_patch_turns_one_status_into_the_other(old: Status, new: Status) -> None:
-    before, after = status_to_manifest(old), status_to_manifest(new)
-    assert applied(before, merge_patch(before, after)) == after
-
-
-def test_no_difference_is_an_empty_patch() -> None:
-    manifest = status_to_manifest(Status(rollout=rollout()))
-    assert merge_patch(manifest, manifest) == {}
-
-
-def test_what_is_gone_is_a_null_in_the_patch() -> None:
-    assert merge_patch({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1}}) == {"a": {"c": None}, "d": None}
 
 
 def test_names_are_camel_case_and_times_have_microseconds() -> None:
@@ -145,17 +129,3 @@ def test_a_time_without_zone_is_refused() -> None:
 def test_a_condition_is_found_by_its_type() -> None:
     ready = Condition("Ready", "True", "Serving", "", NOON, 1)
     assert status_from_manifest(status_to_manifest(Status(conditions=(ready,)))).condition("Ready") == ready
-
-
-def applied(target: Manifest, patch: Manifest) -> Manifest:
-    """RFC 7396, section 2."""
-    result = dict(target)
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        elif isinstance(value, dict):
-            inner = result.get(name)
-            result[name] = applied(inner if isinstance(inner, dict) else {}, value)
-        else:
-            result[name] = value
-    return result

@@ -12,7 +12,6 @@ from pinn_operator.core.spec import FieldError, InvalidSpec, Manifest, Spec
 from pinn_operator.core.status import Status
 from pinn_operator.core.status_json import (
     format_time,
-    merge_patch,
     parse_time,
     status_from_manifest,
     status_to_manifest,
@@ -26,7 +25,6 @@ __all__ = [
     "VERSION",
     "Resource",
     "format_time",
-    "merge_patch",
     "parse_resource",
     "parse_spec",
     "parse_time",

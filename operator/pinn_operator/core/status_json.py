@@ -52,20 +52,6 @@ def status_from_manifest(manifest: Manifest) -> Status:
     return status
 
 
-def merge_patch(old: Manifest, new: Manifest) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7396) that turns `old` into `new`; empty when they are equal."""
-    patch: dict[str, Any] = {name: None for name in old if name not in new}
-    for name, value in new.items():
-        before = old.get(name)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            inner = merge_patch(before, value)
-            if inner:
-                patch[name] = inner
-        elif value != before or isinstance(value, bool) != isinstance(before, bool):
-            patch[name] = value
-    return patch
-
-
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC with microseconds, like 2026-11-21T08:00:00.123456Z. `time` must know its zone."""
     if time.tzinfo is None:

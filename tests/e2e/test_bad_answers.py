@@ -36,9 +36,9 @@ class TestBadAnswers:
     ) -> None:
         before = service.untouched(stable)
         with service.watched() as chronicle:
-            service.apply(image=line.images.faulty, env={"FAULT": "sleep", "FAULT_SLEEP_SECONDS": "1.5"})
+            service.apply(image=line.images.faulty, env={"FAULT": "sleep", "FAULT_SLEEP_SECONDS": "3"})
             expect.rolled_back(service, stable=stable, bad=_bad(service), reasons=SLOWNESS, untouched=before)
-        account("every request takes 1.5 s", traffic.summary())
+        account("every request takes 3 s", traffic.summary())
         expect.never_above(chronicle, 10)
 
     def test_errors_that_begin_at_50_percent_end_at_0_percent(

@@ -26,13 +26,15 @@ GATES: list[Manifest] = [
     },
     {
         "name": "latency-p95",
-        "advance": {"below": "500m"},
-        "abort": {"above": "800m", "consecutive": 2},
+        "advance": {"below": "1500m"},
+        "abort": {"above": "2", "consecutive": 2},
+        "relative": {"floor": "1500m"},
         "minSamples": 20,
     },
-    {"name": "latency-p99", "advance": {"below": "2"}, "minSamples": 20},
+    {"name": "latency-p99", "advance": {"below": "4"}, "minSamples": 20},
 ]
-"""The profile's gates with few samples and short patience, as a cluster of two cores and a test of seconds need."""
+"""The Standard profile with few samples and short patience, for a test of seconds, and with latencies that two busy
+cores keep while other pods start."""
 
 
 @dataclass(frozen=True, slots=True)

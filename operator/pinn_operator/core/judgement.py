@@ -83,7 +83,6 @@ class _Evidence:
     worse: str | None = None
     """How the canary is significantly worse than stable, in words."""
     reference: Counts | None = None
-    threshold: float = 0.0
 
 
 def judge(
@@ -163,7 +162,7 @@ def _evidence_of(
         return _error_evidence(gate, requests or (), old, hold)
     if isinstance(latencies, SourceError):
         return latencies
-    return _latency_evidence(gate, gate.metric, latencies or (), old, hold)
+    return _latency_evidence(gate, gate.metric, latencies or (), hold)
 
 
 def _own_evidence(gate: Gate, samples: Samples) -> _Evidence | SourceError:
@@ -184,7 +183,7 @@ def _error_evidence(gate: Gate, windows: tuple[Window, ...], old: GateStatus, ho
     if not windows:
         return _Evidence(None, None, 0, None)
     whole = windows[-1]
-    reference = _reference(whole.stable, old, 0.0)
+    reference = _reference(whole.stable, old)
     recent = _window_of_about(windows, LATENCY_RECENT_SECONDS)
     pairs = [
         (window.seconds, window.canary, window.stable if window.stable.total > 0 else reference) for window in windows
@@ -200,28 +199,24 @@ def _error_evidence(gate: Gate, windows: tuple[Window, ...], old: GateStatus, ho
     )
 
 
-def _latency_evidence(
-    gate: Gate, metric: Metric, windows: tuple[LatencyWindow, ...], old: GateStatus, hold: float
-) -> _Evidence:
+def _latency_evidence(gate: Gate, metric: Metric, windows: tuple[LatencyWindow, ...], hold: float) -> _Evidence:
     quantile = metric.quantile
     assert quantile is not None
     if not windows:
         return _Evidence(None, None, 0, None)
     recent, whole = windows[0], windows[-1]
     stable_value = whole.stable.quantile(quantile)
-    worse, reference, threshold = None, None, 0.0
-    if gate.relative and gate.relative.enabled:
-        threshold = old.reference_threshold
-        if stable_value is not None:
-            wanted = max(gate.relative.ratio * stable_value, gate.relative.floor)
-            threshold = whole.canary.bound_at_least(wanted) if whole.canary.buckets else wanted
-        if threshold > 0:
-            reference = _reference(whole.stable.slower_than(threshold), old, threshold)
-            pairs = [
-                (seconds, window.canary.slower_than(threshold), _stable_slow(window.stable, threshold, reference))
-                for seconds, window in zip((LATENCY_RECENT_SECONDS, hold), windows, strict=False)
-            ]
-            worse = _worse(gate.relative, pairs, hold)
+    worse = None
+    if gate.relative and gate.relative.enabled and stable_value is not None:
+        # Latency depends on the machines' load of the moment: only the stable revision of the same moment tells how
+        # slow is slow, so during the bake nothing is compared here.
+        wanted = max(gate.relative.ratio * stable_value, gate.relative.floor)
+        threshold = whole.canary.bound_at_least(wanted) if whole.canary.buckets else wanted
+        pairs = [
+            (seconds, window.canary.slower_than(threshold), window.stable.slower_than(threshold))
+            for seconds, window in zip((LATENCY_RECENT_SECONDS, hold), windows, strict=False)
+        ]
+        worse = _worse(gate.relative, pairs, hold)
     return _Evidence(
         value=whole.canary.quantile(quantile),
         stable_value=stable_value,
@@ -229,23 +224,12 @@ def _latency_evidence(
         exceeded=_rate_exceeds(gate.abort, recent.canary, quantile),
         recent_value=recent.canary.quantile(quantile),
         worse=worse,
-        reference=reference,
-        threshold=threshold,
     )
 
 
-def _stable_slow(stable: Histogram, threshold: float, reference: Counts) -> Counts:
-    counts = stable.slower_than(threshold)
-    return counts if counts.total > 0 else reference
-
-
-def _reference(stable: Counts, old: GateStatus, threshold: float) -> Counts:
+def _reference(stable: Counts, old: GateStatus) -> Counts:
     """The stable revision's counts, or the remembered ones when it has no traffic (during the bake)."""
-    if stable.total > 0:
-        return stable
-    if old.reference_total <= 0 or (threshold and threshold != old.reference_threshold):
-        return Counts(0, 0)
-    return Counts(old.reference_total, old.reference_bad)
+    return stable if stable.total > 0 else Counts(old.reference_total, old.reference_bad)
 
 
 def _window_of_about(windows: tuple[Window, ...], seconds: float) -> Window:
@@ -303,7 +287,6 @@ def _judge_gate(
         min_samples=gate.min_samples if gate.metric else 0, time=now,
         failing_since=old.failing_since, consecutive=old.consecutive,
         reference_total=old.reference_total, reference_bad=old.reference_bad,
-        reference_threshold=old.reference_threshold,
     )  # fmt: skip
     status = _remember(status, evidence)
     shown = describe(gate, evidence.recent_value if evidence.recent_value is not None else evidence.value)
@@ -331,7 +314,6 @@ def _remember(status: GateStatus, evidence: _Evidence) -> GateStatus:
         status,
         reference_total=round(evidence.reference.total * scale, 3),
         reference_bad=round(evidence.reference.bad * scale, 3),
-        reference_threshold=evidence.threshold,
     )
 
 
@@ -420,4 +402,3 @@ def describe_limit(gate: Gate, bound: Bound | None, *, advance: bool) -> str:
 def camel(name: str) -> str:
     """CamelCase of a gate's name, as Kubernetes wants reasons: `latency-p95` becomes `LatencyP95`."""
     return "".join(part[:1].upper() + part[1:] for part in name.replace(".", "-").replace("_", "-").split("-"))
-

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from pinn_operator.core.spec import Bound, Gate, Metric, Profile, Relative, Severity
 
+_ERRORS = Relative(margin=0.01)
+_LATENCY = Relative(margin=0.1)
+
 _STANDARD = (
     Gate(
         name=Metric.ERROR_RATE.value,
         metric=Metric.ERROR_RATE,
         advance=Bound(below=0.01),
         abort=Bound(above=0.05, for_seconds=300),
-        relative=Relative(margin=0.01),
+        relative=_ERRORS,
     ),
     Gate(
         name=Metric.LATENCY_P95.value,
         metric=Metric.LATENCY_P95,
         advance=Bound(below=0.5),
         abort=Bound(above=2.0, for_seconds=600),
-        relative=Relative(),
+        relative=_LATENCY,
     ),
     Gate(name=Metric.LATENCY_P99.value, metric=Metric.LATENCY_P99, advance=Bound(below=1.0)),
 )
@@ -28,6 +31,7 @@ _STRICT = (
         metric=Metric.ERROR_RATE,
         advance=Bound(below=0.05),
         abort=Bound(above=0.05, for_seconds=120),
+        relative=_ERRORS,
         severity=Severity.P0,
     ),
     Gate(
@@ -45,6 +49,7 @@ _FLASH = (
         metric=Metric.ERROR_RATE,
         advance=Bound(below=0.01),
         abort=Bound(above=0.05, for_seconds=60),
+        relative=_ERRORS,
     ),
     Gate(
         name=Metric.LATENCY_P99.value,

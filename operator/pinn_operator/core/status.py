@@ -79,7 +79,6 @@ class GateStatus:
     """Requests of the stable revision, and of them the bad ones, in the last step at which it had traffic: what the
     canary is compared with during the bake."""
     reference_bad: float = 0.0
-    reference_threshold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,9 +166,9 @@ class Buildah:
         if status != 0:
             raise ClusterError(f"buildah: exit status {status}; its words are above")
 
-    def export(self, tag: str, archive: Path) -> None:
-        """Writes an image as ``docker save`` does: layers uncompressed, configuration and so the id as they are."""
-        words = ["push", "--quiet", tag, f"docker-archive:{archive}:{tag}"]
+    def export(self, tag: str, folder: Path) -> None:
+        """Writes an image's manifest, configuration and uncompressed layers into ``folder``, each under its digest."""
+        words = ["push", "--quiet", "--disable-compression", "--format", "v2s2", tag, f"dir:{folder}"]
         run([*self._words(), *words], timeout=900)
 
     def release(self) -> None:

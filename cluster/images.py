@@ -9,9 +9,10 @@ from cluster import host
 from cluster.base import ensure_base
 from cluster.buildah import Buildah, declares_base
 from cluster.errors import ClusterError
+from cluster.oci import write_image_archive
 from cluster.progress import Progress
 from cluster.settings import Settings
-from cluster.shell import find_program, run
+from cluster.shell import find_program, run, succeeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +98,16 @@ class LocalImages:
             self._progress.step(f"load {tag}"),
             tempfile.TemporaryDirectory(dir=self._settings.cache, prefix=".load.") as scratch,
         ):
-            archive = Path(scratch) / "image.tar"
-            self._buildah.export(tag, archive)
-            run([*ctr, "images", "import", "--snapshotter", "overlayfs", archive], timeout=900)
-        return True
+            folder, archive = Path(scratch) / "image", Path(scratch) / "image.tar"
+            self._buildah.export(tag, folder)
+            blobs = self._settings.state / "containerd/io.containerd.content.v1.content/blobs/sha256"
+            for is_known in (lambda digest: (blobs / digest).is_file(), lambda _: False):
+                size = write_image_archive(archive, folder=folder, tag=tag, is_known=is_known)
+                self._progress.say(f"{tag}: {size / 1e6:.1f} MB that the cluster does not have yet")
+                if succeeds([*ctr, "images", "import", archive], timeout=900):
+                    return True
+                # A layer that was there may have been collected as garbage meanwhile: all of them, then.
+        raise ClusterError(f"containerd does not take {tag}: see {self._settings.logs}/containerd.log")
 
     def release(self) -> None:
         self._buildah.release()

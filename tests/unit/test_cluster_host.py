@@ -26,7 +26,7 @@ from cluster.host import (
     remove_tree,
 )
 from cluster.local import LocalCluster
-from cluster.oci import program_image
+from cluster.oci import program_image, write_image_archive
 from cluster.progress import Progress
 from cluster.settings import Mode, parse_settings
 from cluster.shell import run, succeeds
@@ -199,6 +199,34 @@ def test_an_image_archive_holds_what_its_digests_say(program: bytes) -> None:
     with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
         assert tar.extractfile("p").read() == program  # type: ignore[union-attr]
     assert archive == program_image(program, name="p", tag="localhost/p:1", user="65535"), "bytes depend on input alone"
+
+
+def test_an_image_is_sent_without_the_layers_that_the_receiver_has(tmp_path: Path) -> None:
+    folder, archive = tmp_path / "image", tmp_path / "image.tar"
+    folder.mkdir()
+    blobs = {"c": b"{}", "1": b"known layer", "2": b"new layer"}
+    for digest, data in blobs.items():
+        (folder / digest).write_bytes(data)
+    manifest = {
+        "mediaType": "m",
+        "config": {"digest": "sha256:c"},
+        "layers": [{"digest": "sha256:1"}, {"digest": "sha256:2"}, {"digest": "sha256:2"}],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    size = write_image_archive(archive, folder=folder, tag="localhost/i:1", is_known=lambda digest: digest == "1")
+    assert size == len(blobs["c"]) + len(blobs["2"])
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+        [entry] = json.loads(tar.extractfile("index.json").read())["manifests"]  # type: ignore[union-attr]
+    assert "blobs/sha256/" + entry["digest"].removeprefix("sha256:") in names
+    assert names.count("blobs/sha256/2") == 1
+    assert "blobs/sha256/1" not in names
+    assert entry["annotations"]["io.containerd.image.name"] == "localhost/i:1"
+
+
+def test_a_folder_without_an_image_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="holds no image"):
+        write_image_archive(tmp_path / "a", folder=tmp_path, tag="localhost/i:1", is_known=lambda _: False)
 
 
 def test_long_steps_tell_how_far_they_are(capsys: pytest.CaptureFixture[str]) -> None:

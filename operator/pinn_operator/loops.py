@@ -37,10 +37,15 @@ class Rhythm:
     """Longest while the API server is away and few objects wait for it; it grows with their number."""
     outage_share: float = 0.1
     """So much longer for each object that waits: together they try no more than ten times a second."""
+    at_once: int = 8
+    """Passes at the same time. More would not be quicker: all would wait for the API server, until they time out."""
+    urgent_at_once: int = 32
+    """Passes over objects with a rollout in flight at the same time, beside those: they wait for nobody at rest."""
 
 
 @dataclass(slots=True)
 class _Loop:
+    urgent: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -55,12 +60,14 @@ class Loops:
         self._waiting_for_api: set[Key] = set()
         self._next_start = float("-inf")
         self._stopping = False
+        self._turns = asyncio.Semaphore(self._rhythm.at_once)
+        self._urgent_turns = asyncio.Semaphore(self._rhythm.urgent_at_once)
 
     def __len__(self) -> int:
         return len(self._loops)
 
     def wake(self, namespace: str, name: str, *, urgent: bool = False) -> None:
-        """Something was heard of the object itself. An `urgent` one, with a rollout in flight, does not queue."""
+        """Something was heard of the object itself. An `urgent` one has a rollout in flight, and does not queue."""
         if self._stopping:
             return
         key = (namespace, name)
@@ -69,6 +76,7 @@ class Loops:
             loop = self._loops[key] = _Loop()
             delay = 0.0 if urgent else self._turn()
             loop.task = asyncio.create_task(self._run(key, loop, delay), name=f"pinnservice {namespace}/{name}")
+        loop.urgent = urgent
         loop.wake.set()
 
     def ensure(self, namespace: str, name: str) -> None:
@@ -103,10 +111,11 @@ class Loops:
         failures = 0
         try:
             while True:
-                # Before reading, or a change that is heard during the pass would be lost.
-                loop.wake.clear()
-                started = time.monotonic()
-                result = await self._pass(key)
+                async with self._urgent_turns if loop.urgent else self._turns:
+                    # Before reading, or a change that is heard during the pass would be lost.
+                    loop.wake.clear()
+                    started = time.monotonic()
+                    result = await self._pass(key)
                 if result is not None and result.delay is None:
                     if loop.wake.is_set():
                         continue

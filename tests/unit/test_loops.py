@@ -220,3 +220,29 @@ async def test_many_resources_at_a_start_are_spread_but_a_rollout_in_flight_is_n
     await passes.reach(2)
     await settle()
     assert {name for _, name in passes.seen} == {"first", "rolling-out"}
+
+
+async def test_few_passes_run_at_once_and_a_rollout_in_flight_does_not_wait_for_them() -> None:
+    running: set[str] = set()
+    most = 0
+    let_go = asyncio.Event()
+
+    async def reconcile(namespace: str, name: str) -> PassResult:
+        nonlocal most
+        running.add(name)
+        most = max(most, len(running))
+        await let_go.wait()
+        running.discard(name)
+        return QUIET
+
+    loops = Loops(reconcile, rhythm=Rhythm(stagger=0.0, at_once=3, urgent_at_once=2))
+    for number in range(20):
+        loops.wake("pricing", f"s{number}")
+    await until(lambda: len(running) == 3)
+    loops.wake("pricing", "rolling-out", urgent=True)
+    await until(lambda: "rolling-out" in running)
+    assert most == 4
+    let_go.set()
+    await until(lambda: not running)
+    await loops.stop()
+    assert most == 4

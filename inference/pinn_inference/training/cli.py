@@ -213,7 +213,7 @@ def _as_text(report: VerificationReport) -> str:
         lines[0] += f": {report.artefact.name} {report.artefact.version}"
     for check in report.checks:
         verdict = "ok  " if check.passed else "FAIL"
-        lines.append(f"{verdict}  {check.name:42s} {check.value:9.2e} ≤ {check.limit:7.1e}  {check.detail}")
+        lines.append(f"{verdict}  {check.name:46s} {check.value:9.2e} ≤ {check.limit:7.1e}  {check.detail}")
     failed = sum(not check.passed for check in report.checks)
     lines.append(
         f"{failed} of {len(report.checks)} checks failed" if failed else f"all {len(report.checks)} checks passed"

@@ -28,8 +28,8 @@ class TrainingConfig:
     """
 
     seed: int = 0
-    iterations: int = 3000
-    """Upper limit of accepted steps; 28 ms each on one core."""
+    iterations: int = 4000
+    """Upper limit of accepted steps; 25 ms each on one core."""
     seconds: float | None = None
     """Stop after this many seconds even if iterations are left; None means no such limit."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -110,7 +110,7 @@ class TrainingResult:
 def train(config: TrainingConfig, *, report: Callable[[Progress], None]) -> TrainingResult:
     """Solves the equation with a network; `report` is called after every accepted step.
 
-    Takes about 28 ms per iteration for 337 parameters and 2,176 points on one core.
+    Takes about 25 ms per iteration for 337 parameters and 2,176 points on one core.
     """
     tf = load_tensorflow(threads=config.threads)
     points = Collocation.quasi_random(

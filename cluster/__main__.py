@@ -63,32 +63,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def choose(wanted: str, *, docker: bool, only_control_plane: bool, root: bool, linux: bool) -> str:
+def choose(wanted: str, *, docker: bool, own: bool, needs_root: bool, root: bool, linux: bool) -> str:
     """``local``, ``kind`` or ``current`` from what is wanted and what there is.
 
+    ``own`` says that the command names a state folder or the like of its own, which can only be that of a local one.
     Raises ClusterError when the choice is none, or when this machine can do nothing of itself.
     """
     if wanted not in _CHOICES:
         raise ClusterError(f"CLUSTER={wanted!r}: want one of {', '.join(_CHOICES)}")
     if wanted in {"kind", "current"}:
         return wanted
-    if wanted == "auto" and docker and not only_control_plane:
+    if wanted == "auto" and docker and not own:
         return "kind"
     if not linux:
         raise ClusterError("no Docker engine answers, and a cluster of host processes needs Linux")
-    if not root:
+    if needs_root and not root:
         raise ClusterError("a cluster of host processes needs root; without it, use a Docker engine (CLUSTER=kind)")
     return "local"
 
 
 def _backend(options: argparse.Namespace, settings: Settings, progress: Progress) -> Backend:
     wanted = options.cluster or os.environ.get("CLUSTER") or "auto"
-    # A state folder or a name of one's own can only mean the local cluster.
-    own = options.state is not None or options.name != "local" or getattr(options, "only", None) is not None
+    only_control_plane = getattr(options, "only", None) is not None
+    own = options.state is not None or options.name != "local" or only_control_plane
     chosen = choose(
         wanted,
         docker=wanted == "auto" and not own and docker_answers(),
-        only_control_plane=own,
+        own=own,
+        needs_root=options.command in {"image", "base"} or (options.command == "up" and not only_control_plane),
         root=os.geteuid() == 0,
         linux=sys.platform == "linux",
     )

@@ -135,20 +135,30 @@ def test_a_cache_entry_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in target.iterdir()] == ["whole"]
 
 
+def chosen(wanted: str, *, docker: bool = False, own: bool = False, root: bool = True, linux: bool = True) -> str:
+    return choose(wanted, docker=docker, own=own, needs_root=True, root=root, linux=linux)
+
+
 def test_auto_takes_kind_where_docker_answers_and_host_processes_else() -> None:
-    assert choose("auto", docker=True, only_control_plane=False, root=False, linux=True) == "kind"
-    assert choose("auto", docker=True, only_control_plane=True, root=True, linux=True) == "local"
-    assert choose("auto", docker=False, only_control_plane=False, root=True, linux=True) == "local"
+    assert chosen("auto", docker=True, root=False) == "kind"
+    assert chosen("auto") == "local"
+
+
+def test_a_state_folder_of_one_s_own_is_that_of_a_local_cluster() -> None:
+    assert chosen("auto", docker=True, own=True) == "local"
+
+
+def test_a_control_plane_needs_no_root() -> None:
+    assert choose("auto", docker=False, own=True, needs_root=False, root=False, linux=True) == "local"
 
 
 @pytest.mark.parametrize("wanted", ["kind", "current", "local"])
 def test_what_is_named_is_taken(wanted: str) -> None:
-    assert choose(wanted, docker=True, only_control_plane=False, root=True, linux=True) == wanted
+    assert chosen(wanted, docker=True) == wanted
 
 
 def test_the_current_context_is_never_chosen_by_itself() -> None:
-    for docker in (True, False):
-        assert choose("auto", docker=docker, only_control_plane=False, root=True, linux=True) != "current"
+    assert "current" not in {chosen("auto", docker=docker) for docker in (True, False)}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +172,7 @@ def test_the_current_context_is_never_chosen_by_itself() -> None:
 )
 def test_a_machine_that_can_have_no_cluster_is_told_why(wanted: str, root: bool, linux: bool, words: str) -> None:
     with pytest.raises(ClusterError, match=words):
-        choose(wanted, docker=False, only_control_plane=False, root=root, linux=linux)
+        chosen(wanted, root=root, linux=linux)
 
 
 def test_a_wrong_cluster_variable_is_an_error_of_one_line(

@@ -12,8 +12,9 @@ compile() {
         --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$@"
 }
 
-sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
-    compile - --output-file requirements/build.lock "$@"
 compile pyproject.toml --extra operator --output-file requirements/operator.lock "$@"
 compile pyproject.toml --extra inference --output-file requirements/inference.lock "$@"
 compile pyproject.toml --extra dev --output-file requirements/dev.lock "$@"
+# Both are installed side by side for development, so they must agree.
+sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
+    compile - --constraint requirements/dev.lock --output-file requirements/build.lock "$@"

@@ -5,14 +5,14 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.host import unmount_below
 from cluster.progress import Progress
-from cluster.shell import find_program, run
+from cluster.shell import find_program, run, stream
 
 _BUILD_LIMIT = 3600.0
 HOST_CERTIFICATES = Path("/etc/ssl/certs")
@@ -128,7 +128,7 @@ class Buildah:
             words += ["--target", target]
         with tempfile.TemporaryDirectory(prefix="pinn-build-") as scratch:
             words += self._lend_host(Path(scratch))
-            self._stream([*self._words(), *words, "--file", str(dockerfile), str(context)])
+            stream([*self._words(), *words, "--file", str(dockerfile), str(context)], timeout=_BUILD_LIMIT)
 
     @staticmethod
     def _lend_host(scratch: Path) -> list[str]:
@@ -153,18 +153,6 @@ class Buildah:
             config.write_text(render_pip_config(settings))
             words += ["--volume", f"{config}:/etc/pip.conf:ro"]
         return words
-
-    @staticmethod
-    def _stream(words: Sequence[str]) -> None:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=2)
-        try:
-            status = process.wait(timeout=_BUILD_LIMIT)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        if status != 0:
-            raise ClusterError(f"buildah: exit status {status}; its words are above")
 
     def export(self, tag: str, folder: Path) -> None:
         """Writes an image's manifest, configuration and uncompressed layers into ``folder``, each under its digest."""

@@ -1,7 +1,8 @@
 """Images of this repository: built, and made known to the local cluster's containerd."""
 
-import tempfile
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from cluster import host
 from cluster.base import ensure_base
 from cluster.buildah import Buildah, declares_base
 from cluster.errors import ClusterError
+from cluster.files import locked
 from cluster.oci import write_image_archive
 from cluster.progress import Progress
 from cluster.settings import Settings
@@ -41,6 +43,17 @@ def parse_containerd_images(text: str) -> dict[str, str]:
     """Reference → digest of what it points at, from ``ctr images list``."""
     rows = [line.split() for line in text.splitlines()[1:]]
     return {row[0]: row[2] for row in rows if len(row) > 2}
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """A folder that is empty at the start, whatever a killed command left in it, and gone at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class LocalImages:
@@ -94,11 +107,13 @@ class LocalImages:
         # CRI adds a reference by image id beside the name; both lead to the same manifest.
         if tag in known and known.get(f"sha256:{image}") == known[tag]:
             return False
+        loads = self._settings.cache / "loads"
         with (
+            locked(self._settings.cache / "load.lock", waiting=self._progress.say),
             self._progress.step(f"load {tag}"),
-            tempfile.TemporaryDirectory(dir=self._settings.cache, prefix=".load.") as scratch,
+            _emptied(loads),
         ):
-            folder, archive = Path(scratch) / "image", Path(scratch) / "image.tar"
+            folder, archive = loads / "image", loads / "image.tar"
             self._buildah.export(tag, folder)
             blobs = self._settings.state / "containerd/io.containerd.content.v1.content/blobs/sha256"
             for is_known in (lambda digest: (blobs / digest).is_file(), lambda _: False):

@@ -11,7 +11,7 @@ from cluster.files import locked, write_atomic
 from cluster.images import Build
 from cluster.progress import Progress
 from cluster.settings import Mode, Settings
-from cluster.shell import find_program, run, succeeds
+from cluster.shell import find_program, run, stream, succeeds
 from cluster.toolchain import Toolchain
 
 _NODE = f"{kind_objects.CLUSTER_NAME}-control-plane"
@@ -193,7 +193,7 @@ class KindCluster:
         if wanted.target is not None:
             words += ["--target", wanted.target]
         with self._progress.step(f"build {wanted.tag}"):
-            run([*words, wanted.context], timeout=3600)
+            stream([*words, wanted.context], timeout=3600)
 
     def load(self, tag: str) -> bool:
         """kind itself skips an image that the node has."""

@@ -139,6 +139,12 @@ def cache_entry(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def remove_scratch(folder: Path) -> None:
+    """Deletes what killed makers left in ``folder``; its lock is held, so none is at work."""
+    for path in folder.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 class Toolchain:
     """Finds or makes programs in the cache folder."""
 
@@ -177,6 +183,7 @@ class Toolchain:
         if all(self.is_cached(tool) for tool in tools):
             return
         with locked(self._cache / "build.lock", waiting=self._progress.say):
+            remove_scratch(self._cache / "bin")
             missing = [tool for tool in tools if not self.is_cached(tool)]
             compiled = [GO_TOOLS[tool] for tool in missing if tool != "envoy"]
             if compiled:

@@ -29,7 +29,7 @@ from cluster.local import LocalCluster
 from cluster.oci import program_image, write_image_archive
 from cluster.progress import Progress
 from cluster.settings import Mode, parse_settings
-from cluster.shell import run, succeeds
+from cluster.shell import run, stream, succeeds
 
 
 def test_a_mount_point_with_a_space_is_read_as_it_is() -> None:
@@ -123,6 +123,15 @@ def test_a_hanging_command_is_ended() -> None:
     with pytest.raises(ClusterError, match="no answer within"):
         run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
     assert not succeeds(["/nonexistent"], timeout=1)
+
+
+def test_a_streamed_command_that_fails_or_hangs_is_an_error() -> None:
+    with pytest.raises(ClusterError, match="exit status 4"):
+        stream([sys.executable, "-c", "import sys; sys.exit(4)"], timeout=30)
+    with pytest.raises(ClusterError, match="not done within"):
+        stream([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
+    with pytest.raises(ClusterError, match="no such command"):
+        stream(["/nonexistent"], timeout=1)
 
 
 def test_missing_programs_are_named_where_nothing_can_install_them(monkeypatch: pytest.MonkeyPatch) -> None:

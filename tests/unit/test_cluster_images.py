@@ -19,6 +19,7 @@ from cluster.toolchain import (
     cache_key,
     default_program_name,
     parse_go_version,
+    remove_scratch,
 )
 
 
@@ -137,6 +138,14 @@ def test_a_cache_entry_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 def chosen(wanted: str, *, docker: bool = False, own: bool = False, root: bool = True, linux: bool = True) -> str:
     return choose(wanted, docker=docker, own=own, needs_root=True, root=root, linux=linux)
+
+
+def test_what_killed_makers_left_is_deleted_and_what_is_whole_stays(tmp_path: Path) -> None:
+    (tmp_path / ".helm-1.abc").mkdir()
+    (tmp_path / ".helm-1.abc" / "helm").touch()
+    (tmp_path / "helm-1").mkdir()
+    remove_scratch(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["helm-1"]
 
 
 def test_auto_takes_kind_where_docker_answers_and_host_processes_else() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pinn_operator.core.api import Resource
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.parsing import REPLICA_LIMIT
 from pinn_operator.core.spec import InvalidSpec, Spec
 
 
@@ -11,7 +14,8 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
     """The spec whose gates are armed, or None if there has never been a valid one.
 
     An invalid new spec must not disarm the rollout in flight, so the one recorded with the canary, or else with the
-    stable revision, stays in force until the fault is mended.
+    stable revision, stays in force until the fault is mended. That record is as old as its revision: whoever scaled or
+    paused since is heeded by keeping the present number of replicas, and by holding the weight.
     """
     if not isinstance(resource.spec, InvalidSpec):
         return resource.spec
@@ -19,5 +23,15 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
     for known in (status.canary, status.stable):
         record = observed.records.get(known.revision) if known else None
         if record is not None and record.spec is not None:
-            return record.spec
+            return replace(record.spec, replicas=_replicas(resource, observed, record.spec), paused=True)
     return None
+
+
+def _replicas(resource: Resource, observed: Observed, recorded: Spec) -> int:
+    """As written, if that much of the spec can be used (an autoscaler writes it), or as they are."""
+    written = resource.spec_manifest.get("replicas")
+    if isinstance(written, int) and not isinstance(written, bool) and 0 <= written <= REPLICA_LIMIT:
+        return written
+    stable = resource.status.stable
+    workload = observed.workloads.get(stable.revision) if stable else None
+    return workload.replicas if workload else recorded.replicas

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import log
 
 from pinn_operator.core.measurement import (
@@ -67,7 +67,7 @@ class Judgement:
     @property
     def all_pass(self) -> bool:
         """Every gate passed in this very pass."""
-        return self.asked and all(gate.verdict is Verdict.PASS for gate in self.gates)
+        return self.asked and bool(self.gates) and all(gate.verdict is Verdict.PASS for gate in self.gates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +303,8 @@ def _judge_gate(
         return _failing(gate, status, old, analysis, shown, now)
     if evidence.exceeded is False:
         status = replace(status, failing_since=None, consecutive=0)
+    else:
+        status = replace(status, failing_since=_frozen(old, now))
     return _advance_verdict(gate, status, evidence), None
 
 
@@ -322,7 +324,7 @@ def _failing(
 ) -> tuple[GateStatus, Condemnation | None]:
     bound = gate.abort
     assert bound is not None
-    since = min(old.failing_since or now, now)
+    since = _failing_since(old, now)
     # A pass that a watch event woke is not a new measurement.
     fresh = old.consecutive == 0 or old.time is None or old.time > now or (
         (now - old.time).total_seconds() >= 0.9 * analysis.abort_interval_seconds
@@ -343,6 +345,31 @@ def _failing(
     )  # fmt: skip
 
 
+def _failing_since(old: GateStatus, now: datetime) -> datetime:
+    """Since when, counted back from now, the bound is exceeded as far as that was measured.
+
+    A measurement looks back over `LATENCY_RECENT_SECONDS`. What lies between two that are further apart was seen by
+    nobody (the operator was away, or a clock was set), and neither was a time without an answer: it does not count.
+    """
+    if old.failing_since is None or old.time is None:
+        return now
+    between = (now - old.time).total_seconds()
+    proven = min(max(0.0, between), LATENCY_RECENT_SECONDS) if old.verdict is Verdict.FAIL else 0.0
+    return now - timedelta(seconds=_lasted(old) + proven)
+
+
+def _frozen(old: GateStatus, now: datetime) -> datetime | None:
+    """`failing_since` moved along with time that must not count: nothing could be measured."""
+    return None if old.failing_since is None else now - timedelta(seconds=_lasted(old))
+
+
+def _lasted(old: GateStatus) -> float:
+    """For how many seconds the bound had been exceeded at the last measurement."""
+    if old.failing_since is None or old.time is None:
+        return 0.0
+    return max(0.0, (old.time - old.failing_since).total_seconds())
+
+
 def _advance_verdict(gate: Gate, status: GateStatus, evidence: _Evidence) -> GateStatus:
     if evidence.value is None or evidence.samples <= 0:
         return replace(status, verdict=Verdict.NO_DATA, message="no requests yet" if gate.metric else "no value")
@@ -357,7 +384,7 @@ def _advance_verdict(gate: Gate, status: GateStatus, evidence: _Evidence) -> Gat
 
 def _with_error(gate: Gate, old: GateStatus, error: SourceError, now: datetime) -> GateStatus:
     return replace(
-        old, verdict=Verdict.ERROR, message=error.message[:200], time=now,
+        old, verdict=Verdict.ERROR, message=error.message[:200], time=now, failing_since=_frozen(old, now),
         limit=old.limit or describe_limit(gate, gate.advance, advance=True),
         min_samples=gate.min_samples if gate.metric else 0,
     )  # fmt: skip

@@ -51,8 +51,9 @@ class Histogram:
         return self.buckets[-1][1] if self.buckets else 0.0
 
     def quantile(self, q: float) -> float | None:
-        """Linear interpolation within the bucket, as PromQL's `histogram_quantile`; None without observations."""
-        if self.total <= 0:
+        """Linear interpolation within the bucket, as PromQL's `histogram_quantile`; None where that gives NaN: without
+        observations, or without a finite bucket."""
+        if self.total <= 0 or len(self.buckets) < 2:
             return None
         rank, lower, below = q * self.total, 0.0, 0.0
         for upper, cumulative in self.buckets:
@@ -184,11 +185,15 @@ def stands_still(counts: Answer, scrapes: Answer) -> bool | None:
     """
     if isinstance(counts, SourceError) or isinstance(scrapes, SourceError):
         return None
-    if not counts or not scrapes:
+    changes = [_last_change(points) for points in map(_finite, counts) if points]
+    seen = [points[-1][1] for points in map(_finite, scrapes) if points]
+    if not changes or not seen:
         return None
-    quiet_since = max(_last_change(series.points) for series in counts)
-    scraped = min(series.points[-1][1] for series in scrapes if series.points)
-    return scraped - quiet_since >= STILL_SECONDS
+    return min(seen) - max(changes) >= STILL_SECONDS
+
+
+def _finite(series: Series) -> list[tuple[float, float]]:
+    return [(time, value) for time, value in series.points if isfinite(value)]
 
 
 def _last_change(points: Sequence[tuple[float, float]]) -> float:
@@ -198,4 +203,3 @@ def _last_change(points: Sequence[tuple[float, float]]) -> float:
         if after != before:
             moment = time
     return moment
-

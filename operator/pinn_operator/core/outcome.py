@@ -40,8 +40,7 @@ def desired(resource: Resource, spec: Spec, target: str | None, observed: Observ
     active = status.canary.revision if status.canary and status.rollout else None
     replicas = {stable: spec.replicas}
     if active and status.rollout and status.phase in (Phase.PROGRESSING, Phase.BAKING):
-        weight = max(status.rollout.weight, aim(spec, status.rollout).weight)
-        replicas[active] = replicas_at(spec, weight)
+        replicas[active] = _canary_replicas(spec, observed, status.rollout, active)
     kept = {stable, active, status.previous.revision if status.previous else None}
     for revision, workload in observed.workloads.items():
         if revision not in kept and workload.replicas > 0:
@@ -55,6 +54,16 @@ def desired(resource: Resource, spec: Spec, target: str | None, observed: Observ
         new_revision=target if target in (stable, active) else None,
         forget=_forgotten(resource, spec, observed, kept | set(replicas)),
     )
+
+
+def _canary_replicas(spec: Spec, observed: Observed, rollout: RolloutStatus, revision: str) -> int:
+    """Enough for the weight it has and for the one that is aimed at."""
+    enough = replicas_at(spec, max(rollout.weight, aim(spec, rollout).weight))
+    workload = observed.workloads.get(revision)
+    if workload is None or rollout.programmed_time is not None or spec.traffic.router is RouterKind.REPLICAS:
+        return enough
+    # A lower weight is written but not in force: the pods still answer the old share.
+    return max(enough, min(workload.replicas, spec.replicas))
 
 
 def _forgotten(resource: Resource, spec: Spec, observed: Observed, kept: set[str | None]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from pinn_operator.core.spec import (
 
 DEFAULT_STEPS: Final = (Step(10, 1800), Step(50, 3600), Step(100, 86400))
 STEP_LIMIT: Final = 20
+REPLICA_LIMIT: Final = 1000
 GATE_LIMIT: Final = 32
 SERVICE_TYPES: Final = ("ClusterIP", "NodePort", "LoadBalancer")
 
@@ -61,7 +62,7 @@ def parse_spec(manifest: Manifest, *, path: str = "spec") -> Spec | InvalidSpec:
     check_serving(spec)
     steps = _steps(spec.child_or_empty("strategy"))
     parsed = Spec(
-        replicas=spec.integer("replicas", minimum=0, maximum=1000, default=3),
+        replicas=spec.integer("replicas", minimum=0, maximum=REPLICA_LIMIT, default=3),
         serving=serving_fields(manifest),
         steps=steps,
         traffic=_traffic(spec.child_or_empty("traffic")),

@@ -28,6 +28,10 @@ from pinn_operator.core.triggers import MODEL_REASONS, pod_failure
 
 _GRAVITY = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.COLLECTING, Verdict.PASS)
 _UNMEASURED = "-"
+_HOLD_REASONS = {
+    "a replica of the stable revision": "it is the only healthy copy",
+    "a person": "rollback.mode is Hold",
+}
 _Row = tuple[str, str, str]
 
 
@@ -48,7 +52,7 @@ def report(
     serving = _serving(status)
     return replace(
         status,
-        next=_next(spec, observed, status, blocked),
+        next=_next(resource, spec, observed, status, blocked),
         replicas=observed.workloads[serving].replicas if serving in observed.workloads else 0,
         ready_replicas=observed.workloads[serving].ready if serving in observed.workloads else 0,
         selector=",".join(f"{key}={value}" for key, value in selector_of(resource.name, serving or None).items()),
@@ -134,7 +138,7 @@ def _stalled(
     if status.phase is Phase.PENDING and status.stable is not None:
         fault = pod_failure(
             observed, status.stable.revision, weight=0, rollback=spec.rollback, now=now,
-            rollout_start=status.stable.since,
+            patience_from=status.stable.since,
         )  # fmt: skip
         if fault is not None:
             return fault.reason, f"the first revision cannot serve: {fault.message}"
@@ -214,13 +218,22 @@ def _degraded(
     if spec is None or status.stable is None:
         return None
     if blocked is not None:
-        available = observed.available(status.stable.revision)
-        held = "it is the only healthy copy" if available == 0 else "rollback.mode is Hold"
-        return "RollbackHeld", f"{blocked.reason}: {blocked.message}; the canary keeps its weight because {held}"
+        before, why = status.condition("Degraded"), f"{blocked.reason}: "
+        if before is not None and before.reason == "RollbackHeld" and before.message.startswith(why):
+            # The figures of each measurement would be a write, and a wake-up, every two seconds.
+            return before.reason, before.message
+        held = _HOLD_REASONS[_held_by(observed, status)]
+        return "RollbackHeld", f"{why}{blocked.message}; the canary keeps its weight because {held}"
     available = observed.available(status.stable.revision)
     if status.phase is not Phase.PENDING and available < spec.replicas:
         return "StableReplicasMissing", f"{available} of {spec.replicas} replicas of the stable revision are available"
     return None
+
+
+def _held_by(observed: Observed, status: Status) -> str:
+    """What a canary that should leave waits for."""
+    alone = status.stable is not None and observed.available(status.stable.revision) == 0
+    return "a replica of the stable revision" if alone else "a person"
 
 
 # --- next action and columns ------------------------------------------------------------------------------------------
@@ -230,7 +243,9 @@ def _step_of(spec: Spec, rollout: RolloutStatus) -> Step:
     return spec.steps[min(rollout.step_index, len(spec.steps) - 1)]
 
 
-def _next(spec: Spec, observed: Observed, status: Status, blocked: Condemnation | None) -> NextAction | None:
+def _next(
+    resource: Resource, spec: Spec, observed: Observed, status: Status, blocked: Condemnation | None
+) -> NextAction | None:
     rollout = status.rollout
     if status.phase is Phase.PENDING:
         return NextAction("Serve", "a ready replica")
@@ -245,7 +260,9 @@ def _next(spec: Spec, observed: Observed, status: Status, blocked: Condemnation 
         return NextAction("RemoveOldCapacity", "silence of the old revision's request counters")
     step = _step_of(spec, rollout)
     if blocked is not None:
-        return NextAction("Wait", f"a person: {blocked.reason}")
+        return NextAction("Wait", f"{_held_by(observed, status)}: {blocked.reason}")
+    if isinstance(resource.spec, InvalidSpec):
+        return NextAction("Wait", "a valid spec")
     if spec.paused:
         return NextAction("Wait", "spec.paused to be false")
     if rollout.weight != step.weight:

@@ -25,14 +25,24 @@ MODEL_REASONS = frozenset(
 """Reasons in a pod's own readiness report that waiting cannot cure."""
 
 CRASH_RESTARTS = 2
+_OVER = frozenset({"Failed", "Succeeded"})
+"""Phases that a pod does not leave."""
 
 
 def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rollback, now: datetime,
-                rollout_start: datetime) -> Condemnation | None:  # fmt: skip
-    """The first pod failure that condemns the revision, or None. The gravest comes first."""
-    pods = sorted(observed.pods_of(revision), key=lambda pod: pod.name)
-    for check in (_killed, _crash_looping, _image_unavailable, _model_refused):
-        for pod in pods:
+                patience_from: datetime) -> Condemnation | None:  # fmt: skip
+    """The first pod failure that condemns the revision, or None. The gravest comes first.
+
+    `patience_from` is when pods of the revision were first to be expected.
+    """
+    everything = sorted(observed.pods_of(revision), key=lambda pod: pod.name)
+    # An evicted pod stays as a record while its Deployment has long replaced it: only a memory kill counts against the
+    # revision then.
+    pods = [pod for pod in everything if pod.phase not in _OVER]
+    for check, looked_at in (
+        (_killed, everything), (_crash_looping, pods), (_image_unavailable, pods), (_model_refused, pods),
+    ):  # fmt: skip
+        for pod in looked_at:
             found = check(pod)
             if found is not None:
                 return found
@@ -45,8 +55,10 @@ def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rol
         found = _not_ready(pod, rollback, now)
         if found is not None:
             return found
-    deadline = rollout_start + timedelta(seconds=rollback.ready_deadline_seconds)
-    if not pods and weight == 0 and observed.available(revision) == 0 and now >= deadline:
+    deadline = patience_from + timedelta(seconds=rollback.ready_deadline_seconds)
+    workload = observed.workloads.get(revision)
+    expected = workload is not None and workload.replicas > 0 and workload.available == 0
+    if expected and not pods and weight == 0 and now >= deadline:
         return Condemnation(
             reason="NoPods", message=f"no pod of {revision} exists {rollback.ready_deadline_seconds} s after its start",
             value="0 pods", limit=f"{rollback.ready_deadline_seconds} s",
@@ -56,7 +68,9 @@ def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rol
 
 def next_deadline(observed: Observed, revision: str, *, rollback: Rollback, now: datetime) -> datetime | None:
     """When the oldest patience with an unready pod ends, if that is still to come."""
-    ends = (_patience_ends(pod, rollback) for pod in observed.pods_of(revision) if not pod.ready)
+    ends = (
+        _patience_ends(pod, rollback) for pod in observed.pods_of(revision) if not pod.ready and pod.phase not in _OVER
+    )
     return min((end for end in ends if end > now), default=None)
 
 

@@ -1,0 +1,111 @@
+"""What one pass decides by, and the next status in the making."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from pinn_operator.core.api import Resource
+from pinn_operator.core.decision import Event, EventType, Transition
+from pinn_operator.core.judgement import Condemnation, Judgement
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.samples import Samples
+from pinn_operator.core.spec import Spec
+from pinn_operator.core.status import (
+    HISTORY_LIMIT,
+    MESSAGE_LIMIT,
+    TIMELINE_LIMIT,
+    GateStatus,
+    HistoryEntry,
+    RevisionStatus,
+    RolloutStatus,
+    Status,
+    TimelineEntry,
+    Verdict,
+)
+
+_LINE_LIMIT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass decides by."""
+
+    resource: Resource
+    spec: Spec
+    """The spec in force: the resource's own, or the last valid one."""
+    target: str | None
+    """Revision of the resource's spec; None while that is invalid."""
+    observed: Observed
+    samples: Samples
+    judgement: Judgement
+    now: datetime
+
+
+@dataclass(slots=True)
+class Draft:
+    """The next status in the making, and what is to be told of it."""
+
+    status: Status
+    events: list[Event] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+    held: Condemnation | None = None
+    """Why the canary should leave, while it must or may not."""
+
+    def normal(self, reason: str, message: str) -> None:
+        self.events.append(Event(EventType.NORMAL, reason, message[:MESSAGE_LIMIT]))
+
+    def warning(self, reason: str, message: str) -> None:
+        self.events.append(Event(EventType.WARNING, reason, message[:MESSAGE_LIMIT]))
+
+    @property
+    def rollout(self) -> RolloutStatus:
+        assert self.status.rollout is not None
+        return self.status.rollout
+
+    @property
+    def stable(self) -> RevisionStatus:
+        assert self.status.stable is not None
+        return self.status.stable
+
+    @property
+    def canary(self) -> RevisionStatus:
+        assert self.status.canary is not None
+        return self.status.canary
+
+    def change_rollout(self, rollout: RolloutStatus) -> None:
+        self.status = replace(self.status, rollout=rollout)
+
+    def remember(self, revision: RevisionStatus, outcome: str, start: datetime, end: datetime, message: str) -> None:
+        """Enter how a rollout ended into the history."""
+        entry = HistoryEntry(revision.revision, revision.image, outcome, start, end, message[:_LINE_LIMIT])
+        self.status = replace(self.status, history=(*self.status.history, entry)[-HISTORY_LIMIT:])
+
+
+def at_weight(
+    rollout: RolloutStatus, weight: int, now: datetime, *, timeline: tuple[TimelineEntry, ...],
+    gates: tuple[GateStatus, ...] | None = None,
+) -> RolloutStatus:  # fmt: skip
+    """The rollout as it begins at a weight: not yet seen in force, nothing measured."""
+    return replace(
+        rollout, weight=weight, weight_time=now, programmed_time=None, still_time=None, passed_time=None,
+        observed_share=None, timeline=timeline, gates=rollout.gates if gates is None else gates,
+    )  # fmt: skip
+
+
+def unmeasured(gates: tuple[GateStatus, ...]) -> tuple[GateStatus, ...]:
+    """Gates as they begin at a new weight: nothing measured, but stable's figures remembered for the bake."""
+    return tuple(
+        GateStatus(
+            name=gate.name, verdict=Verdict.NO_DATA, min_samples=gate.min_samples,
+            reference_total=gate.reference_total, reference_bad=gate.reference_bad,
+        )
+        for gate in gates
+    )  # fmt: skip
+
+
+def timeline_with(
+    rollout: RolloutStatus, now: datetime, weight: int, reason: str, message: str = ""
+) -> tuple[TimelineEntry, ...]:
+    """The rollout's timeline with one more entry; the oldest leaves when it is full."""
+    return (*rollout.timeline, TimelineEntry(now, weight, reason, message[:_LINE_LIMIT]))[-TIMELINE_LIMIT:]

@@ -1,0 +1,98 @@
+"""Where a rollback is decided: `roll_back_if_bad`, the first thing in every pass.
+
+A canary goes for a pod failure (`pinn_operator.core.triggers`) or for a gate that failed beyond its bound
+(`pinn_operator.core.judgement`), from every phase in which it has a claim on traffic, in the pass that sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from pinn_operator.core.api import Resource
+from pinn_operator.core.decision import Transition
+from pinn_operator.core.draft import Draft, Pass, at_weight, timeline_with
+from pinn_operator.core.judgement import Condemnation, Judgement, judge
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.outcome import aim
+from pinn_operator.core.samples import Samples
+from pinn_operator.core.spec import RollbackMode, Spec
+from pinn_operator.core.status import MESSAGE_LIMIT, Phase, RollbackStatus
+from pinn_operator.core.triggers import pod_failure
+
+IN_TRAFFIC = (Phase.PROGRESSING, Phase.BAKING)
+"""Phases in which a canary has traffic or is about to get it."""
+
+
+def judge_gates(resource: Resource, spec: Spec, samples: Samples, now: datetime) -> Judgement:
+    """The gates by the answers of this pass; as they were when there is nothing to judge."""
+    status, rollout = resource.status, resource.status.rollout
+    if status.phase not in IN_TRAFFIC or not (rollout and status.canary and status.stable):
+        return Judgement(gates=rollout.gates if rollout else ())
+    return judge(
+        analysis=spec.analysis, name=resource.name, canary=status.canary.revision, stable=status.stable.revision,
+        hold_seconds=float(aim(spec, rollout).hold_seconds), previous=rollout.gates,
+        samples=samples if rollout.weight > 0 else {}, now=now,
+    )  # fmt: skip
+
+
+def roll_back_if_bad(this: Pass, draft: Draft) -> None:
+    """Take a failing canary out of traffic, whatever else this pass would do.
+
+    A fault that is not acted on is left in `draft.held`: `rollback.mode` is Hold, or the canary is the only healthy
+    copy.
+    """
+    if draft.status.phase not in IN_TRAFFIC:
+        return
+    fault = _fault(this, draft)
+    if fault is None:
+        return
+    if this.spec.rollback.mode is RollbackMode.HOLD or only_copy(this, draft):
+        draft.held = fault
+        return
+    status, rollout, canary = draft.status, draft.rollout, draft.canary
+    timeline = timeline_with(rollout, this.now, 0, fault.reason, fault.message)
+    record = RollbackStatus(
+        revision=canary.revision, image=canary.image, time=this.now, reason=fault.reason,
+        message=fault.message[:MESSAGE_LIMIT], gate=fault.gate, value=fault.value, limit=fault.limit,
+        weight=rollout.weight, timeline=timeline, gates=this.judgement.gates,
+        pods=tuple(_describe_pods(this.observed, canary.revision)),
+    )  # fmt: skip
+    draft.status = replace(
+        status,
+        phase=Phase.ROLLING_BACK,
+        rejected=record,
+        last_rollback=record,
+        rollout=at_weight(rollout, 0, this.now, timeline=timeline, gates=this.judgement.gates),
+    )
+    draft.remember(canary, "RolledBack", rollout.start_time, this.now, f"{fault.reason}: {fault.message}")
+    draft.warning(fault.reason, f"revision {canary.revision} rolled back from {rollout.weight}%: {fault.message}")
+    draft.transitions.append(Transition("rolled_back", canary.revision, fault.reason))
+
+
+def only_copy(this: Pass, draft: Draft) -> bool:
+    """The canary has traffic and is the only revision that can answer it: taking it away would be the outage."""
+    return (
+        draft.rollout.weight > 0
+        and this.observed.available(draft.stable.revision) == 0
+        and this.observed.available(draft.canary.revision) > 0
+    )
+
+
+def _fault(this: Pass, draft: Draft) -> Condemnation | None:
+    rollout, revision = draft.rollout, draft.canary.revision
+    failure = pod_failure(
+        this.observed, revision, rollback=this.spec.rollback, now=this.now, patience_from=rollout.weight_time,
+        # A service that is scaled to nothing lacks no replica.
+        weight=rollout.weight if this.spec.replicas > 0 else 0,
+    )  # fmt: skip
+    return failure or this.judgement.condemnation
+
+
+def _describe_pods(observed: Observed, revision: str) -> list[str]:
+    lines = []
+    for pod in sorted(observed.pods_of(revision), key=lambda pod: pod.name)[:10]:
+        state = "ready" if pod.ready else (pod.waiting_reason or pod.phase)
+        ended = f", ended {pod.termination.reason} ({pod.termination.exit_code})" if pod.termination else ""
+        lines.append(f"{pod.name}: {state}, {pod.restarts} restarts{ended}"[:250])
+    return lines

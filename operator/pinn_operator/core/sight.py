@@ -1,0 +1,172 @@
+"""What a pass saw of traffic: whether a weight is in force, who changed it, and whether a revision has gone silent.
+
+A router's own status is a claim; what was seen is noted in the rollout with its time, and analysis windows, holds and
+drains count from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from pinn_operator.core.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.measurement import stands_still
+from pinn_operator.core.questions import STILL_COUNTS, STILL_SCRAPES
+from pinn_operator.core.render import REVISION_LABEL, canary_service_name, selector_of, stable_service_name
+from pinn_operator.core.spec import RouterKind
+from pinn_operator.core.status import GateStatus, Phase, RevisionStatus, RolloutStatus, Verdict
+
+UNPROVEN_SECONDS = 30.0
+"""How long silence is waited for when no metric can prove it. Above the 16 s for which a restarted router was seen to
+serve old weights under a current status."""
+UNSILENT_SECONDS = 300.0
+"""After this long at weight 0 capacity goes even though somebody still sends requests past the router."""
+
+
+def not_in_the_future(rollout: RolloutStatus, now: datetime) -> RolloutStatus:
+    """The rollout with no moment later than `now`: a clock that was set back must not disarm anything until it has
+    caught up, so what was seen "in the future" counts as seen now."""
+
+    def seen(moment: datetime | None) -> datetime | None:
+        return moment if moment is None else min(moment, now)
+
+    return replace(
+        rollout, start_time=min(rollout.start_time, now), weight_time=min(rollout.weight_time, now),
+        programmed_time=seen(rollout.programmed_time), still_time=seen(rollout.still_time),
+        passed_time=seen(rollout.passed_time),
+    )  # fmt: skip
+
+
+def see_weight(this: Pass, draft: Draft) -> None:
+    """Note when the router has taken the wanted weight up; notice when somebody else changed it."""
+    rollout = draft.rollout
+    if rollout.programmed_time is None:
+        if weight_in_force(this, draft):
+            draft.change_rollout(replace(rollout, programmed_time=this.now))
+        return
+    live = _foreign_weight(this, draft)
+    if not live:
+        return
+    # What was measured under another weight proves nothing: the window, the hold and the drain start again.
+    draft.change_rollout(
+        at_weight(
+            rollout, rollout.weight, this.now,
+            gates=unmeasured(rollout.gates) if rollout.weight > 0 else rollout.gates,
+            timeline=timeline_with(rollout, this.now, rollout.weight, "WeightRepaired", live),
+        )
+    )  # fmt: skip
+    draft.warning("WeightRepaired", f"{live}; it is {rollout.weight}% again")
+
+
+def weight_in_force(this: Pass, draft: Draft) -> bool:
+    """The router says that it has the wanted weight, and the Services select what they shall."""
+    if not selectors_in_place(this, draft):
+        return False
+    if this.spec.traffic.router is RouterKind.REPLICAS:
+        return True
+    route = this.observed.route
+    return (
+        route is not None
+        and route.programmed
+        and dict(route.weights) == _wanted_weights(this.resource.name, draft.rollout.weight)
+    )
+
+
+def _foreign_weight(this: Pass, draft: Draft) -> str:
+    """In words how traffic is not as it was seen before; empty when it is."""
+    if not selectors_in_place(this, draft):
+        return "a Service was deleted or its selector was changed by someone else"
+    if this.spec.traffic.router is RouterKind.REPLICAS:
+        return ""
+    route, weight = this.observed.route, draft.rollout.weight
+    if route is None:
+        return "the HTTPRoute was deleted by someone else"
+    if dict(route.weights) == _wanted_weights(this.resource.name, weight):
+        return ""
+    live = route.weights.get(canary_service_name(this.resource.name), 0)
+    return f"the canary's weight was changed to {live} by someone else"
+
+
+def _wanted_weights(name: str, weight: int) -> dict[str, int]:
+    return {stable_service_name(name): 100 - weight, canary_service_name(name): weight}
+
+
+def selectors_in_place(this: Pass, draft: Draft) -> bool:
+    """The Services select what they shall, as far as traffic depends on them."""
+    status, selectors, name = draft.status, this.observed.selectors, this.resource.name
+    stable = selector_of(name, draft.stable.revision)
+    canary = selector_of(name, status.canary.revision) if status.canary else stable
+    wanted = {stable_service_name(name): stable, canary_service_name(name): canary, name: stable}
+    if this.spec.traffic.router is RouterKind.REPLICAS and draft.rollout.weight > 0:
+        wanted[name] = canary if draft.rollout.weight == 100 else selector_of(name)
+    return all(dict(selectors.get(service, {})) == selector for service, selector in wanted.items())
+
+
+def serving_revision(this: Pass) -> RevisionStatus | None:
+    """The revision that `<name>-stable` selects, if it serves and its Deployment could be written again."""
+    selector = this.observed.selectors.get(stable_service_name(this.resource.name), {})
+    revision = selector.get(REVISION_LABEL, "")
+    record = this.observed.records.get(revision)
+    if record is None or this.observed.available(revision) == 0:
+        return None
+    image = str(record.spec.serving.get("image", "")) if record.spec else ""
+    return RevisionStatus(revision, image, this.now)
+
+
+def see_silence(this: Pass, draft: Draft, revision: str) -> None:
+    """Note when the revision's own request counters were seen to stand still."""
+    rollout = draft.rollout
+    if rollout.still_time is not None or rollout.programmed_time is None:
+        return
+    waited = (this.now - rollout.programmed_time).total_seconds()
+    proof: bool | None = False
+    if STILL_COUNTS in this.samples and STILL_SCRAPES in this.samples:
+        proof = stands_still(this.samples[STILL_COUNTS], this.samples[STILL_SCRAPES])
+    silent = (
+        proof is True
+        or this.observed.available(revision) == 0
+        or (proof is None and waited >= UNPROVEN_SECONDS)
+        or waited >= UNSILENT_SECONDS
+    )
+    if silent:
+        draft.change_rollout(replace(rollout, still_time=this.now))
+
+
+def drained(rollout: RolloutStatus, seconds: float, now: datetime) -> bool:
+    """Weight 0 was seen in force and the revision silent, and both for at least `seconds`."""
+    if rollout.still_time is None or rollout.programmed_time is None:
+        return False
+    return now >= max(rollout.still_time, rollout.programmed_time) + timedelta(seconds=seconds)
+
+
+def strangers(this: Pass, draft: Draft) -> bool:
+    """Pods of a third revision would be selected by a Service that selects both revisions."""
+    known = {draft.stable.revision, draft.canary.revision}
+    return any(pod.revision not in known for pod in this.observed.pods)
+
+
+def keep_measurements(this: Pass, draft: Draft) -> None:
+    """Take the judged gates into the status, but not more often than asked for: a pass without news writes nothing."""
+    rollout, judged = draft.status.rollout, this.judgement
+    if rollout is None or not judged.asked or draft.status.phase not in (Phase.PROGRESSING, Phase.BAKING):
+        return
+    if rollout.programmed_time is None or rollout.weight == 0:
+        return
+    last = max((gate.time for gate in rollout.gates if gate.time is not None), default=None)
+    recent = last is not None and timedelta(0) <= this.now - last < timedelta(
+        seconds=this.spec.analysis.interval_seconds
+    )
+    if recent and [_essence(gate) for gate in rollout.gates] == [_essence(gate) for gate in judged.gates]:
+        return
+    share = judged.observed_share
+    draft.change_rollout(
+        replace(
+            rollout, gates=judged.gates, observed_share=None if share is None else round(share, 1),
+            passed_time=this.now if judged.all_pass else rollout.passed_time,
+        )
+    )  # fmt: skip
+
+
+def _essence(gate: GateStatus) -> tuple[str, Verdict, datetime | None, int]:
+    """What is worth a write at once. A duration that stands still moves along with time, which is no news."""
+    return gate.name, gate.verdict, gate.failing_since if gate.verdict is Verdict.FAIL else None, gate.consecutive

@@ -1,7 +1,8 @@
 """A cluster, a router, clients and a Prometheus in fake time, for whole rollouts in milliseconds.
 
 It runs the real `decide` on the real manifests that it renders: what is applied is parsed back into what is observed.
-Only time, pods and requests are simulated.
+Only time, pods and requests are simulated. The operator is woken as in a cluster: when something changed, and when it
+asked to be.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
+from pinn_operator.core import decide as deciding
 from pinn_operator.core.api import Resource, parse_resource, parse_spec, status_from_manifest, status_to_manifest
-from pinn_operator.core.decide import decide
-from pinn_operator.core.decision import Apply, Decision, Event
+from pinn_operator.core.decision import Action, Apply, Decision, Event
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
+from pinn_operator.core.plan import Desired, plan
 from pinn_operator.core.questions import (
     LATENCY_RECENT,
     LATENCY_WHOLE,
@@ -27,7 +30,7 @@ from pinn_operator.core.questions import (
     due,
 )
 from pinn_operator.core.samples import Answer, Query, Series, SourceError
-from pinn_operator.core.spec import InvalidSpec
+from pinn_operator.core.spec import InvalidSpec, Spec
 from pinn_operator.core.status import Status
 
 START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
@@ -39,12 +42,15 @@ def constant(value: float) -> Clock:
     return lambda _: value
 
 
+NEVER, QUICK = constant(0.0), constant(0.004)
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """What an image does. Functions take the seconds since the story began."""
 
-    errors: Clock = constant(0.0)
-    latency: Clock = constant(0.004)
+    errors: Clock = NEVER
+    latency: Clock = QUICK
     startup_seconds: float = 2.0
     image_missing: bool = False
     report: PodReport | None = None
@@ -65,10 +71,15 @@ class SimulatedPod:
     restarts: int = 0
     waiting: str = ""
     termination: Termination | None = None
-    requests: dict[str, float] = field(default_factory=lambda: {"200": 0.0, "500": 0.0})
-    buckets: dict[float, float] = field(default_factory=lambda: dict.fromkeys(BOUNDS, 0.0))
-    scrapes: list[tuple[float, dict[str, float], dict[float, float]]] = field(default_factory=list)
+    requests: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    """Good and failed ones."""
+    buckets: list[float] = field(default_factory=lambda: [0.0] * len(BOUNDS))
+    """Answers by the first of `BOUNDS` that they kept."""
+    last_request: float = float("-inf")
+    scrapes: list[tuple[float, float, list[float]]] = field(default_factory=list)
+    """Good ones, failed ones, buckets."""
     scrape_times: list[float] = field(default_factory=list)
+    gone: bool = False
 
 
 class World:
@@ -87,12 +98,19 @@ class World:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: list[SimulatedPod] = []
         self.gone: list[SimulatedPod] = []
+        self.own: dict[str, Callable[[float], float | None]] = {}
+        """What the queries of own gates answer, by gate name."""
         self.events: list[Event] = []
         self.transitions: list[tuple[float, str, str]] = []
         self.weights: list[tuple[float, int]] = []
         self.commits = 0
         self.prometheus_up = True
         self.operator_up = True
+        self.route_kind_served = True
+        self.clock_offset = 0.0
+        """How far the operator's clock is ahead of everybody else's, in seconds."""
+        self.restless = False
+        """The operator is woken at every tick, for nothing."""
         self.router_lag = 0.2
         self.failed_requests = 0.0
         self.requests = 0.0
@@ -101,6 +119,9 @@ class World:
         self.last: Decision | None = None
         self._read: Resource | None = None
         self._parsed: tuple[dict[str, Any], Status] = ({}, Status())
+        self._recorded: dict[str, Spec | None] = {}
+        self._planned: tuple[tuple[Any, ...], tuple[Action, ...]] = ((), ())
+        self._seen: tuple[Any, ...] = ()
 
     # --- what people do ---------------------------------------------------------------------------------------------
 
@@ -110,13 +131,23 @@ class World:
         self.generation += 1
 
     def run(self, seconds: float, *, tick: float = 0.5) -> World:
-        """Let time pass; the operator looks at every tick (as after a watch event)."""
+        """Let time pass; whenever there is a reason, the operator makes a pass."""
         for _ in range(round(seconds / tick)):
             self.seconds += tick
             self._live(tick)
-            if self.operator_up:
+            if self.operator_up and self._awake():
                 self.reconcile()
         return self
+
+    def _awake(self) -> bool:
+        """A watch event since the last pass, or the moment that the last pass asked for."""
+        seen = (
+            self.generation, self.version, id(self.objects), self.clock_offset,
+            [(pod.name, pod.ready, pod.restarts, pod.waiting) for pod in self.pods],
+        )  # fmt: skip
+        changed, self._seen = seen != self._seen, seen
+        requeue = self.last.requeue_at if self.last else None
+        return self.restless or changed or (requeue is not None and self.now >= requeue)
 
     def run_until(self, condition: Callable[[World], bool], *, at_most: float = 600.0, tick: float = 0.5) -> World:
         """Let time pass until something is true; fails with the state if it never is."""
@@ -144,7 +175,8 @@ class World:
 
     @property
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
+        """By the operator's clock."""
+        return START + timedelta(seconds=self.seconds + self.clock_offset)
 
     @property
     def state(self) -> Status:
@@ -180,12 +212,23 @@ class World:
         """What it would decide now, and with that status already committed: the same moment, nothing else changed."""
         first, observed, samples = self._decide()
         again = parse_resource({**self.manifest(), "status": status_to_manifest(first.status)})
-        return first, decide(again, observed, samples, self.now)
+        return first, self._decided(again, observed, samples)
 
     def _decide(self) -> tuple[Decision, Observed, dict[str, Answer]]:
         resource, observed = self._resource(), self.observe()
         samples = {query.key: self.answer(query) for query in due(resource, observed, self.now)}
-        return decide(resource, observed, samples, self.now), observed, samples
+        return self._decided(resource, observed, samples), observed, samples
+
+    def _decided(self, resource: Resource, observed: Observed, samples: dict[str, Answer]) -> Decision:
+        with patch.object(deciding, "plan", self._plan):
+            return deciding.decide(resource, observed, samples, self.now)
+
+    def _plan(self, resource: Resource, desired: Desired, observed: Observed) -> tuple[Action, ...]:
+        """`plan` is pure and is most of a pass, so its answer is kept until something is different."""
+        asked = (id(resource.spec), resource.generation, desired, id(observed.objects), observed.route_kind_served)
+        if self._planned[0] != asked:
+            self._planned = (asked, plan(resource, desired, observed))
+        return self._planned[1]
 
     def _resource(self) -> Resource:
         """As read from the API server; parsed once per generation, because stories take many passes."""
@@ -195,8 +238,8 @@ class World:
 
     def reconcile(self, *, crash_before_acting: bool = False) -> Decision:
         decision = self.look()
-        written = status_to_manifest(decision.status)
-        if written != self.status:
+        if decision.status != self.state:
+            written = status_to_manifest(decision.status)
             before = self.state.rollout.weight if self.state.rollout else 0
             self.status = written
             self.commits += 1
@@ -211,16 +254,32 @@ class World:
             if isinstance(action, Apply):
                 self._write(dict(action.manifest))
             else:
-                self.objects.pop((action.kind, action.name), None)
+                self.delete(action.kind, action.name)
         self.events.extend(decision.events)
         self.transitions.extend((self.seconds, item.kind, item.revision) for item in decision.transitions)
         return decision
 
     def _write(self, manifest: dict[str, Any]) -> None:
         key = (manifest["kind"], manifest["metadata"]["name"])
-        self.objects[key] = manifest
+        self.objects = {**self.objects, key: manifest}
         if manifest["kind"] == "HTTPRoute":
             self._route_changes.append((self.seconds, self._live_weights()))
+
+    def delete(self, kind: str, name: str) -> None:
+        """Somebody, or the operator, deletes an object."""
+        self.objects = {key: value for key, value in self.objects.items() if key != (kind, name)}
+        if kind == "HTTPRoute":
+            self._route_changes.append((self.seconds, {}))
+
+    def kill(self, image: str) -> None:
+        """All pods of an image die; their Deployment makes new ones."""
+        for pod in [pod for pod in self.pods if pod.image == image]:
+            self._remove(pod)
+
+    def _remove(self, pod: SimulatedPod) -> None:
+        pod.gone = True
+        self.pods.remove(pod)
+        self.gone.append(pod)
 
     def edit_weight(self, canary: int) -> None:
         """Somebody edits the route by hand."""
@@ -264,15 +323,16 @@ class World:
             elif kind == "Service":
                 selectors[name] = manifest["spec"]["selector"]
             elif kind == "ControllerRevision":
-                spec = parse_spec(manifest["data"]["spec"])
+                if name not in self._recorded:
+                    spec = parse_spec(manifest["data"]["spec"])
+                    self._recorded[name] = None if isinstance(spec, InvalidSpec) else spec
                 revision = name.removeprefix(f"{self.name}-")
                 records[revision] = RevisionRecord(
-                    revision, manifest["revision"], manifest["data"]["workload"],
-                    None if isinstance(spec, InvalidSpec) else spec,
-                )  # fmt: skip
-        weights = self._live_weights()
+                    revision, manifest["revision"], manifest["data"]["workload"], self._recorded[name]
+                )
+        weights = self._live_weights() if self.route_kind_served else {}
         route = Route(weights, programmed=True) if weights else None
-        return Observed(workloads, pods, selectors, route, True, records, dict(self.objects))
+        return Observed(workloads, pods, selectors, route, self.route_kind_served, records, self.objects)
 
     def _behaviour(self, image: str) -> Behaviour:
         return self.images.get(image, Behaviour())
@@ -282,9 +342,9 @@ class World:
         for pod in self.pods:
             self._pod(pod)
         self._traffic(tick)
-        if self.seconds % 1 == 0:
+        if int(self.seconds) > int(self.seconds - tick):
             for pod in self.pods:
-                pod.scrapes.append((self.seconds, dict(pod.requests), dict(pod.buckets)))
+                pod.scrapes.append((*pod.requests, list(pod.buckets)))  # type: ignore[arg-type]
                 pod.scrape_times.append(self.seconds)
 
     def _deployments(self) -> None:
@@ -298,10 +358,10 @@ class World:
                 self._counter += 1
                 self.pods.append(SimulatedPod(f"{name}-abc-{self._counter}", revision, image, self.seconds))
             for pod in mine[manifest["spec"]["replicas"] :]:
-                self.pods.remove(pod)
-                self.gone.append(pod)
+                self._remove(pod)
         deployments = {name.removeprefix(f"{self.name}-") for kind, name in self.objects if kind == "Deployment"}
-        self.pods = [pod for pod in self.pods if pod.revision in deployments]
+        for pod in [pod for pod in self.pods if pod.revision not in deployments]:
+            self._remove(pod)
 
     def _pod(self, pod: SimulatedPod) -> None:
         behaviour = self._behaviour(pod.image)
@@ -322,32 +382,40 @@ class World:
     def _traffic(self, tick: float) -> None:
         expected = self.rate * tick
         count = int(expected) + (self.random.random() < expected % 1)
-        weights = self._weights_in_force()
-        for _ in range(count):
-            self.requests += 1
-            service = f"{self.name}-stable"
-            if weights:
-                service = f"{self.name}-canary" if self.random.random() * 100 < weights.get(
-                    f"{self.name}-canary", 0) else service  # fmt: skip
-            else:
-                service = self.name
-            self._request(service)
+        self.requests += count
+        if self.spec["traffic"]["router"] != "HTTPRoute":
+            self._answer(self.name, count)
+            return
+        share = self._weights_in_force().get(f"{self.name}-canary")
+        if share is None:
+            self.failed_requests += count
+            return
+        canary = sum(self.random.random() * 100 < share for _ in range(count))
+        self._answer(f"{self.name}-canary", canary)
+        self._answer(f"{self.name}-stable", count - canary)
 
-    def _request(self, service: str) -> None:
+    def backends(self, service: str) -> list[SimulatedPod]:
+        """The ready pods behind a Service."""
         selector = self.objects.get(("Service", service), {}).get("spec", {}).get("selector", {})
         revision = selector.get("pinn.dev/revision")
-        backends = [pod for pod in self.pods if pod.ready and revision in (None, pod.revision)]
-        if not selector or not backends:
-            self.failed_requests += 1
+        return [pod for pod in self.pods if selector and pod.ready and revision in (None, pod.revision)]
+
+    def _answer(self, service: str, count: int) -> None:
+        backends = self.backends(service)
+        if not backends:
+            self.failed_requests += count
             return
-        pod = self.random.choice(backends)
-        behaviour = self._behaviour(pod.image)
-        failed = self.random.random() < behaviour.errors(self.seconds)
-        pod.requests["500" if failed else "200"] += 1
-        self.failed_requests += failed
-        latency = behaviour.latency(self.seconds) * self.random.lognormvariate(0, 0.3)
-        for bound in BOUNDS[bisect_left(BOUNDS, latency) :]:
-            pod.buckets[bound] += 1
+        behaviours = [self._behaviour(pod.image) for pod in backends]
+        errors = [behaviour.errors(self.seconds) for behaviour in behaviours]
+        latencies = [behaviour.latency(self.seconds) for behaviour in behaviours]
+        for _ in range(count):
+            index = int(self.random.random() * len(backends))
+            pod = backends[index]
+            failed = self.random.random() < errors[index]
+            pod.requests[failed] += 1
+            self.failed_requests += failed
+            pod.buckets[bisect_left(BOUNDS, latencies[index] * self.random.lognormvariate(0, 0.3))] += 1
+            pod.last_request = self.seconds
 
     # --- Prometheus -------------------------------------------------------------------------------------------------
 
@@ -356,43 +424,55 @@ class World:
             return SourceError("connection refused")
         pods = [pod for pod in [*self.pods, *self.gone] if pod.scrapes]
         end = (query.end - START).total_seconds()
+        if query.key.startswith("gate/"):
+            value = self.own[query.key.removeprefix("gate/")](self.seconds)
+            return () if value is None else (Series({}, ((end, value),)),)
         if query.start is not None:
-            start = (query.start - START).total_seconds()
-            steps = round((end - start) / query.step) if query.step else 0
-            grid = [start + index * query.step for index in range(steps + 1)]
-            by_status = query.key in (REQUESTS_RECENT, REQUESTS_WHOLE)
-            series = []
-            for pod in pods:
-                for keys in (("200",), ("500",)) if by_status else (("200", "500"),):
-                    labels = {"pod": pod.name, "status": keys[0]} if by_status else {"pod": pod.name}
-                    points = tuple(
-                        (time, sum(seen[key] for key in keys))
-                        for time in grid if (seen := _scrape(pod, time)) is not None
-                    )  # fmt: skip
-                    if points:
-                        series.append(Series(labels, points))
-            assert query.key in (REQUESTS_RECENT, REQUESTS_WHOLE, STILL_COUNTS)
-            return tuple(series)
+            return self._range(query, pods, end)
         if query.key == STILL_SCRAPES:
-            return tuple(Series({"pod": pod.name}, ((end, pod.scrapes[-1][0]),)) for pod in self.pods if pod.scrapes)
+            return tuple(
+                Series({"pod": pod.name}, ((end, pod.scrape_times[index]),))
+                for pod in pods if (index := _scrape(pod, end)) is not None
+            )  # fmt: skip
         assert query.key in (LATENCY_RECENT, LATENCY_WHOLE), query.key
         window = float(query.expression.split("[")[1].split("ms")[0]) / 1000
         series = []
         for pod in pods:
-            last = pod.scrapes[-1][2]
-            index = bisect_left(pod.scrape_times, end - window)
-            first = pod.scrapes[index][2] if index < len(pod.scrapes) else last
-            series.extend(
-                Series({"pod": pod.name, "le": "+Inf" if bound == float("inf") else str(bound)},
-                       ((end, last[bound] - first[bound]),))
-                for bound in BOUNDS
-            )  # fmt: skip
+            last = _scrape(pod, end)
+            first = bisect_left(pod.scrape_times, end - window)
+            if last is None or first >= last:
+                continue
+            running, before, after = 0.0, pod.scrapes[first][2], pod.scrapes[last][2]
+            for index, bound in enumerate(BOUNDS):
+                running += after[index] - before[index]
+                labels = {"pod": pod.name, "le": "+Inf" if bound == float("inf") else str(bound)}
+                series.append(Series(labels, ((end, running),)))
+        return tuple(series)
+
+    def _range(self, query: Query, pods: list[SimulatedPod], end: float) -> Answer:
+        assert query.start is not None
+        assert query.key in (REQUESTS_RECENT, REQUESTS_WHOLE, STILL_COUNTS), query.key
+        start = (query.start - START).total_seconds()
+        steps = round((end - start) / query.step) if query.step else 0
+        grid = [start + index * query.step for index in range(steps + 1)]
+        series = []
+        for pod in pods:
+            seen = [(time, pod.scrapes[index]) for time in grid if (index := _scrape(pod, time)) is not None]
+            if seen and query.key == STILL_COUNTS:
+                series.append(Series({"pod": pod.name}, tuple((time, good + bad) for time, (good, bad, _) in seen)))
+            elif seen:
+                for index, code in enumerate(("200", "500")):
+                    points = tuple((time, float(scrape[index])) for time, scrape in seen)  # type: ignore[arg-type]
+                    series.append(Series({"pod": pod.name, "status": code}, points))
         return tuple(series)
 
 
-def _scrape(pod: SimulatedPod, time: float) -> dict[str, float] | None:
+def _scrape(pod: SimulatedPod, time: float) -> int | None:
+    """The newest scrape that a query at that time finds: five minutes back, and none of a target that is gone."""
     index = bisect_right(pod.scrape_times, time) - 1
-    return pod.scrapes[index][1] if index >= 0 and pod.scrape_times[index] >= time - 300 else None
+    if index < 0 or pod.scrape_times[index] < time - (1 if pod.gone else 300):
+        return None
+    return index
 
 
 def service(**overrides: Any) -> dict[str, Any]:

@@ -109,15 +109,13 @@ class PodWatch:
     """Watches the canary's pods, and notes when one first shows a dead or unready container."""
 
     def __init__(self, service: Service, canary: str) -> None:
-        self._service, self._canary = service, canary
-        self._stop = threading.Event()
+        self._canary = canary
+        self._watch = service.kube.watch("pods", service.namespace, seconds=120)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self.visible: float | None = None
 
     def _follow(self) -> None:
-        for _, pod in self._service.kube.watch("pods", self._service.namespace, seconds=120):
-            if self._stop.is_set():
-                return
+        for _, pod in self._watch:
             mine = pod["metadata"].get("labels", {}).get("pinn.dev/revision") == self._canary
             if mine and self.visible is None and _failing(pod):
                 self.visible = now()
@@ -128,7 +126,8 @@ class PodWatch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._watch.stop()
+        self._thread.join(10)
 
 
 def _failing(pod: Manifest) -> bool:

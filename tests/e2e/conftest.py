@@ -35,12 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def line(request: pytest.FixtureRequest) -> Line:
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
     """The cluster with both images and the chart."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     disabled: AbstractContextManager[None] = capture.global_and_fixture_disabled()
     with disabled:
-        return bring_up()
+        line = bring_up()
+    yield line
+    line.kube.close()
+    line.prometheus.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from itertools import pairwise
 
-from tests.support.kube import Manifest
+from tests.support.kube import Manifest, wait_until
 from tests.support.service import Chronicle, Service, revision_of
 from tests.support.traffic import Traffic
 
@@ -27,7 +27,8 @@ def rolled_back(
     assert revision_of(status, "stable") == stable
     assert service.route_weight() == 0
     assert service.untouched(stable) == untouched, "the stable revision's pods were touched"
-    assert service.replicas(bad) == 0, "the rejected revision still has replicas"
+    # The status is committed before it is acted on.
+    wait_until("the rejected revision has no replicas", lambda: service.replicas(bad) == 0, seconds=10)
     reasons_told = [reason for reason, _ in service.events()]
     assert record["reason"] in reasons_told, f"no event tells of {record['reason']}: {reasons_told}"
     assert service.condition("Ready") == "True", "stable serves, so the resource is Ready"

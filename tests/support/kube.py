@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -78,6 +79,7 @@ class Kube:
         self._ssl = _ssl_context(cluster, user, kubeconfig.parent)
         self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
         self._local = threading.local()
+        self._connections: list[http.client.HTTPSConnection] = []
 
     # --- as a user ----------------------------------------------------------------------------------------------------
 
@@ -142,20 +144,11 @@ class Kube:
         path = f"{_PATHS[kind]}/namespaces/{namespace}/{kind}/{quote(name)}?fieldManager={manager}"
         return _checked(self.request("PATCH", path, patch, content_type="application/merge-patch+json"))
 
-    def watch(self, kind: str, namespace: str, *, seconds: int, fields: str = "") -> Iterator[tuple[str, Manifest]]:
-        """(type, object) as they come, on a connection of its own, for so many seconds."""
+    def watch(self, kind: str, namespace: str, *, seconds: int, fields: str = "") -> Watch:
+        """(type, object) as they come, on a connection of its own, for so many seconds or until stopped."""
         query = urlencode({"watch": "1", "timeoutSeconds": seconds, **({"fieldSelector": fields} if fields else {})})
         connection = self._open(timeout=seconds + 10)
-        try:
-            connection.request("GET", f"{_PATHS[kind]}/namespaces/{namespace}/{kind}?{query}", headers=self._headers)
-            response = connection.getresponse()
-            if response.status != 200:
-                raise KubeError(f"watch {kind}: {response.status} {response.read().decode(errors='replace')}")
-            while line := response.readline():
-                event = json.loads(line)
-                yield event["type"], event["object"]
-        finally:
-            connection.close()
+        return Watch(connection, f"{_PATHS[kind]}/namespaces/{namespace}/{kind}?{query}", self._headers)
 
     def is_up(self) -> bool:
         """Whether the API server says that it is ready."""
@@ -165,11 +158,9 @@ class Kube:
             return False
 
     def close(self) -> None:
-        """Closes this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
+        """Close the connections of all threads; the next request opens one again."""
+        for connection in self._connections:
             connection.close()
-            self._local.connection = None
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -177,6 +168,7 @@ class Kube:
         connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._open(timeout=20)
+            self._connections.append(connection)
         return connection
 
     def _open(self, *, timeout: float) -> http.client.HTTPSConnection:
@@ -197,6 +189,33 @@ def program(name: str) -> str:
     if done.returncode:
         raise KubeError(f"{name} is neither on PATH nor could it be built")
     return done.stdout.strip().splitlines()[-1]
+
+
+class Watch:
+    """What a watch tells, in order. `stop` may be called from any thread."""
+
+    def __init__(self, connection: http.client.HTTPSConnection, path: str, headers: Mapping[str, str]) -> None:
+        self._connection, self._path, self._headers = connection, path, headers
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[tuple[str, Manifest]]:
+        try:
+            self._connection.request("GET", self._path, headers=dict(self._headers))
+            response = self._connection.getresponse()
+            if response.status != 200:
+                raise KubeError(f"watch {self._path}: {response.status} {response.read().decode(errors='replace')}")
+            while not self._stopped and (line := response.readline()):
+                event = json.loads(line)
+                yield event["type"], event["object"]
+        finally:
+            self._connection.close()
+
+    def stop(self) -> None:
+        """End the iteration, also one that waits for news."""
+        self._stopped = True
+        if self._connection.sock is not None:
+            with contextlib.suppress(OSError):
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def find_kubeconfig(environ: Mapping[str, str] = os.environ) -> Path:

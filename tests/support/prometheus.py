@@ -14,6 +14,7 @@ class Prometheus:
     def __init__(self, address: str) -> None:
         self.address = address
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of every series of an instant vector. Raises ConnectionError when it does not answer."""
@@ -25,6 +26,7 @@ class Prometheus:
                 connection = self._local.connection = http.client.HTTPConnection(
                     parts.hostname or "", parts.port, timeout=5
                 )
+                self._connections.append(connection)
             try:
                 connection.request("GET", path)
                 document = json.loads(connection.getresponse().read())
@@ -38,6 +40,11 @@ class Prometheus:
                 raise ValueError(f"{expression}: {document.get('error')}")
             return [(series["metric"], float(series["value"][1])) for series in document["data"]["result"]]
         raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for connection in self._connections:
+            connection.close()
 
     def value(self, expression: str) -> float | None:
         """The one value of a query, None for an empty vector."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.kube import Kube, KubeError, Manifest, container_restarts, is_ready, label_of, wait_until
+from tests.support.kube import Kube, KubeError, Manifest, Watch, container_restarts, is_ready, label_of, wait_until
 
 REVISION_LABEL = "pinn.dev/revision"
 SERVICE_LABEL = "pinn.dev/service"
@@ -98,7 +98,7 @@ def manifest(
     if env:
         spec["env"] = [{"name": key, "value": value} for key, value in env.items()]
     if sha256 is not None:
-        spec["model"] = {"sha256": sha256}
+        spec["model"] = {"bundled": "european", "sha256": sha256}
     spec.update(more or {})
     return {
         "apiVersion": "pinn.dev/v1alpha1",
@@ -267,6 +267,7 @@ class Chronicle:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._stopped = threading.Event()
+        self._watches: dict[str, Watch] = {}
         self.seen: list[Seen] = []
         self.routes: list[RouteSeen] = []
         self._threads = [
@@ -280,18 +281,20 @@ class Chronicle:
             thread.start()
 
     def stop(self) -> None:
-        """End; the threads leave at the end of their current watch at the latest."""
+        """End, and wait until the watches are closed."""
         self._stopped.set()
+        for watch in list(self._watches.values()):
+            watch.stop()
+        for thread in self._threads:
+            thread.join(15)
 
     def _follow(self, kind: str, note: Callable[[Manifest], None]) -> None:
         service = self._service
         while not self._stopped.is_set():
+            watch = service.kube.watch(kind, service.namespace, seconds=60, fields=f"metadata.name={service.name}")
+            self._watches[kind] = watch
             try:
-                for change, item in service.kube.watch(
-                    kind, service.namespace, seconds=30, fields=f"metadata.name={service.name}"
-                ):
-                    if self._stopped.is_set():
-                        return
+                for change, item in watch:
                     if change in ("ADDED", "MODIFIED"):
                         note(item)
             except (OSError, http.client.HTTPException, KubeError, ValueError):

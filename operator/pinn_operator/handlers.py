@@ -1,4 +1,4 @@
-"""The kopf shell: hears what happens in the cluster and wakes the loop of the PINNService it concerns. No policy.
+"""The kopf shell: hears of PINNServices and wakes their loops. No policy. Children are heard of in `kube.watching`.
 
 kopf runs in a thread with an event loop of its own. It cancels every task of the loop it lives in when it ends, and it
 ends on some answers of an API server (an error inside a watch stream, credentials that are refused); our passes go on
@@ -17,7 +17,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,15 +24,11 @@ import kopf
 from kopf._core.engines.peering import Identity
 
 from pinn_operator.core.api import GROUP, PLURAL, VERSION
-from pinn_operator.core.render import SERVICE_LABEL
 from pinn_operator.kube.connection import Credentials
 from pinn_operator.kube.errors import CredentialsError
 
-Heard = Callable[[str, str, str, bool], None]
-"""Kind, namespace, name of the PINNService, and whether a rollout is in flight. Called in kopf's thread."""
-
-ROUTES = ("gateway.networking.k8s.io", "v1", "httproutes")
-CHILDREN = (("", "v1", "pods"), ("apps", "v1", "deployments"), ("", "v1", "services"))
+Heard = Callable[[str, str, bool], None]
+"""Namespace and name of a PINNService, and whether it has a rollout in flight. Called in kopf's thread."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,15 +47,7 @@ class EndlessBackoffs:
             delay = min(self._longest, delay * 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What is watched: these namespaces, or all; HTTPRoutes only where the API server knows them."""
-
-    namespaces: tuple[str, ...]
-    routes: bool
-
-
-def make_settings(scope: Scope) -> kopf.OperatorSettings:
+def make_settings() -> kopf.OperatorSettings:
     """kopf's settings where its defaults are not ours."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -73,13 +60,10 @@ def make_settings(scope: Scope) -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 200
     settings.process.ultimate_exiting_timeout = None
-    for group, version, plural in _children(scope):
-        # Filtered by the API server: else every pod of the cluster would come here to be thrown away.
-        settings.watching.label_selectors[group, version, plural] = SERVICE_LABEL
     return settings
 
 
-def make_registry(scope: Scope, *, credentials: Credentials, heard: Heard) -> kopf.OperatorRegistry:
+def make_registry(*, credentials: Credentials, heard: Heard) -> kopf.OperatorRegistry:
     """The handlers. They only call `heard`, which must not raise."""
     registry = kopf.OperatorRegistry()
     login = _Login(credentials)
@@ -89,14 +73,9 @@ def make_registry(scope: Scope, *, credentials: Credentials, heard: Heard) -> ko
         return await login()
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def hear_resource(namespace: str | None, name: str | None, status: Mapping[str, Any], **_: Any) -> None:
-        heard(PLURAL, namespace or "", name or "", bool(status.get("rollout")))
+    async def hear(namespace: str | None, name: str | None, status: Mapping[str, Any], **_: Any) -> None:
+        heard(namespace or "", name or "", bool(status.get("rollout")))
 
-    async def hear_child(namespace: str | None, labels: Mapping[str, str], resource: kopf.Resource, **_: Any) -> None:
-        heard(resource.plural, namespace or "", labels.get(SERVICE_LABEL, ""), False)
-
-    for group, version, plural in _children(scope):
-        kopf.on.event(group, version, plural, registry=registry, labels={SERVICE_LABEL: kopf.PRESENT})(hear_child)
     return registry
 
 
@@ -146,10 +125,10 @@ class _Login:
 
 
 class WatchThread:
-    """One run of kopf in a thread of its own. `ended` gets what it ended with."""
+    """One run of kopf in a thread of its own, for some namespaces or all. `ended` gets what it ended with."""
 
-    def __init__(self, scope: Scope, *, credentials: Credentials, heard: Heard) -> None:
-        self._scope = scope
+    def __init__(self, namespaces: tuple[str, ...], *, credentials: Credentials, heard: Heard) -> None:
+        self._namespaces = namespaces
         self._credentials = credentials
         self._heard = heard
         self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -183,13 +162,13 @@ class WatchThread:
         try:
             asyncio.run(
                 kopf.operator(
-                    registry=make_registry(self._scope, credentials=self._credentials, heard=self._heard),
-                    settings=make_settings(self._scope),
+                    registry=make_registry(credentials=self._credentials, heard=self._heard),
+                    settings=make_settings(),
                     standalone=True,
                     # Else kopf asks for the user's name, which a numeric user in a container has not.
                     identity=Identity(socket.gethostname()),
-                    clusterwide=not self._scope.namespaces,
-                    namespaces=self._scope.namespaces,
+                    clusterwide=not self._namespaces,
+                    namespaces=self._namespaces,
                     stop_flag=self._stop,
                     ready_flag=self._ready,
                 )
@@ -200,7 +179,3 @@ class WatchThread:
                 raise
         else:
             self.ended.set_result(None)
-
-
-def _children(scope: Scope) -> tuple[tuple[str, str, str], ...]:
-    return (*CHILDREN, ROUTES) if scope.routes else CHILDREN

@@ -90,6 +90,12 @@ class Loops:
         if loop is not None:
             loop.wake.set()
 
+    def wake_all(self) -> None:
+        """Something may have been missed: all are looked at, one after the other."""
+        scheduler = asyncio.get_running_loop()
+        for number, loop in enumerate(self._loops.values()):
+            scheduler.call_later(number * self._rhythm.stagger, loop.wake.set)
+
     async def stop(self) -> None:
         """Cancel all tasks and wait for their end. A pass that is cut short is repeated after the next start."""
         self._stopping = True

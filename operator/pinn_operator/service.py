@@ -10,13 +10,17 @@ import socket
 import time
 
 from pinn_operator import __version__
-from pinn_operator.handlers import Scope, WatchThread
-from pinn_operator.kube.client import Client
-from pinn_operator.kube.cluster import ApiCluster
+from pinn_operator.core.api import PLURAL
+from pinn_operator.core.render import SERVICE_LABEL
+from pinn_operator.core.spec import Manifest
+from pinn_operator.handlers import WatchThread
+from pinn_operator.kube.client import Client, Kind
+from pinn_operator.kube.cluster import HEARD, ApiCluster
 from pinn_operator.kube.connection import Credentials
 from pinn_operator.kube.errors import ApiError, ClusterError, NotFound
 from pinn_operator.kube.events import EventRecorder
 from pinn_operator.kube.reports import PodReporter
+from pinn_operator.kube.watching import Watch
 from pinn_operator.loops import Loops
 from pinn_operator.prom.sources import Sources
 from pinn_operator.reconciler import Pace, Reconciler
@@ -38,11 +42,9 @@ class Operator:
         self._settings = settings
         self._credentials = Credentials.find(kubeconfig=settings.kubeconfig, context=settings.context)
         self.telemetry = telemetry or Telemetry()
-        self._client = Client(
-            self._credentials.load,
-            observer=self.telemetry.api_call,
-            user_agent=f"pinn-operator/{__version__}",
-        )
+        self._client = self._make_client()
+        # Watches hold their connections for as long as they live, and must not take them from the passes.
+        self._watching_client = self._make_client(connections=0)
         self._reporter = PodReporter()
         self._cluster = ApiCluster(
             self._client,
@@ -62,6 +64,14 @@ class Operator:
         )
         self._loops = Loops(self._reconciler.once)
 
+    def _make_client(self, *, connections: int | None = None) -> Client:
+        return Client(
+            self._credentials.load,
+            connections=connections,
+            observer=self.telemetry.api_call,
+            user_agent=f"pinn-operator/{__version__}",
+        )
+
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Then everything ends within a few seconds; nothing needs to be saved."""
         health = HealthServer(self.telemetry, host=self._settings.health_host, port=self._settings.health_port)
@@ -71,6 +81,7 @@ class Operator:
             asyncio.create_task(self._watch_forever(), name="watch"),
             asyncio.create_task(self._resync_forever(), name="resync"),
             asyncio.create_task(self._beat_forever(), name="heartbeat"),
+            *(asyncio.create_task(watch.run(), name="watch children") for watch in self._watches()),
         ]
         try:
             await stop.wait()
@@ -85,6 +96,7 @@ class Operator:
             await self._sources.close()
             await self._reporter.close()
             await self._client.close()
+            await self._watching_client.close()
             _LOG.info("stopped")
 
     # --- watching -----------------------------------------------------------------------------------------------------
@@ -94,8 +106,8 @@ class Operator:
         while True:
             began = time.monotonic()
             try:
-                scope = await self._find_scope()
-                await self._watch(scope)
+                await self._until_served()
+                await self._watch()
             except ClusterError as error:
                 _LOG.warning("cannot begin to watch", extra={"error": str(error)})
             except Exception as error:  # noqa: BLE001
@@ -110,7 +122,7 @@ class Operator:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(_LONGEST_PAUSE, pause * 2)
 
-    async def _find_scope(self) -> Scope:
+    async def _until_served(self) -> None:
         """Raises ClusterError while the API server is away or does not know PINNServices."""
         namespaces = self._settings.namespaces
         try:
@@ -122,36 +134,47 @@ class Operator:
                 "the API server does not know PINNService: is the CRD installed?",
                 request=error.request,
             ) from error
-        return Scope(namespaces=namespaces, routes=await self._cluster.serves_routes())
 
-    async def _watch(self, scope: Scope) -> None:
-        """Returns when something else is to be watched; raises what kopf failed with."""
+    async def _watch(self) -> None:
+        """Raises what kopf failed with."""
         loop = asyncio.get_running_loop()
 
-        def heard(kind: str, namespace: str, name: str, urgent: bool) -> None:
+        def heard(namespace: str, name: str, urgent: bool) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-                loop.call_soon_threadsafe(self._heard, kind, namespace, name, urgent)
+                loop.call_soon_threadsafe(self._heard, namespace, name, urgent)
 
-        thread = WatchThread(scope, credentials=self._credentials, heard=heard)
+        thread = WatchThread(self._settings.namespaces, credentials=self._credentials, heard=heard)
         thread.start()
         ended = asyncio.wrap_future(thread.ended)
         try:
             while not ended.done():
-                self.telemetry.ready = self.telemetry.ready or thread.ready
-                await asyncio.wait([ended], timeout=1.0 if not thread.ready else HEARTBEAT_SECONDS)
-                if not scope.routes and self._cluster.routes_seen:
-                    _LOG.info("the API server knows HTTPRoutes now: they are watched too")
-                    return
+                await asyncio.wait([ended], timeout=HEARTBEAT_SECONDS if self.telemetry.ready else 0.2)
+                self.telemetry.ready = thread.ready
             ended.result()
         finally:
             await thread.stop()
 
-    def _heard(self, kind: str, namespace: str, name: str, urgent: bool) -> None:
-        self.telemetry.watch_event(kind)
-        if kind == "pinnservices":
-            self._loops.wake(namespace, name, urgent=urgent)
-        elif name:
-            self._loops.wake_known(namespace, name)
+    def _heard(self, namespace: str, name: str, urgent: bool) -> None:
+        self.telemetry.watch_event(PLURAL)
+        self._loops.wake(namespace, name, urgent=urgent)
+
+    def _watches(self) -> list[Watch]:
+        return [
+            Watch(
+                self._watching_client,
+                kind,
+                namespace=namespace,
+                label=SERVICE_LABEL,
+                heard=self._heard_of_child,
+                lost=self._loops.wake_all,
+            )
+            for kind in HEARD
+            for namespace in self._settings.namespaces or (None,)
+        ]
+
+    def _heard_of_child(self, kind: Kind, metadata: Manifest) -> None:
+        self.telemetry.watch_event(kind.plural)
+        self._loops.wake_known(metadata.get("namespace", ""), (metadata.get("labels") or {}).get(SERVICE_LABEL, ""))
 
     # --- beside the watches -------------------------------------------------------------------------------------------
 

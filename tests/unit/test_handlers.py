@@ -10,11 +10,9 @@ import kopf
 import pytest
 import yaml
 
-from pinn_operator.handlers import CHILDREN, EndlessBackoffs, Scope, WatchThread, _Login, make_registry, make_settings
+from pinn_operator.handlers import EndlessBackoffs, WatchThread, _Login, make_registry, make_settings
 from pinn_operator.kube.connection import Credentials
 from pinn_operator.kube.errors import CredentialsError
-
-ALL = Scope(namespaces=(), routes=True)
 
 
 def kubeconfig(folder: Path, *, token: str = "first") -> Path:
@@ -35,20 +33,10 @@ def kubeconfig(folder: Path, *, token: str = "first") -> Path:
 
 
 def test_kopf_writes_nothing_and_watches_no_definitions() -> None:
-    settings = make_settings(ALL)
+    settings = make_settings()
     assert not settings.posting.enabled
     assert settings.scanning.disabled
     assert settings.peering.standalone
-
-
-def test_only_labelled_children_come_from_the_api_server() -> None:
-    settings = make_settings(ALL)
-    assert len(settings.watching.label_selectors) == 4
-    assert set(settings.watching.label_selectors.values()) == {"pinn.dev/service"}
-
-
-def test_httproutes_are_watched_only_where_they_are_known() -> None:
-    assert len(make_settings(Scope(namespaces=(), routes=False)).watching.label_selectors) == len(CHILDREN)
 
 
 def test_the_api_server_is_tried_for_ever_and_with_jitter() -> None:
@@ -65,26 +53,18 @@ def handlers_of(registry: kopf.OperatorRegistry) -> list[Any]:
     return list(registry._watching.get_all_handlers())
 
 
-async def test_news_of_a_resource_and_of_its_children_are_told_apart(tmp_path: Path) -> None:
+async def test_news_of_a_resource_say_whether_a_rollout_is_in_flight(tmp_path: Path) -> None:
     heard: list[tuple[Any, ...]] = []
-    registry = make_registry(
-        ALL, credentials=Credentials(kubeconfig=kubeconfig(tmp_path)), heard=lambda *news: heard.append(news)
-    )
-    own, *children = handlers_of(registry)
-    await own.fn(namespace="pricing", name="eu", status={})
-    await own.fn(namespace="pricing", name="eu", status={"rollout": {"weight": 10}})
-    pod = kopf.Resource("", "v1", "pods")
-    await children[0].fn(namespace="pricing", labels={"pinn.dev/service": "eu"}, resource=pod)
-    assert heard == [
-        ("pinnservices", "pricing", "eu", False),
-        ("pinnservices", "pricing", "eu", True),
-        ("pods", "pricing", "eu", False),
-    ]
+    credentials = Credentials(kubeconfig=kubeconfig(tmp_path))
+    registry = make_registry(credentials=credentials, heard=lambda *news: heard.append(news))
+    [handler] = handlers_of(registry)
+    await handler.fn(namespace="pricing", name="eu", status={})
+    await handler.fn(namespace="pricing", name="eu", status={"rollout": {"weight": 10}})
+    assert heard == [("pricing", "eu", False), ("pricing", "eu", True)]
 
 
 def test_no_handler_makes_kopf_patch_an_object(tmp_path: Path) -> None:
-    registry = make_registry(ALL, credentials=Credentials(kubeconfig=kubeconfig(tmp_path)), heard=lambda *_: None)
-    assert len(handlers_of(registry)) == 5
+    registry = make_registry(credentials=Credentials(kubeconfig=kubeconfig(tmp_path)), heard=lambda *_: None)
     assert not list(registry._changing.get_all_handlers())
     assert not list(registry._spawning.get_all_handlers())
 
@@ -153,7 +133,7 @@ async def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path, context
 async def test_a_watch_that_cannot_log_in_can_be_stopped(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path)
     path.write_text("{}")
-    thread = WatchThread(ALL, credentials=Credentials(kubeconfig=path), heard=lambda *_: None)
+    thread = WatchThread((), credentials=Credentials(kubeconfig=path), heard=lambda *_: None)
     thread.start()
     await thread.stop(patience=20)
     assert thread.ended.done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pinn_operator.kube.errors import (
     AlreadyExists,
     Conflict,
     Forbidden,
+    Gone,
     Invalid,
     NotFound,
     ServerError,
@@ -25,6 +27,7 @@ from pinn_operator.kube.errors import (
     Unreachable,
     error_from_answer,
 )
+from pinn_operator.kube.watching import Watch
 
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 POD = Kind("v1", "Pod", "pods")
@@ -162,6 +165,7 @@ async def test_a_delete_names_the_very_object_and_its_dependants_go_in_the_backg
         (404, "NotFound", NotFound),
         (409, "Conflict", Conflict),
         (409, "AlreadyExists", AlreadyExists),
+        (410, "Expired", Gone),
         (415, "UnsupportedMediaType", Invalid),
         (422, "Invalid", Invalid),
     ],
@@ -258,3 +262,133 @@ async def test_no_error_text_holds_the_token(api: Api) -> None:
     with pytest.raises(Forbidden) as error:
         await api.client.get(POD, "pricing", "a")
     assert "secret" not in str(error.value)
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+def stream(*events: tuple[str, dict[str, Any]], broken: str = "") -> Callable[[], web.StreamResponse]:
+    text = "".join(json.dumps({"type": kind, "object": content}) + "\n" for kind, content in events)
+    return lambda: web.Response(text=text + broken, content_type="application/json")
+
+
+def changed(name: str, version: str) -> tuple[str, dict[str, Any]]:
+    return "MODIFIED", {"metadata": {"name": name, "resourceVersion": version}}
+
+
+async def watched(api: Api, version: str = "5") -> list[str]:
+    events = api.client.watch(POD, "pricing", label_selector="pinn.dev/service", version=version)
+    return [event["object"]["metadata"]["name"] async for event in events]
+
+
+async def test_a_watch_asks_for_the_metadata_of_labelled_objects_from_a_version_on(api: Api) -> None:
+    api.script.answers = [stream(changed("a", "6"), changed("b", "7"))]
+    assert await watched(api) == ["a", "b"]
+    seen = api.script.seen[0]
+    assert (seen["method"], seen["path"]) == ("GET", "/api/v1/namespaces/pricing/pods")
+    assert seen["query"] == {
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "labelSelector": "pinn.dev/service",
+        "resourceVersion": "5",
+    }
+    assert "PartialObjectMetadata;" in seen["headers"]["Accept"]
+    assert api.calls == [("WATCH", "pods", "200")]
+
+
+async def test_the_version_to_watch_from_costs_one_object_at_most(api: Api) -> None:
+    api.script.answers = [ok({"metadata": {"resourceVersion": "41"}, "items": [{}]})]
+    assert await api.client.newest_version(POD, None, label_selector="x") == "41"
+    assert api.script.seen[0]["path"] == "/api/v1/pods"
+    assert api.script.seen[0]["query"]["limit"] == "1"
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in the stream", "as the answer"])
+async def test_a_version_that_is_too_old_is_gone(api: Api, inside: bool) -> None:
+    expired = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+    api.script.answers = [stream(("ERROR", expired)) if inside else refused(410, "Expired", "too old")]
+    with pytest.raises(Gone, match="too old"):
+        await watched(api)
+
+
+async def test_an_error_in_the_stream_is_an_error(api: Api) -> None:
+    api.script.answers = [stream(changed("a", "6"), ("ERROR", {"code": 500, "message": "etcd is away"}))]
+    with pytest.raises(ServerError, match="etcd is away"):
+        await watched(api)
+
+
+async def test_a_stream_of_something_else_is_unreachable(api: Api) -> None:
+    api.script.answers = [stream(broken="<html>\n")]
+    with pytest.raises(Unreachable, match="something else than events"):
+        await watched(api)
+
+
+async def test_a_watch_that_is_refused_reads_the_credentials_again_for_the_next(api: Api) -> None:
+    api.script.answers = [refused(401), stream(changed("a", "6"))]
+    with pytest.raises(Unauthorized):
+        await watched(api)
+    assert await watched(api) == ["a"]
+    assert len(api.loads) == 2
+
+
+@dataclass
+class Heard:
+    names: list[str] = field(default_factory=list)
+    lost: int = 0
+
+    def lose(self) -> None:
+        self.lost += 1
+
+
+async def run_until(watch: Watch, condition: Callable[[], bool]) -> None:
+    task = asyncio.create_task(watch.run())
+    try:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def watch_pods(api: Api, heard: Heard) -> Watch:
+    return Watch(
+        api.client,
+        POD,
+        namespace="pricing",
+        label="pinn.dev/service",
+        heard=lambda _kind, metadata: heard.names.append(metadata["name"]),
+        lost=heard.lose,
+        first_backoff=0.001,
+        longest_backoff=0.002,
+    )
+
+
+def newest(version: str) -> Callable[[], web.StreamResponse]:
+    return ok({"metadata": {"resourceVersion": version}})
+
+
+async def test_a_watch_that_ends_goes_on_from_where_it_was(api: Api) -> None:
+    heard = Heard()
+    bookmark = ("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
+    api.script.answers = [newest("5"), stream(changed("a", "6"), bookmark), stream(changed("b", "10")), stream()]
+    await run_until(watch_pods(api, heard), lambda: len(api.script.seen) >= 4)
+    assert heard.names == ["a", "b"], "a bookmark is no news"
+    assert [seen["query"].get("resourceVersion") for seen in api.script.seen[1:4]] == ["5", "9", "10"]
+    assert heard.lost == 0
+
+
+async def test_a_watch_that_was_cut_off_goes_on_from_where_it_was(api: Api) -> None:
+    heard = Heard()
+    api.script.answers = [newest("5"), stream(changed("a", "6")), refused(503), stream(changed("b", "7")), stream()]
+    await run_until(watch_pods(api, heard), lambda: len(api.script.seen) >= 5)
+    assert heard.names == ["a", "b"]
+    assert heard.lost == 0
+
+
+async def test_a_watch_that_may_have_missed_something_says_so(api: Api) -> None:
+    heard = Heard()
+    api.script.answers = [newest("5"), refused(410, "Expired"), newest("50"), stream(changed("b", "51")), stream()]
+    await run_until(watch_pods(api, heard), lambda: len(api.script.seen) >= 5)
+    assert heard.names == ["b"]
+    assert heard.lost == 1

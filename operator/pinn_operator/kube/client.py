@@ -16,7 +16,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -40,6 +40,10 @@ FIELD_MANAGER = "pinn-operator"
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+SILENCE_SECONDS = 90.0
+"""A watch that brings nothing for so long is dead: a bookmark comes every minute."""
 
 CallObserver = Callable[[str, str, str, float], None]
 """Told of every call: verb, resource, HTTP status or "error", seconds."""
@@ -71,18 +75,40 @@ class Kind:
     kind: str
     plural: str
 
-    def path(self, namespace: str, name: str | None = None, subresource: str | None = None) -> str:
-        """Of one object, or of the collection when `name` is None."""
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """Of one object, or of the collection when `name` is None, in all namespaces when `namespace` is None."""
         root = "/api/" if "/" not in self.api_version else "/apis/"
-        parts = [root + self.api_version, "namespaces", quote(namespace, safe=""), self.plural]
+        place = [] if namespace is None else ["namespaces", quote(namespace, safe="")]
+        parts = [root + self.api_version, *place, self.plural]
         parts += [quote(part, safe="") for part in (name, subresource) if part is not None]
         return "/".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is sent. `method` WATCH is a GET whose answer does not end."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    body: Mapping[str, Any] | None
+    content_type: str
+    accept: str
+    timeout: aiohttp.ClientTimeout
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def http_method(self) -> str:
+        return "GET" if self.method == "WATCH" else self.method
 
 
 class Client:
     """Calls that return parsed JSON and raise `ClusterError`.
 
-    `load` gives the configuration; it is called again after a 401.
+    `load` gives the configuration; it is called again after a 401. `connections` at the same time; 0 for any number,
+    None as configured.
     """
 
     def __init__(
@@ -92,6 +118,7 @@ class Client:
         retries: Retries | None = None,
         connect_timeout: float = 5.0,
         total_timeout: float = 20.0,
+        connections: int | None = None,
         observer: CallObserver | None = None,
         user_agent: str = FIELD_MANAGER,
     ) -> None:
@@ -99,6 +126,7 @@ class Client:
         self._retries = retries or Retries()
         self._timeout = aiohttp.ClientTimeout(total=total_timeout, sock_connect=connect_timeout)
         self._observe = observer or (lambda _verb, _resource, _code, _seconds: None)
+        self._connections = connections
         self._user_agent = user_agent
         self._api: ApiClient | None = None
         self._renewing = asyncio.Lock()
@@ -123,9 +151,7 @@ class Client:
 
     async def list_all(self, kind: Kind, namespace: str | None = None) -> list[dict[str, Any]]:
         """All objects of a kind in one namespace or in all, in pages so that none of them is large."""
-        path = kind.path(namespace or "x")
-        if namespace is None:
-            path = path.replace("/namespaces/x/", "/", 1)
+        path = kind.path(namespace)
         items: list[dict[str, Any]] = []
         token = ""
         while True:
@@ -170,6 +196,45 @@ class Client:
         }
         await self.request("DELETE", kind.path(namespace, name), resource=kind.plural, body=body)
 
+    # --- watching -----------------------------------------------------------------------------------------------------
+
+    async def newest_version(self, kind: Kind, namespace: str | None, *, label_selector: str) -> str:
+        """The version of a collection at this moment, to watch it from."""
+        query = [("labelSelector", label_selector), ("limit", "1")]
+        answer = await self.request(
+            "GET", kind.path(namespace), resource=kind.plural, query=query, verb="LIST", accept=METADATA_LIST
+        )
+        return str((answer.get("metadata") or {}).get("resourceVersion") or "0")
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, *, label_selector: str, version: str
+    ) -> AsyncIterator[dict[str, Any]]:
+        """`{"type": …, "object": {"metadata": …}}` for each change since `version`, until the server ends the stream.
+
+        Raises Gone when the version is too old. Credentials are read anew after a 401, which is raised all the same.
+        """
+        query = [("watch", "true"), ("allowWatchBookmarks", "true")]
+        query += [("labelSelector", label_selector), ("resourceVersion", version)]
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect, sock_read=SILENCE_SECONDS)
+        call = _Call("WATCH", kind.path(namespace), tuple(query), None, JSON, METADATA, timeout)
+        api = await self._connected()
+        response, code = None, "error"
+        try:
+            response = await self._send(api, call)
+            code = str(response.status)
+            with _reaching(str(call)):
+                if response.status >= 300:
+                    raise error_from_answer(response.status, await response.read(), request=str(call))
+                async for line in response.response.content:
+                    yield _event(line, str(call))
+        except Unauthorized:
+            await self._renew(api)
+            raise
+        finally:
+            self._observe("WATCH", kind.plural, code, 0.0)
+            if response is not None:
+                response.response.close()
+
     # --- transport ----------------------------------------------------------------------------------------------------
 
     async def request(
@@ -181,9 +246,11 @@ class Client:
         query: Sequence[tuple[str, str]] = (),
         body: Mapping[str, Any] | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
         verb: str | None = None,
     ) -> dict[str, Any]:
         """One call with its retries. Raises `ClusterError`."""
+        call = _Call(method, path, tuple(query), body, content_type, accept, self._timeout)
         renewed = False
         for attempt in range(self._retries.attempts):
             last = attempt == self._retries.attempts - 1
@@ -191,7 +258,7 @@ class Client:
             code = "error"
             try:
                 api = await self._connected()
-                code, answer = await self._once(api, method, path, query, body, content_type)
+                code, answer = await self._once(api, call)
                 return answer
             except Unauthorized as error:
                 code = str(error.status)
@@ -214,49 +281,40 @@ class Client:
                 self._observe(verb or method, resource, code, time.monotonic() - started)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _once(
-        self,
-        api: ApiClient,
-        method: str,
-        path: str,
-        query: Sequence[tuple[str, str]],
-        body: Mapping[str, Any] | None,
-        content_type: str,
-    ) -> tuple[str, dict[str, Any]]:
-        request = f"{method} {path}"
-        headers = {"Accept": JSON, "User-Agent": self._user_agent}
-        if body is not None:
-            headers["Content-Type"] = content_type
-        try:
-            await api.update_params_for_auth(headers, None, ["BearerToken"], path, method, None)
-            url = api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-            response = await api.call_api(method, url, headers, body, _request_timeout=self._timeout)
+    async def _once(self, api: ApiClient, call: _Call) -> tuple[str, dict[str, Any]]:
+        response = await self._send(api, call)
+        with _reaching(str(call)):
             data: bytes = await response.read()
-        except TimeoutError as error:
-            raise Unreachable(f"{request}: no answer in time") from error
-        except ConfigException as error:
-            raise CredentialsError(f"{request}: cannot log in: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{request}: {error or type(error).__name__}") from error
-        except RuntimeError as error:
-            # aiohttp says so of a session that was closed because the credentials were renewed meanwhile.
-            if api is self._api:
-                raise
-            raise Unreachable(f"{request}: the connection was closed") from error
         status: int = response.status
         if status >= 300:
-            raise error_from_answer(status, data, request=request, retry_after=response.headers.get("Retry-After"))
+            raise error_from_answer(status, data, request=str(call), retry_after=response.headers.get("Retry-After"))
         try:
             answer = json.loads(data)
         except ValueError as error:
-            raise Unreachable(f"{request}: the answer is not JSON") from error
+            raise Unreachable(f"{call}: the answer is not JSON") from error
         return str(status), answer
+
+    async def _send(self, api: ApiClient, call: _Call) -> Any:
+        """The answer, not read yet. Raises Unreachable."""
+        headers = {"Accept": call.accept, "User-Agent": self._user_agent}
+        if call.body is not None:
+            headers["Content-Type"] = call.content_type
+        url = api.configuration.host + call.path + (f"?{urlencode(call.query)}" if call.query else "")
+        with _reaching(str(call)):
+            try:
+                await api.update_params_for_auth(headers, None, ["BearerToken"], call.path, call.http_method, None)
+                return await api.call_api(call.http_method, url, headers, call.body, _request_timeout=call.timeout)
+            except RuntimeError as error:
+                # aiohttp says so of a session that was closed because the credentials were renewed meanwhile.
+                if api is self._api:
+                    raise
+                raise Unreachable(f"{call}: the connection was closed") from error
 
     async def _connected(self) -> ApiClient:
         if self._api is None:
             async with self._renewing:
                 if self._api is None:
-                    self._api = ApiClient(await self._load())
+                    self._api = await self._log_in()
         return self._api
 
     async def _renew(self, failed: ApiClient | None) -> None:
@@ -265,7 +323,38 @@ class Client:
             if self._api is not failed:
                 return
             _LOG.warning("the API server does not accept the credentials: reading them again")
-            self._api = ApiClient(await self._load())
+            self._api = await self._log_in()
             if failed is not None:
                 with contextlib.suppress(aiohttp.ClientError):
                     await failed.close()
+
+    async def _log_in(self) -> ApiClient:
+        configuration = await self._load()
+        if self._connections is not None:
+            configuration.connection_pool_maxsize = self._connections
+        return ApiClient(configuration)
+
+
+@contextlib.contextmanager
+def _reaching(request: str) -> Iterator[None]:
+    """Faults on the way to the API server and back, as ours."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unreachable(f"{request}: no answer in time") from error
+    except ConfigException as error:
+        raise CredentialsError(f"{request}: cannot log in: {error}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unreachable(f"{request}: {error or type(error).__name__}") from error
+
+
+def _event(line: bytes, request: str) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = json.loads(line)
+        kind, content = event["type"], event["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unreachable(f"{request}: the stream holds something else than events") from error
+    if kind == "ERROR":
+        code = content.get("code") if isinstance(content, dict) else None
+        raise error_from_answer(code or 500, json.dumps(content).encode(), request=request)
+    return event

@@ -41,6 +41,9 @@ HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproute
 SECRET: Final = Kind("v1", "Secret", "secrets")
 OWNED: Final = {(kind.api_version, kind.kind): kind for kind in (DEPLOYMENT, CONTROLLER_REVISION, SERVICE, HTTP_ROUTE)}
 
+HEARD: Final = (POD, DEPLOYMENT, SERVICE, HTTP_ROUTE)
+"""Kinds whose changes wake the PINNService they belong to."""
+
 UNSERVED_SECONDS: Final = 120.0
 """How long it is taken for granted that the API server does not know HTTPRoute, after it has said so."""
 
@@ -61,8 +64,6 @@ class ApiCluster:
         self._reporter = reporter
         self._clock = clock
         self._routes_unserved_until = float("-inf")
-        self.routes_seen = False
-        """Whether the API server has ever shown that it knows HTTPRoute."""
 
     async def read(self, namespace: str, name: str) -> Manifest | None:
         """See `Cluster.read`."""
@@ -75,15 +76,6 @@ class ApiCluster:
         """(namespace, name) of every PINNService in a namespace, or in all."""
         items = await self._client.list_all(PINN_SERVICE, namespace)
         return [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
-
-    async def serves_routes(self) -> bool:
-        """Whether the API server knows HTTPRoute at this moment."""
-        group, _, _ = HTTP_ROUTE.api_version.partition("/")
-        try:
-            await self._client.request("GET", f"/apis/{HTTP_ROUTE.api_version}", resource=group, verb="DISCOVER")
-        except NotFound:
-            return False
-        return True
 
     async def read_secret(self, namespace: str, name: str, key: str) -> str | None:
         """One value of a Secret as text; None if there is none. Never logged, never kept here."""
@@ -186,12 +178,10 @@ class ApiCluster:
         if self._clock() < self._routes_unserved_until:
             return None
         try:
-            routes = await self._owned(resource, HTTP_ROUTE)
+            return await self._owned(resource, HTTP_ROUTE)
         except NotFound:
             self._routes_unserved_until = self._clock() + UNSERVED_SECONDS
             return None
-        self.routes_seen = True
-        return routes
 
     async def _pods(self, manifests: Iterable[Manifest]) -> tuple[Pod, ...]:
         pods = {item["metadata"]["name"]: (parse_pod(item), report_address(item)) for item in manifests}

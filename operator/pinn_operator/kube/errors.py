@@ -10,6 +10,7 @@ ClusterError
     ├── NotFound         404: the object, or the whole kind
     ├── Conflict         409: somebody was faster, read again
     │   └── AlreadyExists
+    ├── Gone             410: the version to go on from is too old
     ├── Invalid          400, 415, 422: what was sent is wrong, and will be wrong again
     ├── TooManyRequests  429
     └── ServerError      5xx
@@ -77,6 +78,10 @@ class AlreadyExists(Conflict):
     """409 on create."""
 
 
+class Gone(ApiError):
+    """410: the version to go on from is too old."""
+
+
 class Invalid(ApiError):
     """400, 415 or 422."""
 
@@ -95,6 +100,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     403: Forbidden,
     404: NotFound,
     409: Conflict,
+    410: Gone,
     415: Invalid,
     422: Invalid,
     429: TooManyRequests,

@@ -24,6 +24,9 @@ from cluster.toolchain import CONTROL_PLANE_TOOLS, FULL_TOOLS, Toolchain
 
 _LOG_LIMIT = 64 * 1024 * 1024
 _SHIM = "containerd-shim"
+_NODE_READY = ("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=2s")
+# The controller manager answers before its controllers run; this one makes what every pod needs.
+_CONTROLLERS_WORK = ("get", "serviceaccount", "default", "--namespace=default")
 _APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=pinn-cluster")
 
 
@@ -189,6 +192,8 @@ class LocalCluster:
             self._ensure(early)
             self._ensure([by_name["kcm"]])
         if mode is Mode.CONTROL_PLANE:
+            with self._progress.step("controllers"):
+                self._wait_for(_CONTROLLERS_WORK)
             return
         with self._progress.step("node, DNS, Prometheus"):
             self._ensure_pause_image()
@@ -197,7 +202,7 @@ class LocalCluster:
             self._apply_objects()
             self._ensure([by_name["contour"], by_name["envoy"]])
         with self._progress.step("node Ready"):
-            self._wait_for_node()
+            self._wait_for(_NODE_READY, _CONTROLLERS_WORK)
 
     def _ensure(self, wanted: list[Component]) -> None:
         """Starts what does not run as it should, then waits for all; one that ends or hangs is started once more."""
@@ -311,20 +316,17 @@ class LocalCluster:
             return False
         return True
 
-    def _wait_for_node(self) -> None:
+    def _wait_for(self, *conditions: tuple[str, ...]) -> None:
+        """Repeats kubectl commands until each succeeds. Raises ClusterError when one has not after 90 s."""
         deadline = time.monotonic() + 90.0
-        steps = (
-            ("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=2s"),
-            ("get", "serviceaccount", "default", "--namespace=default"),
-        )
-        for words in steps:
+        for words in conditions:
             while True:
                 try:
                     self.kubectl(*words, timeout=20)
                     break
                 except ClusterError as error:
                     if time.monotonic() > deadline:
-                        raise ClusterError(f"the node does not become ready: {error}") from error
+                        raise ClusterError(f"the cluster does not become ready: {error}") from error
                     time.sleep(0.2)
 
     # ---------------------------------------------------------------- single components
@@ -348,9 +350,14 @@ class LocalCluster:
         return found
 
     def start(self, name: str) -> None:
-        """Starts one component and waits until it serves."""
+        """Starts one component and waits until it serves, and with it those that ended by themselves meanwhile.
+
+        The controller manager does when the API server goes away while it initialises.
+        """
         with self._locked():
             self._ensure([self._component(name)])
+            ended = [other for other in self._table.names() if self._table.find(other) is None]
+            self._ensure([self._component(other) for other in ended])
 
     def stop(self, name: str, *, kill: bool) -> None:
         """Ends one component, with SIGKILL at once when ``kill``; it stays down until ``start`` or ``up``."""

@@ -100,8 +100,18 @@ def test_one_component_stops_and_starts_without_the_others(cluster: Cluster) -> 
     assert cluster.run("start", "apiserver").returncode == 0
     assert cluster.serves()
     after = cluster.pids()
-    assert after.pop("apiserver") != before.pop("apiserver")
-    assert after == before
+    assert after["apiserver"] != before["apiserver"]
+    assert after["etcd"] == before["etcd"]
+    assert None not in after.values(), "whoever ended with the API server is back too"
+
+
+def test_what_was_stopped_on_purpose_is_not_started_along_with_another(cluster: Cluster) -> None:
+    cluster.up()
+    assert cluster.run("stop", "kcm").returncode == 0
+    assert cluster.run("stop", "apiserver").returncode == 0
+    assert cluster.run("start", "apiserver").returncode == 0
+    assert cluster.pids()["kcm"] is None
+    assert cluster.run("start", "kcm").returncode == 0
 
 
 def test_a_component_that_does_not_exist_is_refused_with_those_that_do(cluster: Cluster) -> None:

@@ -119,6 +119,16 @@ def test_only_serving_fields_reach_the_revision() -> None:
     assert spec.serving == {"image": "a", "port": 9000}
 
 
+@pytest.mark.parametrize(
+    ("patience", "expected"), [({"consecutive": 2}, (0, 2)), ({"forSeconds": 9}, (9, 1)), ({}, (300, 1))]
+)
+def test_a_bound_that_names_one_patience_drops_the_other(patience: dict[str, int], expected: tuple[int, int]) -> None:
+    gates = [{"name": "error-rate", "abort": {"above": "0.02", **patience}}]
+    abort = parsed({"image": "a", "analysis": {"gates": gates}}).analysis.gates[0].abort
+    assert abort is not None
+    assert (abort.for_seconds, abort.consecutive) == expected
+
+
 def test_a_changed_gate_keeps_what_it_does_not_say() -> None:
     [_, gate, _] = parsed(
         {"image": "a", "analysis": {"gates": [{"name": "latency-p95", "abort": {"above": "1"}, "severity": "P0"}]}}

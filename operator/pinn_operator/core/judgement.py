@@ -86,10 +86,14 @@ class _Evidence:
 
 
 def judge(
-    *, analysis: Analysis, name: str, canary: str, stable: str, hold_seconds: float,
+    *, analysis: Analysis, name: str, canary: str, stable: str, hold_seconds: float, concurrent: bool,
     previous: Iterable[GateStatus], samples: Samples, now: datetime,
 ) -> Judgement:  # fmt: skip
-    """Judge every gate of `analysis` by the answers of this pass."""
+    """Judge every gate of `analysis` by the answers of this pass.
+
+    `concurrent` says that stable has weight too; else its remembered counts are compared with, and the few requests
+    that still reach it tell nothing.
+    """
     before = {gate.name: gate for gate in previous}
     if not samples:
         return Judgement(gates=tuple(before.values()))
@@ -101,7 +105,7 @@ def judge(
     condemnation: Condemnation | None = None
     for gate in analysis.gates:
         old = before.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
-        evidence = _evidence_of(gate, requests, latencies, samples, old, hold_seconds)
+        evidence = _evidence_of(gate, requests, latencies, samples, old, hold_seconds, concurrent)
         if isinstance(evidence, SourceError):
             faults.append(evidence.message)
             results.append(_with_error(gate, old, evidence, now))
@@ -153,13 +157,14 @@ def _share(requests: tuple[Window, ...] | SourceError | None) -> tuple[float | N
 def _evidence_of(
     gate: Gate, requests: tuple[Window, ...] | SourceError | None,
     latencies: tuple[LatencyWindow, ...] | SourceError | None, samples: Samples, old: GateStatus, hold: float,
+    concurrent: bool,
 ) -> _Evidence | SourceError:  # fmt: skip
     if gate.metric is None:
         return _own_evidence(gate, samples)
     if gate.metric is Metric.ERROR_RATE:
         if isinstance(requests, SourceError):
             return requests
-        return _error_evidence(gate, requests or (), old, hold)
+        return _error_evidence(gate, requests or (), old, hold, concurrent)
     if isinstance(latencies, SourceError):
         return latencies
     return _latency_evidence(gate, gate.metric, latencies or (), hold)
@@ -179,23 +184,25 @@ def _own_evidence(gate: Gate, samples: Samples) -> _Evidence | SourceError:
     return _Evidence(value, None, gate.min_samples if value is not None else 0, exceeded, recent_value=value)
 
 
-def _error_evidence(gate: Gate, windows: tuple[Window, ...], old: GateStatus, hold: float) -> _Evidence:
+def _error_evidence(
+    gate: Gate, windows: tuple[Window, ...], old: GateStatus, hold: float, concurrent: bool
+) -> _Evidence:  # fmt: skip
     if not windows:
         return _Evidence(None, None, 0, None)
     whole = windows[-1]
-    reference = _reference(whole.stable, old)
+    remembered = Counts(old.reference_total, old.reference_bad)
+    if not concurrent:
+        windows = tuple(replace(window, stable=remembered) for window in windows)
     recent = _window_of_about(windows, LATENCY_RECENT_SECONDS)
-    pairs = [
-        (window.seconds, window.canary, window.stable if window.stable.total > 0 else reference) for window in windows
-    ]
+    reference = whole.stable if concurrent and whole.stable.total > 0 else remembered
     return _Evidence(
         value=whole.canary.share,
-        stable_value=whole.stable.share if whole.stable.total > 0 else reference.share,
+        stable_value=reference.share,
         samples=whole.canary.total,
         exceeded=_rate_exceeds(gate.abort, recent.canary, None),
         recent_value=recent.canary.share,
-        worse=_worse(gate.relative, pairs, hold),
-        reference=whole.stable if whole.stable.total > 0 else reference,
+        worse=_worse(gate.relative, [(it.seconds, it.canary, it.stable) for it in windows], hold),
+        reference=reference,
     )
 
 
@@ -225,11 +232,6 @@ def _latency_evidence(gate: Gate, metric: Metric, windows: tuple[LatencyWindow, 
         recent_value=recent.canary.quantile(quantile),
         worse=worse,
     )
-
-
-def _reference(stable: Counts, old: GateStatus) -> Counts:
-    """The stable revision's counts, or the remembered ones when it has no traffic (during the bake)."""
-    return stable if stable.total > 0 else Counts(old.reference_total, old.reference_bad)
 
 
 def _window_of_about(windows: tuple[Window, ...], seconds: float) -> Window:

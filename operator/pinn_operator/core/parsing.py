@@ -288,6 +288,9 @@ def _bound(fields: Fields | None, base: Bound | None, *, durable: bool) -> Bound
     if fields.has("above") == fields.has("below"):
         fields.fault("", 'must have exactly one of above and below, like {below: "0.01"}')
     for_seconds, consecutive = (base.for_seconds, base.consecutive) if base else (0, 1)
+    if fields.has("forSeconds") or fields.has("consecutive"):
+        # Who says how long a fault may last says it whole: the profile's other patience beside it would be a surprise.
+        for_seconds, consecutive = 0, 1
     if durable:
         for_seconds = fields.integer("forSeconds", minimum=0, maximum=86400, default=for_seconds)
         consecutive = fields.integer("consecutive", minimum=1, maximum=100, default=consecutive)

@@ -31,7 +31,7 @@ def judge_gates(resource: Resource, spec: Spec, samples: Samples, now: datetime)
         return Judgement(gates=rollout.gates if rollout else ())
     return judge(
         analysis=spec.analysis, name=resource.name, canary=status.canary.revision, stable=status.stable.revision,
-        hold_seconds=float(aim(spec, rollout).hold_seconds), previous=rollout.gates,
+        hold_seconds=float(aim(spec, rollout).hold_seconds), concurrent=rollout.weight < 100, previous=rollout.gates,
         samples=samples if rollout.weight > 0 else {}, now=now,
     )  # fmt: skip
 

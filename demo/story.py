@@ -18,8 +18,8 @@ HOST = "pricing.example.com"
 RATE = 40.0
 STEPS = ((10, 12), (50, 12), (100, 12))
 GATES: list[Manifest] = [
-    {"name": "error-rate", "abort": {"above": "0.05", "consecutive": 2}, "minSamples": 40},
-    {"name": "latency-p95", "abort": {"above": "1", "consecutive": 3}, "minSamples": 40},
+    {"name": "error-rate", "abort": {"above": "0.05", "forSeconds": 0, "consecutive": 2}, "minSamples": 40},
+    {"name": "latency-p95", "abort": {"above": "1", "forSeconds": 0, "consecutive": 3}, "minSamples": 40},
     {"name": "latency-p99", "advance": {"below": "2"}, "minSamples": 40},
 ]
 """The Standard profile with the patience of seconds: a real team leaves this out."""

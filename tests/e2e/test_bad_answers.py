@@ -60,7 +60,7 @@ class TestBadAnswers:
         self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
     ) -> None:
         before = service.untouched(stable)
-        service.apply(image=line.images.faulty, env={"TRY": "bake"}, steps=((50, 3), (100, 60)))
+        service.apply(image=line.images.faulty, env={"TRY": "bake"}, steps=((50, 6), (100, 60)))
         service.wait_weight(100)
         bad = _bad(service)
         began = service.turn_bad(bad, "errors", share=0.3)

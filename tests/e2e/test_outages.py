@@ -14,17 +14,18 @@ from tests.support.traffic import Summary, Traffic
 Account = Callable[[str, Summary], None]
 
 
+@pytest.fixture(scope="class")
+def other(line: Line, service: Service) -> Iterator[Service]:
+    """A second PINNService beside the class's own."""
+    other = Service(line.kube, "us", service.namespace, host=f"us.{service.host}")
+    other.apply(image=line.images.faulty, env={"RELEASE": "1"})
+    other.wait_stable()
+    yield other
+    other.delete()
+
+
 @pytest.mark.alone
 class TestOutages:
-    @pytest.fixture(scope="class")
-    def other(self, line: Line, service: Service) -> Iterator[Service]:
-        """A second PINNService beside the first."""
-        other = Service(line.kube, "us", service.namespace, host=f"us.{service.host}")
-        other.apply(image=line.images.faulty, env={"RELEASE": "1"})
-        other.wait_stable()
-        yield other
-        other.delete()
-
     def test_without_prometheus_a_good_canary_holds_and_a_crashing_one_is_still_rolled_back(
         self, line: Line, service: Service, stable: str, other: Service, traffic: Traffic, account: Account
     ) -> None:

@@ -21,13 +21,13 @@ GATES: list[Manifest] = [
     {
         "name": "error-rate",
         "advance": {"below": "0.01"},
-        "abort": {"above": "0.05", "consecutive": 2},
+        "abort": {"above": "0.05", "forSeconds": 0, "consecutive": 2},
         "minSamples": 20,
     },
     {
         "name": "latency-p95",
         "advance": {"below": "1500m"},
-        "abort": {"above": "2", "consecutive": 2},
+        "abort": {"above": "2", "forSeconds": 0, "consecutive": 2},
         "relative": {"floor": "1500m"},
         "minSamples": 20,
     },

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pinn_operator.core.api import Resource
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.parsing import REPLICA_LIMIT
+from pinn_operator.core.plan import traffic_in_force
 from pinn_operator.core.spec import InvalidSpec, Spec
 
 
@@ -15,7 +16,7 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
 
     An invalid new spec must not disarm the rollout in flight, so the one recorded with the canary, or else with the
     stable revision, stays in force until the fault is mended. That record is as old as its revision: whoever scaled or
-    paused since is heeded by keeping the present number of replicas, and by holding the weight.
+    paused since, or changed the router, is heeded by keeping what is there and holding the weight.
     """
     if not isinstance(resource.spec, InvalidSpec):
         return resource.spec
@@ -23,7 +24,9 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
     for known in (status.canary, status.stable):
         record = observed.records.get(known.revision) if known else None
         if record is not None and record.spec is not None:
-            return replace(record.spec, replicas=_replicas(resource, observed, record.spec), paused=True)
+            traffic = traffic_in_force(resource, observed, revisions=(known.revision,)) if known else None
+            replicas = _replicas(resource, observed, record.spec)
+            return replace(record.spec, replicas=replicas, paused=True, traffic=traffic or record.spec.traffic)
     return None
 
 

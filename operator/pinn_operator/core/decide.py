@@ -143,6 +143,9 @@ def _settled(this: Pass, draft: Draft) -> None:
     if this.spec.replicas == 0:
         draft.status = replace(status, phase=Phase.STABLE, stable=_revision(this), canary=None, rejected=None)
         return
+    if this.observed.pods_of(this.target) or _has_replicas(this, this.target):
+        # Pods of an earlier try leave first: neither their faults nor their requests are those of this one.
+        return
     steps = " → ".join(f"{step.weight}%" for step in this.spec.steps)
     entry = TimelineEntry(this.now, 0, "RolloutStarted", f"from {draft.stable.revision}, steps {steps}"[:MESSAGE_LIMIT])
     draft.status = replace(
@@ -157,6 +160,11 @@ def _settled(this: Pass, draft: Draft) -> None:
     )  # fmt: skip
     draft.normal("RolloutStarted", f"revision {this.target} from {draft.stable.revision}, steps {steps}")
     draft.transitions.append(Transition("started", this.target, "RolloutStarted"))
+
+
+def _has_replicas(this: Pass, revision: str) -> bool:
+    workload = this.observed.workloads.get(revision)
+    return workload is not None and workload.replicas > 0
 
 
 def _progressing(this: Pass, draft: Draft) -> None:
@@ -188,6 +196,8 @@ def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
             return
         if this.spec.traffic.router is RouterKind.REPLICAS and strangers(this, draft):
             return
+    elif only_copy(this, draft):
+        return
     why = "AllGatesPass" if rollout.weight > 0 else "CanaryReady"
     if step.weight < rollout.weight:
         why = "StepLowered"
@@ -218,9 +228,9 @@ def _hold_over(rollout: RolloutStatus, step: Step, now: datetime) -> bool:
 
 def _await_pods(this: Pass, draft: Draft) -> None:
     """Patience with the first pod begins once there is a Deployment: whoever should have written it may have died."""
-    rollout, workload = draft.rollout, this.observed.workloads.get(draft.canary.revision)
+    rollout = draft.rollout
     deadline = rollout.weight_time + timedelta(seconds=this.spec.rollback.ready_deadline_seconds)
-    if rollout.weight == 0 and (workload is None or workload.replicas == 0) and this.now >= deadline:
+    if rollout.weight == 0 and not _has_replicas(this, draft.canary.revision) and this.now >= deadline:
         draft.change_rollout(replace(rollout, weight_time=this.now))
 
 

@@ -98,4 +98,6 @@ def requeue_at(spec: Spec, observed: Observed, status: Status, now: datetime) ->
     elif status.phase is Phase.PENDING and status.stable is not None:
         deadline = next_deadline(observed, status.stable.revision, rollback=spec.rollback, now=now)
         times.extend([deadline] if deadline else [])
+    elif status.phase is Phase.STABLE and status.stable and status.target not in ("", status.stable.revision):
+        times.append(now + timedelta(seconds=1))
     return min(times, default=None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pinn_operator.core.api import API_VERSION, KIND, Resource
@@ -94,7 +94,7 @@ def plan(resource: Resource, desired: Desired, observed: Observed) -> tuple[Acti
             manifest = render_deployment(owner, record["workload"], replicas)
             shrinks = replicas < _live_replicas(resource.name, revision, observed)
             (shrinking if shrinks else growing).append(manifest)
-    traffic = _traffic(resource, desired, observed)
+    traffic = traffic_in_force(resource, observed, revisions=(desired.canary, desired.stable))
     routing = _routing(owner, traffic, desired, observed) if traffic else ()
     writes = [*records, *(_changed((*growing, *routing, *shrinking), observed))]
     return (*(Apply(manifest) for manifest in writes), *_deletions(owner, traffic, desired, observed))
@@ -170,15 +170,23 @@ def _live_replicas(service: str, revision: str, observed: Observed) -> int:
     return int(live["spec"].get("replicas", 1)) if live else 0
 
 
-def _traffic(resource: Resource, desired: Desired, observed: Observed) -> Traffic | None:
-    """How clients shall reach the service. An invalid spec leaves that as it is; None if it never was."""
+def traffic_in_force(resource: Resource, observed: Observed, *, revisions: Sequence[str]) -> Traffic | None:
+    """How clients shall reach the service. An invalid spec leaves that as it is; None if it never was.
+
+    What is missing then is taken from the first of `revisions` whose accepted spec is recorded.
+    """
     if isinstance(resource.spec, Spec):
         return resource.spec.traffic
+    records = (observed.records.get(revision) for revision in revisions)
+    accepted = next((record.spec.traffic for record in records if record and record.spec), None)
     service = observed.objects.get(("Service", resource.name))
-    if service is not None:
-        return _live_traffic(service, observed.objects.get(("HTTPRoute", resource.name)))
-    accepted = (observed.records.get(revision) for revision in (desired.canary, desired.stable))
-    return next((record.spec.traffic for record in accepted if record and record.spec), None)
+    if service is None:
+        return accepted
+    live = _live_traffic(service, observed.objects.get(("HTTPRoute", resource.name)))
+    if accepted is None or live.router is accepted.router or live.router is RouterKind.HTTP_ROUTE:
+        return live
+    # Somebody deleted the route.
+    return replace(accepted, service_port=live.service_port, service_type=live.service_type)
 
 
 def _live_traffic(service: Manifest, route: Manifest | None) -> Traffic:

@@ -8,6 +8,7 @@ asked to be.
 from __future__ import annotations
 
 import random
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -237,7 +238,8 @@ class World:
         return replace(self._read, status=self.state, resource_version=str(self.version))
 
     def reconcile(self, *, crash_before_acting: bool = False) -> Decision:
-        decision = self.look()
+        decision, observed, samples = self._decide()
+        self.decided(decision, observed, samples)
         if decision.status != self.state:
             written = status_to_manifest(decision.status)
             before = self.state.rollout.weight if self.state.rollout else 0
@@ -258,6 +260,9 @@ class World:
         self.events.extend(decision.events)
         self.transitions.extend((self.seconds, item.kind, item.revision) for item in decision.transitions)
         return decision
+
+    def decided(self, decision: Decision, observed: Observed, samples: Mapping[str, Answer]) -> None:
+        """For those who watch: what a pass saw and decided, before anything of it is done."""
 
     def _write(self, manifest: dict[str, Any]) -> None:
         key = (manifest["kind"], manifest["metadata"]["name"])
@@ -422,7 +427,8 @@ class World:
     def answer(self, query: Query) -> Answer:
         if not self.prometheus_up:
             return SourceError("connection refused")
-        pods = [pod for pod in [*self.pods, *self.gone] if pod.scrapes]
+        asked = re.search('pod=~"([^"]+)"', query.expression)
+        pods = [pod for pod in [*self.pods, *self.gone] if pod.scrapes and asked and re.fullmatch(asked[1], pod.name)]
         end = (query.end - START).total_seconds()
         if query.key.startswith("gate/"):
             value = self.own[query.key.removeprefix("gate/")](self.seconds)

@@ -1,0 +1,406 @@
+"""DESIGN's invariants, held by every pass of random histories, and how each history must end.
+
+A script is a list of things that happen to a team; `Watched` checks each pass while it is played. What really happened
+(which pods answered, what share the router really gives) is read from the simulated world, not from the operator.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pinn_operator.core.accepted import accepted_spec
+from pinn_operator.core.api import status_from_manifest, status_to_manifest
+from pinn_operator.core.decision import Apply, Decision, Delete
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.questions import due
+from pinn_operator.core.rollback import judge_gates
+from pinn_operator.core.samples import Answer
+from pinn_operator.core.spec import RollbackMode, RouterKind, Spec
+from pinn_operator.core.status import Phase, Status
+from pinn_operator.core.triggers import pod_failure
+from tests.story.world import Behaviour, World, constant
+from tests.support.crd import validator
+
+MIN_SAMPLES, DRAIN, BYTES = 10, 3, 64 * 1024
+STEPS = [{"weight": 10, "holdSeconds": 6}, {"weight": 50, "holdSeconds": 6}, {"weight": 100, "holdSeconds": 6}]
+OTHER_STEPS = [
+    [{"weight": 100, "holdSeconds": 3}],
+    [{"weight": 30, "holdSeconds": 5}, {"weight": 100, "holdSeconds": 5}],
+    [{"weight": weight, "holdSeconds": 2} for weight in (5, 20, 40, 60, 80, 100)],
+]
+GATES = [
+    {"name": "error-rate", "minSamples": MIN_SAMPLES},
+    {"name": "latency-p95", "minSamples": MIN_SAMPLES, "abort": {"above": "1", "forSeconds": 10}},
+    {"name": "latency-p99", "minSamples": MIN_SAMPLES},
+    {"name": "drift", "query": "drift", "advance": {"below": "0.5"}, "abort": {"above": "0.8", "consecutive": 3}},
+]
+BROKEN = Behaviour(errors=constant(1.0))
+ILLS: dict[str, Callable[[float], Behaviour]] = {
+    "fails": lambda now: BROKEN,
+    "fails sometimes": lambda now: Behaviour(errors=constant(0.25)),
+    "is slow": lambda now: Behaviour(latency=constant(1.5)),
+    "crashes": lambda now: Behaviour(crashes_at=now),
+    "is killed": lambda now: Behaviour(oom_at=now),
+    "is never ready": lambda now: Behaviour(never_ready=True),
+    "cannot be pulled": lambda now: Behaviour(image_missing=True),
+}
+
+
+def team_spec(router: str) -> dict[str, Any]:
+    traffic: dict[str, Any] = {"router": router}
+    if router == "HTTPRoute":
+        traffic |= {"parentRefs": [{"name": "edge", "namespace": "edge"}]}
+    return {
+        "image": "pinn:1", "replicas": 3, "traffic": traffic,
+        "strategy": {"type": "Canary", "canary": {"steps": STEPS}},
+        "analysis": {"intervalSeconds": 4, "abortIntervalSeconds": 2, "gates": GATES},
+        "rollback": {"drainSeconds": DRAIN, "scaleDownDelaySeconds": 5, "readyDeadlineSeconds": 20,
+                     "unreadySeconds": 5},
+    }  # fmt: skip
+
+
+class Watched(World):
+    """A world in which every pass is checked."""
+
+    def __init__(self, *, router: str = "HTTPRoute", seed: int = 1) -> None:
+        super().__init__(team_spec(router), rate=20, seed=seed)
+        self.own["drift"] = lambda _: 0.1
+        self.images_written = 0
+        self.healed: set[str] = set()
+        self.rejected_at: dict[str, int] = {}
+        self.answered_before = 0.0
+        self.clock_was_set = False
+
+    # --- the invariants -----------------------------------------------------------------------------------------------
+
+    def decided(self, decision: Decision, observed: Observed, samples: Mapping[str, Answer]) -> None:
+        before, after = self.state, decision.status
+        resource = self._resource()
+        spec = accepted_spec(resource, observed)
+        self._is_bounded_and_valid(after)
+        again = self._decided(replace(resource, status=after), observed, dict(samples))
+        assert again.status == after, "deciding again decides something new"
+        assert (again.events, again.transitions) == ((), ()), "told twice"
+        assert again.actions == decision.actions
+        if spec is None:
+            assert decision.actions == ()
+            return
+        self._rises_on_evidence_only(before, after, observed, samples, spec)
+        self._a_fault_ends_at_zero(before, after, observed, samples, spec)
+        self._traffic_has_somebody_to_answer_it(before, after, observed, spec)
+        self._the_rejected_stay_away(before, after)
+        self._capacity_stays_until_silence(before, after, decision, observed, spec)
+        self._the_route_is_whole(decision, spec)
+        if weight_of(before) != weight_of(after) or before.canary != after.canary:
+            self.answered_before = self._answered(after.canary.revision) if after.canary else 0.0
+
+    def reconcile(self, *, crash_before_acting: bool = False) -> Decision:
+        decision = super().reconcile(crash_before_acting=crash_before_acting)
+        route = self.objects.get(("HTTPRoute", self.name))
+        routed = self.spec["traffic"]["router"] == "HTTPRoute" and self.state.stable is not None
+        if routed and not crash_before_acting and self.route_kind_served:
+            assert route is not None, "the route is absent"
+            assert self.weight == weight_of(self.state), "a foreign weight was left"
+        return decision
+
+    def _is_bounded_and_valid(self, status: Status) -> None:
+        if status == self.state:
+            return
+        written = status_to_manifest(status)
+        assert len(json.dumps(written)) < BYTES
+        faults = [f"{error.json_path}: {error.message}" for error in validator("status").iter_errors(written)]
+        assert not faults
+        assert status_from_manifest(written) == status, "the status is not read as it was written"
+
+    def _rises_on_evidence_only(
+        self, before: Status, after: Status, observed: Observed, samples: Mapping[str, Answer], spec: Spec
+    ) -> None:
+        promoted = after.phase is Phase.PROMOTING and before.phase is not Phase.PROMOTING
+        rises = weight_of(after) > weight_of(before) and after.rollout is not None and after.canary == before.canary
+        if not rises and not promoted:
+            return
+        assert before.canary is not None, "weight in the pass that starts the rollout"
+        assert before.rollout is not None
+        assert not spec.paused, "paused, or the spec is invalid"
+        assert before.rollout.programmed_time is not None or weight_of(before) == 0
+        if weight_of(before) == 0:
+            return
+        assert self.prometheus_up, "without a metric source"
+        assert before.rollout.programmed_time is not None
+        assert before.rollout.weight_time <= before.rollout.programmed_time < self.now
+        for query in due(self._resource(), observed, self.now):
+            assert query.start is None or query.start >= before.rollout.programmed_time, "judged by older data"
+        assert judge_gates(self._resource(), spec, samples, self.now).all_pass
+        answered = self._answered(before.canary.revision) - self.answered_before
+        assert answered >= MIN_SAMPLES, f"rose on {answered} requests since the last change of weight"
+        if self.spec["traffic"]["router"] == "HTTPRoute":
+            assert self.weight == weight_of(before), "rose on what was measured under a foreign weight"
+
+    def _a_fault_ends_at_zero(
+        self, before: Status, after: Status, observed: Observed, samples: Mapping[str, Answer], spec: Spec
+    ) -> None:
+        if before.phase not in (Phase.PROGRESSING, Phase.BAKING) or spec.rollback.mode is RollbackMode.HOLD:
+            return
+        assert before.canary is not None
+        assert before.stable is not None
+        assert before.rollout is not None
+        fault = judge_gates(self._resource(), spec, samples, self.now).condemnation or pod_failure(
+            observed, before.canary.revision, weight=weight_of(before) if spec.replicas else 0, rollback=spec.rollback,
+            now=self.now, patience_from=before.rollout.weight_time,
+        )  # fmt: skip
+        if fault is None:
+            return
+        alone = not observed.available(before.stable.revision) and observed.available(before.canary.revision)
+        if weight_of(before) and alone:
+            assert spec.replicas == 0 or weight_of(after) == weight_of(before)
+            return
+        assert after.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK), f"{fault.reason} was not acted on"
+        assert weight_of(after) == 0
+        assert after.last_rollback is not None
+        assert after.last_rollback.revision == before.canary.revision
+
+    def _traffic_has_somebody_to_answer_it(self, before: Status, after: Status, observed: Observed, spec: Spec) -> None:
+        if after.canary is None or after.canary != before.canary or spec.replicas == 0:
+            return
+        assert after.stable is not None
+        canary, stable = observed.available(after.canary.revision), observed.available(after.stable.revision)
+        if weight_of(after) > weight_of(before):
+            assert canary > 0, "weight went to a revision without replicas"
+        if weight_of(after) < weight_of(before):
+            assert stable > 0 or canary == 0, "weight was taken from the only healthy copy"
+
+    def _the_rejected_stay_away(self, before: Status, after: Status) -> None:
+        if after.rejected is not None:
+            self.rejected_at.setdefault(after.rejected.revision, self.images_written)
+        if after.phase is Phase.PROGRESSING and before.phase is not Phase.PROGRESSING:
+            assert after.canary is not None
+            revision = after.canary.revision
+            if before.rollout is None or before.canary != after.canary:
+                assert self.rejected_at.pop(revision, -1) < self.images_written, "a rejected revision came back"
+
+    def _capacity_stays_until_silence(
+        self, before: Status, after: Status, decision: Decision, observed: Observed, spec: Spec
+    ) -> None:
+        assert after.stable is not None
+        for action in decision.actions:
+            if isinstance(action, Delete):
+                gone = action.name.removeprefix(f"{self.name}-")
+                assert action.kind == "HTTPRoute" or not observed.pods_of(gone)
+            if not isinstance(action, Apply) or action.manifest["kind"] != "Deployment":
+                continue
+            revision = action.manifest["metadata"]["name"].removeprefix(f"{self.name}-")
+            wanted = action.manifest["spec"]["replicas"]
+            live = observed.workloads[revision].replicas if revision in observed.workloads else 0
+            if revision == after.stable.revision:
+                assert wanted == spec.replicas, "stable does not keep its capacity"
+            if wanted >= live or spec.replicas == 0 or before.phase is Phase.PENDING:
+                continue
+            if after.canary and after.rollout and revision == after.canary.revision:
+                assert wanted >= 1
+                assert after.phase in (Phase.PROGRESSING, Phase.BAKING)
+            elif revision != after.stable.revision:
+                assert wanted == 0
+                self._is_silent(revision)
+
+    def _is_silent(self, revision: str) -> None:
+        assert revision not in self._revisions_in_traffic(), f"{revision} loses capacity while it has traffic"
+        newest = max((pod.last_request for pod in self.pods if pod.revision == revision), default=float("-inf"))
+        if not self.clock_was_set:
+            assert self.seconds - newest >= DRAIN, f"{revision} answered {self.seconds - newest} s ago"
+
+    def _the_route_is_whole(self, decision: Decision, spec: Spec) -> None:
+        for action in decision.actions:
+            if isinstance(action, Delete) and action.kind == "HTTPRoute":
+                assert spec.traffic.router is RouterKind.REPLICAS
+            if isinstance(action, Apply) and action.manifest["kind"] == "HTTPRoute":
+                [rule] = action.manifest["spec"]["rules"]
+                weights = [backend["weight"] for backend in rule["backendRefs"]]
+                assert sum(weights) == 100
+                assert min(weights) >= 0
+
+    # --- what really happens ------------------------------------------------------------------------------------------
+
+    def _answered(self, revision: str) -> float:
+        return sum(sum(pod.requests) for pod in [*self.pods, *self.gone] if pod.revision == revision)
+
+    def _revisions_in_traffic(self) -> set[str]:
+        services = [self.name]
+        if self.spec["traffic"]["router"] == "HTTPRoute":
+            services = [service for service, weight in self._weights_in_force().items() if weight > 0]
+        return {pod.revision for service in services for pod in self.backends(service)}
+
+    # --- what may happen ----------------------------------------------------------------------------------------------
+
+    def happen(self, what: str, how: Any) -> None:
+        getattr(self, f"_happens_{what.replace(' ', '_')}")(how)
+
+    def _happens_image(self, image: str) -> None:
+        self.images_written += 1
+        self.apply(image=image)
+
+    def _happens_replicas(self, replicas: int) -> None:
+        self.apply(replicas=replicas)
+
+    def _happens_paused(self, paused: bool) -> None:
+        self.apply(paused=paused)
+
+    def _happens_steps(self, steps: list[dict[str, Any]]) -> None:
+        self.apply(strategy={"type": "Canary", "canary": {"steps": steps}})
+
+    def _happens_mode(self, mode: str) -> None:
+        self.apply(rollback={**self.spec["rollback"], "mode": mode})
+
+    def _happens_invalid(self, invalid: bool) -> None:
+        self.apply(paused="perhaps" if invalid else False)
+
+    def _happens_weight_edited(self, weight: int) -> None:
+        if ("HTTPRoute", self.name) in self.objects:
+            self.edit_weight(weight)
+            self.answered_before = self._answered(self.state.canary.revision) if self.state.canary else 0.0
+
+    def _happens_deleted(self, what: tuple[str, str]) -> None:
+        self.delete(what[0], self.name + what[1])
+
+    def _happens_prometheus(self, up: bool) -> None:
+        self.prometheus_up = up
+
+    def _happens_traffic(self, rate: float) -> None:
+        self.rate = rate
+
+    def _happens_drift(self, value: float | None) -> None:
+        self.own["drift"] = lambda _: value
+
+    def _happens_canary_ill(self, ill: str) -> None:
+        image = self.spec["image"]
+        if self.state.stable is None or self.state.stable.image != image:
+            self.images[image] = ILLS[ill](self.seconds)
+
+    def _happens_stable_ill(self, ill: str) -> None:
+        if self.state.stable is not None:
+            self.images[self.state.stable.image] = ILLS[ill](self.seconds)
+
+    def _happens_healed(self, image: str) -> None:
+        self.images.pop(image, None)
+        self.healed.add(image)
+
+    def _happens_stable_dies(self, _: None) -> None:
+        if self.state.stable is not None:
+            self.kill(self.state.stable.image)
+
+    def _happens_operator(self, up: bool) -> None:
+        self.operator_up = up
+
+    def _happens_died_before_acting(self, _: None) -> None:
+        if self.operator_up:
+            self.reconcile(crash_before_acting=True)
+
+    def _happens_clock(self, offset: float) -> None:
+        self.clock_offset, self.clock_was_set = offset, True
+
+    def _happens_routes_served(self, served: bool) -> None:
+        self.route_kind_served = served
+
+    # --- how it must end ----------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Everything but the revisions is well again, the spec is valid and Auto: the end follows from the target."""
+        self.prometheus_up = self.operator_up = self.route_kind_served = True
+        self.rate, self.clock_offset = 20, 0.0
+        self.own["drift"] = lambda _: 0.1
+        target = self.spec["image"]
+        self.images = {image: behaviour for image, behaviour in self.images.items() if image == target}
+        self.apply(replicas=3, paused=False)
+        self._happens_steps(STEPS)
+        self._happens_mode("Auto")
+        self.run(150, tick=1)
+        state, ill = self.state, self.images.get(target)
+        assert state.stable is not None
+        if state.phase is Phase.PENDING:
+            assert ill is not None, f"a healthy first revision does not serve: {self.describe()}"
+        elif state.stable.image == target and ill is not None:
+            return
+        elif state.stable.image == target:
+            assert state.phase is Phase.STABLE, self.describe()
+            assert {pod.image for pod in self.pods} == {target}
+        elif ill is not None:
+            assert state.phase is Phase.ROLLED_BACK, f"{target} is bad: {self.describe()}"
+            assert state.stable.revision in self._revisions_in_traffic()
+            assert {pod.image for pod in self.pods} == {state.stable.image}
+        elif target in self.healed and state.phase in (Phase.PROGRESSING, Phase.BAKING):
+            # It is good now, but has answered badly since the last change of weight, and that counts.
+            assert state.verdict == "Fail", self.describe()
+            return
+        else:
+            assert state.phase is Phase.ROLLED_BACK, f"{target} is good: {self.describe()}"
+            assert state.rejected is not None, f"{target} is good and was never rejected"
+        assert weight_of(state) == 0
+        commits = self.commits
+        self.run(60, tick=1)
+        assert self.commits == commits, "a pass without news wrote something"
+
+
+def weight_of(status: Status) -> int:
+    return status.rollout.weight if status.rollout else 0
+
+
+IMAGES = st.sampled_from(["pinn:1", "pinn:2", "pinn:2", "pinn:3"])
+HAPPENINGS = st.one_of(
+    st.tuples(st.just("image"), IMAGES),
+    st.tuples(st.just("replicas"), st.sampled_from([0, 1, 2, 5])),
+    st.tuples(st.just("paused"), st.booleans()),
+    st.tuples(st.just("steps"), st.sampled_from(OTHER_STEPS)),
+    st.tuples(st.just("mode"), st.sampled_from(["Hold", "Auto"])),
+    st.tuples(st.just("invalid"), st.booleans()),
+    st.tuples(st.just("weight edited"), st.sampled_from([0, 3, 40, 100])),
+    st.tuples(
+        st.just("deleted"),
+        st.sampled_from([("HTTPRoute", ""), ("Service", ""), ("Service", "-stable"), ("Service", "-canary")]),
+    ),
+    st.tuples(st.just("prometheus"), st.booleans()),
+    st.tuples(st.just("traffic"), st.sampled_from([0.0, 2.0, 20.0])),
+    st.tuples(st.just("drift"), st.sampled_from([None, 0.1, 0.6, 0.9])),
+    st.tuples(st.just("canary ill"), st.sampled_from(sorted(ILLS))),
+    st.tuples(st.just("canary ill"), st.sampled_from(sorted(ILLS))),
+    st.tuples(st.just("stable ill"), st.sampled_from(sorted(ILLS))),
+    st.tuples(st.just("healed"), IMAGES),
+    st.tuples(st.just("stable dies"), st.none()),
+    st.tuples(st.just("operator"), st.booleans()),
+    st.tuples(st.just("died before acting"), st.none()),
+    st.tuples(st.just("clock"), st.sampled_from([-3600.0, -20.0, 0.0, 40.0, 7200.0])),
+    st.tuples(st.just("routes served"), st.booleans()),
+)
+SCRIPTS = st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 5, 8, 13, 20]), HAPPENINGS), min_size=1, max_size=9)
+REACHED = st.sampled_from([0, 10, 50, 100])
+Script = list[tuple[int, tuple[str, Any]]]
+
+
+def play(script: Script, *, router: str, reached: int, seed: int = 1) -> Watched:
+    """A second revision is at `reached` percent when the script begins; pauses between happenings are in seconds."""
+    world = Watched(router=router, seed=seed)
+    world.run(6, tick=1)
+    world.happen("image", "pinn:2")
+    world.run_until(lambda it: weight_of(it.state) == reached, tick=1)
+    for pause, (what, how) in script:
+        world.run(pause, tick=1)
+        world.happen(what, how)
+    world.run(5, tick=1)
+    world.settle()
+    return world
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(script=SCRIPTS, reached=REACHED)
+def test_every_pass_keeps_the_invariants_behind_a_gateway(script: Script, reached: int) -> None:
+    play(script, router="HTTPRoute", reached=reached)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(script=SCRIPTS, reached=REACHED)
+def test_every_pass_keeps_the_invariants_without_a_router(script: Script, reached: int) -> None:
+    play(script, router="Replicas", reached=reached)

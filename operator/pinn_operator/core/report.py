@@ -205,10 +205,10 @@ def _traffic(spec: Spec, observed: Observed, status: Status) -> _Row:
             return "False", "RouteMissing", "the HTTPRoute is not there yet"
         if not observed.route.programmed:
             return "False", "RouteNotAccepted", observed.route.message
-    if status.rollout is not None and status.rollout.programmed_time is None and (
-        status.rollout.weight > 0 or status.phase is Phase.ROLLING_BACK
-    ):  # fmt: skip
-        return "False", "WeightPending", f"weight {status.rollout.weight}% is written and not yet seen in force"
+    rollout = status.rollout
+    moving = rollout is not None and rollout.programmed_time is None and status.phase is not Phase.PROMOTING
+    if moving and rollout is not None and (rollout.weight > 0 or status.phase is Phase.ROLLING_BACK):
+        return "False", "WeightPending", f"weight {rollout.weight}% is written and not yet seen in force"
     return "True", "InForce", "the router has taken the wanted weight up"
 
 

@@ -36,24 +36,26 @@ class Demo:
         """Tell it from the beginning; what an earlier run left is used as it is."""
         service = Service(self.line.kube, NAME, NAMESPACE, host=HOST)
         self.line.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        release = _next_release(service)
+        release = _last_release(service) or 1
+        stable = self._serving(service, release)
         with Traffic(self.line.gateway, host=HOST, rate=RATE, seconds=900) as traffic:
             view = View(self.screen, service, traffic)
-            stable = self._serving(service, view, release)
+            view.skip_events()
             good = self._good(service, view, traffic, stable, release + 1)
             self._bad(service, view, traffic, good, release + 2)
         self._farewell()
 
-    def _serving(self, service: Service, view: View, release: int) -> str:
+    def _serving(self, service: Service, release: int) -> str:
+        """The revision that serves, the first one if there was none."""
         stable = revision_of(service.status(), "stable")
         if stable and service.status().get("phase") in ("Stable", "RolledBack"):
-            view.skip_events()
             self.screen.say(f"revision {stable} serves already, from an earlier run")
             return stable
-        self.screen.title(f"a first revision: release {release}")
+        self.screen.say(f"release {release}, the first, is applied: nothing serves yet, so it needs no rollout")
         self._apply(service, image=self.line.images.inference, release=release)
-        status = view.follow(lambda status: status.get("phase") == "Stable", seconds=180)
-        return revision_of(status, "stable")
+        stable = service.wait_stable(seconds=180)
+        self.screen.say(f"revision {stable} serves")
+        return stable
 
     def _good(self, service: Service, view: View, traffic: Traffic, stable: str, release: int) -> str:
         self.screen.title(f"a good revision: release {release}, 10 % → 50 % → 100 %, {RATE:.0f} requests per second")
@@ -119,7 +121,7 @@ Everything stays up. Look around:
   kubectl get pinnservices -n {NAMESPACE} --watch
   kubectl get pinnservice {NAME} -n {NAMESPACE} -o yaml
   kubectl get events -n {NAMESPACE} --field-selector involvedObject.kind=PINNService
-  kubectl edit pinnservice {NAME} -n {NAMESPACE}       # the name of a variable in env makes a new revision
+  kubectl edit pinnservice {NAME} -n {NAMESPACE}       # a change of image, env or resources is a new revision
   curl -s -H 'Host: {HOST}' -d '{request}' {self.line.gateway}/v1/price
   python -m tests.support.traffic --url {self.line.gateway} --host {HOST} --rate 40 --seconds 60
   Prometheus: {self.line.prometheus.address}
@@ -127,10 +129,10 @@ Take it down:
   make demo-down""")
 
 
-def _next_release(service: Service) -> int:
-    """One more than the release that the resource names; 1 if there is none."""
+def _last_release(service: Service) -> int:
+    """The release that the resource names; 0 if there is none."""
     env = service.read().get("spec", {}).get("env", [])
-    return next((int(item["value"]) for item in env if item["name"] == "RELEASE"), 0) + (0 if env else 1)
+    return next((int(item["value"]) for item in env if item["name"] == "RELEASE"), 0)
 
 
 def _short(path: Path) -> str:

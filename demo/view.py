@@ -122,7 +122,8 @@ class View:
         bar = "█" * (_BAR - filled) + "░" * filled
         parts = f"{recent.share(stable):5.1f} % / {share:.1f} % of {recent.requests} in the last 4 s"
         lines.append((f"        clients    {stable or '-':8} {bar} {canary or '-':8}  {parts}", ""))
-        lines.extend(_gate_line(gate) for gate in rollout.get("gates", []))
+        if status.get("phase") in ("Progressing", "Baking", "RollingBack"):
+            lines.extend(_gate_line(gate) for gate in rollout.get("gates", []))
         p99 = recent.latency.get("p99", 0.0)
         recently = f"now: {recent.failed} failed, p99 {p99 * 1e3:.0f} ms"
         counts = f"        requests   {total.requests} in all, {total.failed} failed   {recently}"
@@ -151,7 +152,7 @@ def _gate_line(gate: Manifest) -> tuple[str, str]:
     name, verdict = gate["name"], gate["verdict"]
     shown = [_value(name, gate.get("canary")), _value(name, gate.get("stable"))]
     text = (
-        f"        {name:12} canary {shown[0]:>9}  stable {shown[1]:>9}  limit {gate.get('limit', '-'):24}"
+        f"        {name:12} canary {shown[0]:>9}  stable {shown[1]:>9}  limit {gate.get('limit') or '-':16}"
         f" {gate.get('samples', 0):5} requests  {verdict}"
     )
     return text, _VERDICT_COLOURS.get(verdict, "")

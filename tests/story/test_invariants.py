@@ -35,7 +35,7 @@ OTHER_STEPS = [
     [{"weight": weight, "holdSeconds": 2} for weight in (5, 20, 40, 60, 80, 100)],
 ]
 GATES = [
-    {"name": "error-rate", "minSamples": MIN_SAMPLES},
+    {"name": "error-rate", "minSamples": MIN_SAMPLES, "abort": {"above": "0.05", "forSeconds": 20}},
     {"name": "latency-p95", "minSamples": MIN_SAMPLES, "abort": {"above": "1", "forSeconds": 10}},
     {"name": "latency-p99", "minSamples": MIN_SAMPLES},
     {"name": "drift", "query": "drift", "advance": {"below": "0.5"}, "abort": {"above": "0.8", "consecutive": 3}},

@@ -16,7 +16,7 @@ import pytest
 from tests.support.kube import Kube, Manifest
 from tests.support.operator import Operator, pause
 from tests.support.place import Place, install_crd, running
-from tests.support.telling import PrometheusProcess, Traffic, prometheus_over
+from tests.support.telling import Exporter, PrometheusProcess, Traffic, running_prometheus
 
 pytestmark = pytest.mark.integration
 
@@ -40,6 +40,20 @@ def kube(control_plane: Path) -> Iterator[Kube]:
     install_crd(kube)
     yield kube
     kube.close()
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[Exporter]:
+    """What the pods of all stages tell."""
+    with Exporter() as exporter:
+        yield exporter
+
+
+@pytest.fixture(scope="module")
+def prometheus(exporter: Exporter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusProcess]:
+    """One for all stages."""
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), exporter) as process:
+        yield process
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +109,18 @@ def apply(place: Place, prometheus: PrometheusProcess, tag: str, *, bake: int = 
 
 
 @pytest.fixture
-def stage(kube: Kube, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+def stage(
+    kube: Kube, exporter: Exporter, prometheus: PrometheusProcess, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Stage]:
     namespace = f"roll-{abs(hash(request.node.name)) % 10**9}"
     kube.kubectl("create", "namespace", namespace)
     place = Place(kube, namespace, tmp_path)
-    with (
-        Traffic(place) as traffic,
-        prometheus_over(place, traffic) as prometheus,
-        place.operator(prometheus=prometheus.address).wait_ready() as operator,
-    ):
+    with Traffic(place) as traffic, place.operator(prometheus=prometheus.address).wait_ready() as operator:
+        exporter.traffics.append(traffic)
         apply(place, prometheus, "1.0.0")
         status = place.until("the first revision serves", is_stable)
         yield Stage(place, traffic, prometheus, operator, status["stable"]["revision"])
+        exporter.traffics.remove(traffic)
     kube.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
@@ -188,10 +202,7 @@ def test_one_that_turns_bad_during_the_bake_is_taken_out(stage: Stage) -> None:
     ],
     ids=["out of memory", "crash loop", "no image"],
 )
-def test_a_pod_that_fails_condemns_its_revision_without_any_metric(
-    stage: Stage, container: Manifest, reason: str
-) -> None:
-    stage.prometheus.stop()
+def test_a_pod_that_fails_condemns_its_revision(stage: Stage, container: Manifest, reason: str) -> None:
     canary = stage.start_canary()
     [first, *_] = stage.place.wait("its pods", lambda: stage.place.pods(canary))
     stage.place.set_status(first, running(ready=False, **container))
@@ -204,12 +215,14 @@ def test_without_metrics_it_holds_and_says_so_and_goes_on_when_they_are_back(sta
     stage.start_canary(bake=600)
     stage.until_weight(50)
     stage.prometheus.stop()
-    stage.place.until("it says so", lambda status: condition(status, "MetricsAvailable").get("status") == "False")
-    weight = stage.place.status["rollout"]["weight"]
-    pause(5)
-    assert stage.place.status["rollout"]["weight"] == weight, "no weight moves on silence"
-    assert stage.place.status["phase"] in ("Progressing", "Baking")
-    stage.prometheus.start()
+    try:
+        stage.place.until("it says so", lambda status: condition(status, "MetricsAvailable").get("status") == "False")
+        weight = stage.place.status["rollout"]["weight"]
+        pause(5)
+        assert stage.place.status["rollout"]["weight"] == weight, "no weight moves on silence"
+        assert stage.place.status["phase"] in ("Progressing", "Baking")
+    finally:
+        stage.prometheus.start()
     stage.until_weight(100)
     stage.place.until("it says so", lambda status: condition(status, "MetricsAvailable").get("status") == "True")
 

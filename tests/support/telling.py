@@ -35,17 +35,9 @@ class Traffic:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server_thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    @property
-    def address(self) -> str:
-        """host:port of its metrics."""
-        return f"127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Traffic:
         self._thread.start()
-        self._server_thread.start()
         return self
 
     def __exit__(
@@ -53,27 +45,30 @@ class Traffic:
     ) -> None:
         self._stop.set()
         self._thread.join(10)
-        self._server.shutdown()
-        self._server_thread.join(10)
-        self._server.server_close()
 
-    def exposition(self) -> str:
-        """What a scrape of all pods together would give."""
+    def requests(self) -> list[str]:
+        """Samples of the request counters of all pods."""
         with self._lock:
             counts = dict(self._counts)
-        lines = ["# TYPE http_requests_total counter"]
-        totals: dict[str, float] = {}
+        lines = []
         for (pod, status), count in counts.items():
             labels = f'namespace="{self._place.namespace}",pod="{pod}"'
             lines.append(f'http_requests_total{{{labels},handler="/v1/price",method="POST",status="{status}"}} {count}')
-            totals[pod] = totals.get(pod, 0.0) + count
-        lines.append("# TYPE pinn_inference_latency_seconds histogram")
+        return lines
+
+    def latencies(self) -> list[str]:
+        """Samples of their latency histograms: half the answers within 5 ms, all within 10."""
+        totals: dict[str, float] = {}
+        with self._lock:
+            for (pod, _), count in self._counts.items():
+                totals[pod] = totals.get(pod, 0.0) + count
+        lines = []
         for pod, total in totals.items():
             labels = f'namespace="{self._place.namespace}",pod="{pod}"'
             for bound in _BOUNDS:
                 share = 0.5 if bound == "0.005" else 1.0
                 lines.append(f'pinn_inference_latency_seconds_bucket{{{labels},le="{bound}"}} {total * share}')
-        return "\n".join(lines) + "\n"
+        return lines
 
     def _run(self) -> None:
         last = time.monotonic()
@@ -98,6 +93,39 @@ class Traffic:
                 bad = self.bad_revisions.get(revision, 0.0)
                 for status, share in (("200", 1.0 - bad), ("500", bad)):
                     self._counts[name, status] = self._counts.get((name, status), 0.0) + requests * share
+
+
+class Exporter:
+    """One address that tells what the pods of all places would."""
+
+    def __init__(self) -> None:
+        self.traffics: list[Traffic] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def address(self) -> str:
+        """host:port of its metrics."""
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def exposition(self) -> str:
+        """What a scrape gives."""
+        lines = ["# TYPE http_requests_total counter"]
+        lines += [line for traffic in self.traffics for line in traffic.requests()]
+        lines += ["# TYPE pinn_inference_latency_seconds histogram"]
+        lines += [line for traffic in self.traffics for line in traffic.latencies()]
+        return "\n".join(lines) + "\n"
+
+    def __enter__(self) -> Exporter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join(10)
+        self._server.server_close()
 
 
 class PrometheusProcess:
@@ -139,9 +167,9 @@ class PrometheusProcess:
 
 
 @contextlib.contextmanager
-def prometheus_over(place: Place, traffic: Traffic) -> Iterator[PrometheusProcess]:
+def running_prometheus(folder: Path, exporter: Exporter) -> Iterator[PrometheusProcess]:
     """Running within the block."""
-    process = PrometheusProcess(place.folder, traffic.address)
+    process = PrometheusProcess(folder, exporter.address)
     process.start()
     try:
         yield process
@@ -149,10 +177,10 @@ def prometheus_over(place: Place, traffic: Traffic) -> Iterator[PrometheusProces
         process.stop()
 
 
-def _handler(traffic: Traffic) -> type[BaseHTTPRequestHandler]:
+def _handler(exporter: Exporter) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = traffic.exposition().encode()
+            body = exporter.exposition().encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(body)))

@@ -17,7 +17,7 @@ from pinn_operator.handlers import WatchThread
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import HEARD, ApiCluster
 from pinn_operator.kube.connection import Credentials
-from pinn_operator.kube.errors import ApiError, ClusterError, NotFound
+from pinn_operator.kube.errors import ClusterError
 from pinn_operator.kube.events import EventRecorder
 from pinn_operator.kube.reports import PodReporter
 from pinn_operator.kube.watching import Watch
@@ -123,17 +123,10 @@ class Operator:
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     async def _until_served(self) -> None:
-        """Raises ClusterError while the API server is away or does not know PINNServices."""
+        """Raises ClusterError while the API server is away, or has not got the CRD."""
         namespaces = self._settings.namespaces
-        try:
-            await self._cluster.read_all(namespaces[0] if namespaces else None)
-        except NotFound as error:
-            raise ApiError(
-                404,
-                "NotServed",
-                "the API server does not know PINNService: is the CRD installed?",
-                request=error.request,
-            ) from error
+        if not await self._cluster.is_served(namespaces[0] if namespaces else None):
+            raise ClusterError("the API server does not know PINNService: is the CRD installed?")
 
     async def _watch(self) -> None:
         """Raises what kopf failed with."""

@@ -123,12 +123,12 @@ async def test_a_list_without_items_is_empty(api: Api) -> None:
     assert await api.client.list_matching(POD, "pricing") == []
 
 
-async def test_a_long_list_is_read_page_by_page(api: Api) -> None:
+async def test_the_metadata_of_a_long_list_is_read_page_by_page(api: Api) -> None:
     api.script.answers = [
         ok({"items": [{"n": 1}], "metadata": {"continue": "next"}}),
         ok({"items": [{"n": 2}], "metadata": {"continue": ""}}),
     ]
-    assert await api.client.list_all(POD) == [{"n": 1}, {"n": 2}]
+    assert await api.client.list_metadata(POD) == [{"n": 1}, {"n": 2}]
     assert [seen["path"] for seen in api.script.seen] == ["/api/v1/pods"] * 2
     assert api.script.seen[1]["query"]["continue"] == "next"
 

@@ -149,14 +149,16 @@ class Client:
         answer = await self.request("GET", kind.path(namespace), resource=kind.plural, query=query, verb="LIST")
         return [{**item, "apiVersion": kind.api_version, "kind": kind.kind} for item in answer.get("items") or ()]
 
-    async def list_all(self, kind: Kind, namespace: str | None = None) -> list[dict[str, Any]]:
-        """All objects of a kind in one namespace or in all, in pages so that none of them is large."""
+    async def list_metadata(self, kind: Kind, namespace: str | None = None) -> list[dict[str, Any]]:
+        """The metadata of all objects of a kind in one namespace or in all, read in pages."""
         path = kind.path(namespace)
         items: list[dict[str, Any]] = []
         token = ""
         while True:
             query = [("limit", "250"), *([("continue", token)] if token else [])]
-            answer = await self.request("GET", path, resource=kind.plural, query=query, verb="LIST")
+            answer = await self.request(
+                "GET", path, resource=kind.plural, query=query, verb="LIST", accept=METADATA_LIST
+            )
             items.extend(answer.get("items") or ())
             token = (answer.get("metadata") or {}).get("continue") or ""
             if not token:
@@ -198,9 +200,9 @@ class Client:
 
     # --- watching -----------------------------------------------------------------------------------------------------
 
-    async def newest_version(self, kind: Kind, namespace: str | None, *, label_selector: str) -> str:
-        """The version of a collection at this moment, to watch it from."""
-        query = [("labelSelector", label_selector), ("limit", "1")]
+    async def newest_version(self, kind: Kind, namespace: str | None, *, label_selector: str = "") -> str:
+        """The version of a collection at this moment, to watch it from. Raises NotFound if the kind is not served."""
+        query = [("limit", "1"), *([("labelSelector", label_selector)] if label_selector else [])]
         answer = await self.request(
             "GET", kind.path(namespace), resource=kind.plural, query=query, verb="LIST", accept=METADATA_LIST
         )

@@ -74,8 +74,16 @@ class ApiCluster:
 
     async def read_all(self, namespace: str | None) -> list[tuple[str, str]]:
         """(namespace, name) of every PINNService in a namespace, or in all."""
-        items = await self._client.list_all(PINN_SERVICE, namespace)
+        items = await self._client.list_metadata(PINN_SERVICE, namespace)
         return [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
+
+    async def is_served(self, namespace: str | None) -> bool:
+        """Whether the API server knows PINNService: whether the CRD is installed."""
+        try:
+            await self._client.newest_version(PINN_SERVICE, namespace)
+        except NotFound:
+            return False
+        return True
 
     async def read_secret(self, namespace: str, name: str, key: str) -> str | None:
         """One value of a Secret as text; None if there is none. Never logged, never kept here."""

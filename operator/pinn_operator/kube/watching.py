@@ -18,7 +18,7 @@ from typing import Any
 
 from pinn_operator.core.spec import Manifest
 from pinn_operator.kube.client import Client, Kind
-from pinn_operator.kube.errors import ClusterError, Gone, NotFound
+from pinn_operator.kube.errors import ClusterError, Gone, NotFound, Unreachable
 
 UNSERVED_SECONDS = 120.0
 
@@ -66,7 +66,9 @@ class Watch:
             except ClusterError as error:
                 _LOG.warning("a watch was lost, it is taken up again", extra={"error": str(error)})
                 await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311
-                self._backoff = min(self._longest_backoff, self._backoff * 2)
+                # A refusal stays one until somebody changes the rights; an absence may be over any moment.
+                longest = self._longest_backoff if isinstance(error, Unreachable) else 6 * self._longest_backoff
+                self._backoff = min(longest, self._backoff * 2)
 
     async def _stream(self) -> None:
         if self._version is None:

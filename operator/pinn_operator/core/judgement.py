@@ -98,9 +98,9 @@ def judge(
     if not samples:
         return Judgement(gates=tuple(before.values()))
     sides = Sides.of(name, canary=canary, stable=stable)
-    faults: list[str] = []
-    requests = _requests(samples, sides, faults)
-    latencies = _latencies(samples, sides, faults)
+    requests, latencies = _requests(samples, sides), _latencies(samples, sides)
+    incomplete = {gate.name: _incomplete(gate, samples) for gate in analysis.gates}
+    faults = [answer.message for answer in samples.values() if isinstance(answer, SourceError)]
     results: list[GateStatus] = []
     condemnation: Condemnation | None = None
     for gate in analysis.gates:
@@ -111,6 +111,9 @@ def judge(
             results.append(_with_error(gate, old, evidence, now))
             continue
         status, found = _judge_gate(gate, old, evidence, analysis, now)
+        missing = incomplete[gate.name]
+        if missing is not None and status.verdict is not Verdict.FAIL:
+            status = replace(status, verdict=Verdict.ERROR, message=missing.message[:200])
         results.append(status)
         condemnation = condemnation or found
     share, total = _share(requests)
@@ -120,30 +123,31 @@ def judge(
     )  # fmt: skip
 
 
-def _requests(samples: Samples, sides: Sides, faults: list[str]) -> tuple[Window, ...] | SourceError | None:
+def _requests(samples: Samples, sides: Sides) -> tuple[Window, ...] | SourceError | None:
+    """Windows of the recent time, which is enough to condemn, and last the whole time at this weight."""
     recent, whole = samples.get(REQUESTS_RECENT), samples.get(REQUESTS_WHOLE)
-    for answer in (recent, whole):
-        if isinstance(answer, SourceError):
-            faults.append(answer.message)
-            return answer
     if recent is None or isinstance(recent, SourceError):
-        return None
+        return recent
     windows = request_windows(recent, sides)
-    if whole is not None and not isinstance(whole, SourceError):
-        windows += request_windows(whole, sides)[-1:]
-    return windows
+    if isinstance(whole, SourceError):
+        return (*windows, Window(0.0, Counts(0, 0), Counts(0, 0)))
+    return windows if whole is None else (*windows, *request_windows(whole, sides)[-1:])
 
 
-def _latencies(samples: Samples, sides: Sides, faults: list[str]) -> tuple[LatencyWindow, ...] | SourceError | None:
-    windows = []
-    for key in (LATENCY_RECENT, LATENCY_WHOLE):
-        answer = samples.get(key)
-        if isinstance(answer, SourceError):
-            faults.append(answer.message)
-            return answer
-        if answer is not None:
-            windows.append(histograms(answer, sides))
-    return tuple(windows) or None
+def _latencies(samples: Samples, sides: Sides) -> tuple[LatencyWindow, ...] | SourceError | None:
+    recent, whole = samples.get(LATENCY_RECENT), samples.get(LATENCY_WHOLE)
+    if recent is None or isinstance(recent, SourceError):
+        return recent
+    answers = (recent,) if whole is None or isinstance(whole, SourceError) else (recent, whole)
+    return tuple(histograms(answer, sides) for answer in answers)
+
+
+def _incomplete(gate: Gate, samples: Samples) -> SourceError | None:
+    """Why the whole time at this weight is not known, without which a gate cannot pass."""
+    if gate.metric is None:
+        return None
+    answer = samples.get(REQUESTS_WHOLE if gate.metric is Metric.ERROR_RATE else LATENCY_WHOLE)
+    return answer if isinstance(answer, SourceError) else None
 
 
 def _share(requests: tuple[Window, ...] | SourceError | None) -> tuple[float | None, float]:

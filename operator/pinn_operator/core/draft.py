@@ -97,7 +97,8 @@ def unmeasured(gates: tuple[GateStatus, ...]) -> tuple[GateStatus, ...]:
     """Gates as they begin at a new weight: nothing measured, but stable's figures remembered for the bake."""
     return tuple(
         GateStatus(
-            name=gate.name, verdict=Verdict.NO_DATA, min_samples=gate.min_samples,
+            name=gate.name, verdict=Verdict.NO_DATA, limit=gate.limit, min_samples=gate.min_samples,
+            message="not measured at this weight yet",
             reference_total=gate.reference_total, reference_bad=gate.reference_bad,
         )
         for gate in gates

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pinn_operator.kube.errors import ClusterError, Unreachable
+from pinn_operator.kube.errors import ApiError, ClusterError, Unreachable
 from pinn_operator.reconciler import Outcome, PassResult
 
 Reconcile = Callable[[str, str], Awaitable[PassResult]]
@@ -46,6 +46,8 @@ class Rhythm:
 @dataclass(slots=True)
 class _Loop:
     urgent: bool = False
+    retry_after: float = 0.0
+    """Seconds that the API server asked us to stay away after the last pass."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -121,7 +123,7 @@ class Loops:
                     # Before reading, or a change that is heard during the pass would be lost.
                     loop.wake.clear()
                     started = time.monotonic()
-                    result = await self._pass(key)
+                    result = await self._pass(key, loop)
                 if result is not None and result.delay is None:
                     if loop.wake.is_set():
                         continue
@@ -133,8 +135,9 @@ class Loops:
             if self._loops.get(key) is loop:
                 del self._loops[key]
 
-    async def _pass(self, key: Key) -> PassResult | None:
+    async def _pass(self, key: Key, loop: _Loop) -> PassResult | None:
         """The result; None when it could not be carried through, which is logged here."""
+        loop.retry_after = 0.0
         about = {"namespace": key[0], "service": key[1]}
         try:
             result = await self._reconcile(*key)
@@ -145,6 +148,8 @@ class Loops:
             return None
         except ClusterError as error:
             _LOG.warning("pass failed", extra={**about, "error": str(error)})
+            if isinstance(error, ApiError):
+                loop.retry_after = error.retry_after or 0.0
             return None
         except Exception:  # noqa: BLE001
             # A fault of ours must not end the watch over this object, or over the others.
@@ -161,7 +166,7 @@ class Loops:
             backoff = self._backoff(key, failures)
             delay = backoff if delay is None else min(backoff, delay)
             # News may end the wait early, but a fault that news brings about itself must not spin.
-            spacing = min(rhythm.first_backoff, backoff)
+            spacing = max(min(rhythm.first_backoff, backoff), loop.retry_after)
         try:
             async with asyncio.timeout(delay):
                 await loop.wake.wait()

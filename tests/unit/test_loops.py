@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from pinn_operator.kube.errors import Forbidden, Unreachable
+from pinn_operator.kube.errors import Forbidden, TooManyRequests, Unreachable
 from pinn_operator.loops import Loops, Rhythm
 from pinn_operator.reconciler import Outcome, PassResult
 
@@ -176,6 +176,37 @@ async def test_news_that_a_fault_brings_about_itself_does_not_make_it_spin(start
         loops.wake("pricing", "eu")
         await asyncio.sleep(0.001)
     assert len(passes.seen) == 1
+
+
+async def test_an_api_server_that_asks_for_time_gets_it(start: Start) -> None:
+    busy = TooManyRequests(429, "TooManyRequests", "slow down", request="GET", retry_after=1000.0)
+    loops, passes = start(busy)
+    loops.wake("pricing", "eu")
+    await passes.reach(1)
+    for _ in range(20):
+        loops.wake("pricing", "eu")
+        await asyncio.sleep(0.001)
+    assert len(passes.seen) == 1
+
+
+async def test_when_something_may_have_been_missed_all_are_looked_at(start: Start) -> None:
+    loops, passes = start()
+    for name in ("a", "b", "c"):
+        loops.wake("pricing", name)
+    await passes.reach(3)
+    loops.wake_all()
+    await passes.reach(6)
+
+
+async def test_a_resync_starts_only_what_is_not_known(start: Start) -> None:
+    loops, passes = start()
+    loops.wake("pricing", "known")
+    await passes.reach(1)
+    loops.ensure("pricing", "known")
+    loops.ensure("pricing", "missed")
+    await passes.reach(2)
+    await settle()
+    assert passes.seen == [("pricing", "known"), ("pricing", "missed")]
 
 
 async def test_whoever_waits_for_the_api_server_learns_from_the_first_who_reached_it() -> None:

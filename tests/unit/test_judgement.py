@@ -1,0 +1,435 @@
+"""Judging gates: what each verdict means, how long a bound must be exceeded, and what is compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinn_operator.core.judgement import Judgement, camel, describe, describe_limit, judge
+from pinn_operator.core.questions import LATENCY_RECENT, LATENCY_WHOLE, REQUESTS_RECENT, REQUESTS_WHOLE
+from pinn_operator.core.samples import Answer, Series, SourceError
+from pinn_operator.core.spec import Analysis, Bound, Gate, Metric, Profile, Prometheus, Relative
+from pinn_operator.core.status import GateStatus, Verdict
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+DOWN = SourceError("connection refused")
+BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, float("inf"))
+
+ERRORS = Gate(
+    "error-rate", Metric.ERROR_RATE, advance=Bound(below=0.01), abort=Bound(above=0.05, for_seconds=60),
+    relative=Relative(margin=0.01),
+)  # fmt: skip
+LATENCY = Gate(
+    "latency-p95", Metric.LATENCY_P95, advance=Bound(below=0.5), abort=Bound(above=2.0, for_seconds=60),
+    relative=Relative(margin=0.1),
+)  # fmt: skip
+DRIFT = Gate("drift", query="drift", advance=Bound(below=0.5), abort=Bound(above=0.8, consecutive=3))
+
+
+def requests(*, canary: tuple[float, float] = (0, 0), stable: tuple[float, float] = (0, 0), seconds: float = 60,
+             points: int = 7) -> tuple[Series, ...]:  # fmt: skip
+    """Counters of (all, failed) requests that grew evenly to these within the window."""
+    series = []
+    for revision, (total, failed) in (("bbbb", canary), ("aaaa", stable)):
+        for status, end in (("200", total - failed), ("500", failed)):
+            grid = tuple((seconds * i / (points - 1), end * i / (points - 1)) for i in range(points))
+            series.append(Series({"pod": f"eu-{revision}-x-1", "status": status}, grid))
+    return tuple(series)
+
+
+def latencies(*, canary: dict[float, float] | None = None, stable: dict[float, float] | None = None) -> Answer:
+    """Instant histograms: answers by the seconds that each took."""
+    series = []
+    for revision, answers in (("bbbb", canary), ("aaaa", stable)):
+        for bound in BOUNDS if answers else ():
+            count = sum(number for seconds, number in (answers or {}).items() if seconds <= bound)
+            labels = {"pod": f"eu-{revision}-x-1", "le": "+Inf" if bound == float("inf") else str(bound)}
+            series.append(Series(labels, ((0.0, count),)))
+    return tuple(series)
+
+
+def own(value: float | None) -> Answer:
+    return () if value is None else (Series({}, ((0.0, value),)),)
+
+
+def judged(
+    gate: Gate, samples: dict[str, Answer], *, now: datetime = NOW, previous: tuple[GateStatus, ...] = (),
+    concurrent: bool = True, hold: float = 60,
+) -> Judgement:  # fmt: skip
+    analysis = Analysis(Prometheus(), Profile.STANDARD, (gate,), interval_seconds=30, abort_interval_seconds=2)
+    return judge(
+        analysis=analysis, name="eu", canary="bbbb", stable="aaaa", hold_seconds=hold, concurrent=concurrent,
+        previous=previous, samples=samples, now=now,
+    )  # fmt: skip
+
+
+class Measurements:
+    """One gate, judged again and again; every judgement is remembered as the status would."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate, self.now = gate, NOW
+        self.last: Judgement = Judgement(gates=())
+
+    def __call__(self, after: float, answer: Answer | float | None) -> Judgement:
+        self.now += timedelta(seconds=after)
+        key = "gate/drift" if self.gate.query else REQUESTS_RECENT
+        found = own(answer) if answer is None or isinstance(answer, float) else answer
+        self.last = judged(self.gate, {key: found}, now=self.now, previous=self.last.gates)
+        return self.last
+
+    @property
+    def status(self) -> GateStatus:
+        return self.last.gates[0]
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "gate", "samples", "verdict", "message"),
+    [
+        ("good", ERRORS, {REQUESTS_RECENT: requests(canary=(200, 1), stable=(900, 2))}, Verdict.PASS, "0.5%"),
+        ("too few", ERRORS, {REQUESTS_RECENT: requests(canary=(99, 0), stable=(900, 0))}, Verdict.COLLECTING,
+         "99/100 requests"),
+        ("not good enough", ERRORS, {REQUESTS_RECENT: requests(canary=(1000, 20), stable=(900, 16))}, Verdict.FAIL,
+         "2%, needs < 1%"),
+        ("no traffic", ERRORS, {REQUESTS_RECENT: requests(stable=(900, 2))}, Verdict.NO_DATA, "no requests yet"),
+        ("no series", ERRORS, {REQUESTS_RECENT: ()}, Verdict.NO_DATA, "no requests yet"),
+        ("no metric source", ERRORS, {REQUESTS_RECENT: DOWN}, Verdict.ERROR, "connection refused"),
+        ("fast", LATENCY, {LATENCY_RECENT: latencies(canary={0.04: 200}, stable={0.04: 900})}, Verdict.PASS, "47.5ms"),
+        ("slow-ish", LATENCY, {LATENCY_RECENT: latencies(canary={0.6: 200}, stable={0.6: 900})}, Verdict.FAIL,
+         "975ms, needs < 500ms"),
+        ("few latencies", LATENCY, {LATENCY_RECENT: latencies(canary={0.04: 7}, stable={0.04: 900})},
+         Verdict.COLLECTING, "7/100 requests"),
+        ("no latencies", LATENCY, {LATENCY_RECENT: latencies(stable={0.04: 900})}, Verdict.NO_DATA, "no requests yet"),
+        ("latencies unanswered", LATENCY, {LATENCY_RECENT: DOWN}, Verdict.ERROR, "connection refused"),
+        ("own query good", DRIFT, {"gate/drift": own(0.2)}, Verdict.PASS, "0.2"),
+        ("own query between", DRIFT, {"gate/drift": own(0.6)}, Verdict.FAIL, "0.6, needs < 0.5"),
+        ("own query empty", DRIFT, {"gate/drift": own(None)}, Verdict.NO_DATA, "no value"),
+        ("own query NaN", DRIFT, {"gate/drift": own(float("nan"))}, Verdict.NO_DATA, "no value"),
+        ("own query down", DRIFT, {"gate/drift": DOWN}, Verdict.ERROR, "connection refused"),
+        ("own query of two series", DRIFT, {"gate/drift": (*own(1.0), *own(2.0))}, Verdict.ERROR,
+         "the query returned 2 series, it must return one: wrap it in sum() or max()"),
+    ],
+)  # fmt: skip
+def test_each_verdict(name: str, gate: Gate, samples: dict[str, Answer], verdict: Verdict, message: str) -> None:
+    judgement = judged(gate, samples)
+    [status] = judgement.gates
+    assert (status.verdict, status.message) == (verdict, message), name
+    assert judgement.condemnation is None
+    assert judgement.all_pass is (verdict is Verdict.PASS)
+    assert (judgement.source_error is not None) is (verdict is Verdict.ERROR)
+
+
+def test_nothing_asked_leaves_the_gates_as_they_were_and_passes_nothing() -> None:
+    before = (GateStatus("error-rate", Verdict.PASS),)
+    judgement = judged(ERRORS, {}, previous=before)
+    assert judgement.gates == before
+    assert not judgement.asked
+    assert not judgement.all_pass, "a Pass of an earlier pass was taken for one of this pass"
+
+
+def test_an_analysis_without_gates_passes_nothing() -> None:
+    assert not Judgement(gates=(), asked=True).all_pass
+
+
+def test_one_gate_that_is_not_sure_is_enough_to_hold() -> None:
+    passed, unsure = GateStatus("a", Verdict.PASS), GateStatus("b", Verdict.COLLECTING)
+    assert not Judgement(gates=(passed, unsure), asked=True).all_pass
+
+
+def test_the_share_of_requests_is_measured() -> None:
+    judgement = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(50, 0), stable=(150, 0))})
+    assert judgement.observed_share == pytest.approx(25)
+    assert judged(ERRORS, {REQUESTS_RECENT: requests()}).observed_share is None
+
+
+# --- against stable ---------------------------------------------------------------------------------------------------
+
+
+def test_a_canary_that_is_worse_than_stable_is_condemned_at_once_with_both_figures() -> None:
+    judgement = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(60, 15), stable=(540, 1))})
+    found = judgement.condemnation
+    assert found is not None
+    assert (found.reason, found.gate, found.value) == ("ErrorRateAboveStable", "error-rate", "25%")
+    assert found.limit == "stable 0.185%"
+    assert "of 60 requests" in found.message
+    assert judgement.gates[0].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("name", "canary", "stable"),
+    [
+        ("both are bad", (200, 40), (900, 180)),
+        ("by chance", (10, 1), (90, 0)),
+        ("within the margin", (1000, 9), (9000, 9)),
+        ("nothing to compare with", (200, 100), (0, 0)),
+    ],
+)
+def test_who_is_not_worse_than_stable(name: str, canary: tuple[float, float], stable: tuple[float, float]) -> None:
+    assert judged(ERRORS, {REQUESTS_RECENT: requests(canary=canary, stable=stable)}).condemnation is None, name
+
+
+def test_a_sudden_fault_after_a_long_good_time_is_seen_in_the_recent_requests() -> None:
+    recent = requests(canary=(40, 40), stable=(360, 0), seconds=120)
+    whole = requests(canary=(20000, 40), stable=(180000, 20), seconds=86400)
+    judgement = judged(ERRORS, {REQUESTS_RECENT: recent, REQUESTS_WHOLE: whole}, hold=86400)
+    assert judgement.condemnation is not None
+
+
+def test_a_slower_canary_is_condemned_by_its_slow_requests() -> None:
+    answer = latencies(canary={0.04: 20, 0.9: 60}, stable={0.04: 700})
+    found = judged(LATENCY, {LATENCY_RECENT: answer}).condemnation
+    assert found is not None
+    assert found.reason == "LatencyP95AboveStable"
+    assert found.value.endswith("ms")
+
+
+def test_a_canary_whose_requests_are_slow_while_those_of_stable_are_too_is_not_condemned() -> None:
+    answer = latencies(canary={0.9: 100}, stable={0.9: 900})
+    assert judged(LATENCY, {LATENCY_RECENT: answer}).condemnation is None
+
+
+def test_below_the_floor_a_ratio_condemns_nobody() -> None:
+    answer = latencies(canary={0.09: 500}, stable={0.01: 4500})
+    assert judged(LATENCY, {LATENCY_RECENT: answer}).condemnation is None
+
+
+def test_a_comparison_that_is_switched_off_condemns_nobody() -> None:
+    gate = replace(ERRORS, relative=Relative(enabled=False))
+    assert judged(gate, {REQUESTS_RECENT: requests(canary=(60, 30), stable=(540, 0))}).condemnation is None
+
+
+def test_in_the_bake_errors_are_compared_with_what_stable_showed_before() -> None:
+    first = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(500, 1), stable=(500, 1))})
+    [status] = first.gates
+    assert (status.reference_total, status.reference_bad) == (500, 1)
+    bake = {REQUESTS_RECENT: requests(canary=(100, 20), stable=(3, 3))}
+    found = judged(ERRORS, bake, previous=first.gates, concurrent=False)
+    assert found.condemnation is not None, "the stragglers that still reach stable were taken for its error rate"
+    assert found.gates[0].reference_total == 500
+    good = {REQUESTS_RECENT: requests(canary=(500, 1))}
+    assert judged(ERRORS, good, previous=first.gates, concurrent=False).all_pass
+
+
+def test_a_reference_is_a_memory_and_weighs_no_more_than_two_thousand_requests() -> None:
+    [status] = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(500, 0), stable=(90000, 90))}).gates
+    assert (status.reference_total, status.reference_bad) == (2000, 2)
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bound_in_three_measurements_condemns_at_the_third_in_a_row() -> None:
+    measure = Measurements(DRIFT)
+    assert measure(0, 0.9).condemnation is None
+    assert measure(2, 0.9).condemnation is None
+    found = measure(2, 0.9).condemnation
+    assert found is not None
+    assert (found.reason, found.value, found.limit) == ("DriftOutOfBounds", "0.9", "> 0.8 in 3 measurements")
+
+
+def test_a_good_measurement_in_between_begins_the_row_anew() -> None:
+    measure = Measurements(DRIFT)
+    for value in (0.9, 0.9, 0.1, 0.9, 0.9, 0.6, 0.9, 0.9):
+        assert measure(2, value).condemnation is None, "failures were summed up over the rollout"
+    assert measure.status.consecutive == 2
+
+
+@pytest.mark.parametrize("nothing", [None, DOWN], ids=["NoData", "Error"])
+def test_a_measurement_without_an_answer_neither_counts_nor_forgives(nothing: Answer | None) -> None:
+    measure = Measurements(DRIFT)
+    measure(2, 0.9), measure(2, 0.9)
+    for _ in range(20):
+        assert measure(2, nothing).condemnation is None
+        assert measure.status.consecutive == 2
+    assert measure(2, 0.9).condemnation is not None
+
+
+def test_a_pass_that_a_watch_event_woke_is_not_a_new_measurement() -> None:
+    measure = Measurements(DRIFT)
+    for _ in range(7):
+        assert measure(0.25, 0.9).condemnation is None
+        assert measure.status.consecutive == 1
+    measure(2, 0.9)
+    assert measure.status.consecutive == 2
+
+
+def bad(share: float) -> Answer:
+    return requests(canary=(400, 400 * share), stable=(400, 400 * share))
+
+
+def test_a_bound_with_a_duration_condemns_when_it_was_exceeded_all_that_time() -> None:
+    measure = Measurements(ERRORS)
+    for _ in range(30):
+        assert measure(2, bad(0.2)).condemnation is None, measure.status
+    found = measure(2, bad(0.2)).condemnation
+    assert found is not None
+    assert (found.reason, found.limit) == ("ErrorRateOutOfBounds", "> 5% for 60 s")
+
+
+def test_one_good_measurement_ends_the_duration() -> None:
+    measure = Measurements(ERRORS)
+    for round_ in range(5):
+        for _ in range(25):
+            assert measure(2, bad(0.2)).condemnation is None, f"round {round_}: durations were summed up"
+        measure(2, bad(0.0))
+        assert measure.status.failing_since is None
+
+
+@pytest.mark.parametrize("nothing", [(), DOWN], ids=["NoData", "Error"])
+def test_time_without_an_answer_does_not_count_towards_a_duration(nothing: Answer) -> None:
+    measure = Measurements(ERRORS)
+    for _ in range(11):
+        measure(2, bad(0.2))
+    for _ in range(60):
+        assert measure(2, nothing).condemnation is None
+    for _ in range(20):
+        assert measure(2, bad(0.2)).condemnation is None, "an outage of the metric source was held against the canary"
+    assert measure(2, bad(0.2)).condemnation is not None
+
+
+@pytest.mark.parametrize("jump", [7200.0, -7200.0])
+def test_a_jump_of_the_clock_is_no_duration_and_no_pardon(jump: float) -> None:
+    gate = replace(ERRORS, abort=Bound(above=0.05, for_seconds=300))
+    measure = Measurements(gate)
+    for _ in range(11):
+        measure(2, bad(0.2))
+    assert measure(jump, bad(0.2)).condemnation is None, "two hours that nobody measured were held against the canary"
+    assert measure.status.failing_since is not None
+    assert 20 <= (measure.now - measure.status.failing_since).total_seconds() <= 80
+    for _ in range(150):
+        measure(2, bad(0.2))
+    assert measure.last.condemnation is not None
+
+
+def test_a_bound_needs_both_its_duration_and_its_measurements() -> None:
+    gate = replace(DRIFT, abort=Bound(above=0.8, for_seconds=30, consecutive=3))
+    measure = Measurements(gate)
+    for seconds in (0, 2, 2, 2):
+        assert measure(seconds, 0.9).condemnation is None
+    for _ in range(11):
+        assert measure(2, 0.9).condemnation is None
+    assert measure(2, 0.9).condemnation is not None
+
+
+def test_a_few_errors_are_no_error_rate() -> None:
+    gate = replace(ERRORS, relative=None, abort=Bound(above=0.05))
+    assert judged(gate, {REQUESTS_RECENT: requests(canary=(3, 1))}).condemnation is None
+    assert judged(gate, {REQUESTS_RECENT: requests(canary=(300, 60))}).condemnation is not None
+
+
+def test_a_latency_bound_goes_by_how_many_requests_took_longer() -> None:
+    gate = replace(LATENCY, relative=None, abort=Bound(above=1.0))
+    few = {LATENCY_RECENT: latencies(canary={0.04: 19, 2.0: 1})}
+    many = {LATENCY_RECENT: latencies(canary={0.04: 150, 2.0: 50})}
+    assert judged(gate, few).condemnation is None
+    found = judged(gate, many).condemnation
+    assert found is not None
+    assert found.reason == "LatencyP95OutOfBounds"
+
+
+def test_an_own_gate_may_have_its_bad_side_below() -> None:
+    gate = replace(DRIFT, advance=Bound(above=0.8), abort=Bound(below=0.5))
+    assert judged(gate, {"gate/drift": own(0.9)}).all_pass
+    assert judged(gate, {"gate/drift": own(0.6)}).gates[0].verdict is Verdict.FAIL
+    assert judged(gate, {"gate/drift": own(0.4)}).condemnation is not None
+
+
+def test_deciding_twice_at_one_moment_counts_one_measurement() -> None:
+    first = judged(DRIFT, {"gate/drift": own(0.9)})
+    second = judged(DRIFT, {"gate/drift": own(0.9)}, previous=first.gates)
+    assert second.gates == first.gates
+
+
+script = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.5, 2.0, 2.0, 2.0, 30.0, 4000.0, -4000.0]),
+              st.sampled_from([0.9, 0.9, 0.1, None, DOWN])),
+    max_size=30,
+)  # fmt: skip
+
+
+@given(script)
+def test_condemned_only_by_an_unbroken_row_of_failing_measurements(steps: list[tuple[float, Any]]) -> None:
+    measure, row = Measurements(DRIFT), 0
+    for after, answer in steps:
+        condemned = measure(after, answer).condemnation is not None
+        row = 0 if answer == 0.1 else row + (answer == 0.9)
+        assert measure.status.consecutive <= row
+        assert condemned is (answer == 0.9 and measure.status.consecutive >= 3)
+
+
+@given(script)
+def test_a_duration_is_never_longer_than_the_time_that_was_measured(steps: list[tuple[float, Any]]) -> None:
+    measure, most = Measurements(replace(DRIFT, abort=Bound(above=0.8, for_seconds=86400))), 0.0
+    for after, answer in steps:
+        measure(after, answer)
+        most = 0.0 if answer == 0.1 else most + (min(60.0, max(0.0, after)) if answer == 0.9 else 0.0)
+        since = measure.status.failing_since
+        assert since is None or 0 <= (measure.now - since).total_seconds() <= most
+
+
+# --- when a part cannot be answered -----------------------------------------------------------------------------------
+
+
+def test_recent_requests_condemn_even_while_the_long_query_fails() -> None:
+    recent = requests(canary=(60, 30), stable=(540, 0), seconds=120)
+    judgement = judged(ERRORS, {REQUESTS_RECENT: recent, REQUESTS_WHOLE: DOWN})
+    assert judgement.condemnation is not None
+    assert judgement.source_error == DOWN.message
+
+
+@pytest.mark.parametrize(
+    ("gate", "samples"),
+    [
+        (ERRORS, {REQUESTS_RECENT: requests(canary=(600, 0), stable=(540, 0)), REQUESTS_WHOLE: DOWN}),
+        (LATENCY, {LATENCY_RECENT: latencies(canary={0.04: 600}, stable={0.04: 600}), LATENCY_WHOLE: DOWN}),
+    ],
+    ids=["requests", "latencies"],
+)
+def test_recent_requests_alone_pass_nothing(gate: Gate, samples: dict[str, Answer]) -> None:
+    judgement = judged(gate, samples)
+    assert judgement.gates[0].verdict is Verdict.ERROR
+    assert not judgement.all_pass
+    assert judgement.condemnation is None
+
+
+def test_errors_condemn_while_latencies_cannot_be_had() -> None:
+    analysis = Analysis(Prometheus(), Profile.STANDARD, (LATENCY, ERRORS))
+    judgement = judge(
+        analysis=analysis, name="eu", canary="bbbb", stable="aaaa", hold_seconds=60, concurrent=True, previous=(),
+        samples={LATENCY_RECENT: DOWN, REQUESTS_RECENT: requests(canary=(60, 30), stable=(540, 0))}, now=NOW,
+    )  # fmt: skip
+    assert [gate.verdict for gate in judgement.gates] == [Verdict.ERROR, Verdict.FAIL]
+    assert judgement.condemnation is not None
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "text"),
+    [
+        (ERRORS, 0.0213, "2.13%"), (LATENCY, 0.0042, "4.2ms"), (LATENCY, 2.5, "2.5s"), (DRIFT, 0.25, "0.25"),
+        (ERRORS, None, "-"),
+    ],
+)  # fmt: skip
+def test_a_value_is_told_in_its_unit(gate: Gate, value: float | None, text: str) -> None:
+    assert describe(gate, value) == text
+
+
+def test_a_bound_is_told_with_its_duration() -> None:
+    bound = Bound(above=0.05, for_seconds=300, consecutive=2)
+    assert describe_limit(ERRORS, bound, advance=False) == "> 5% for 300 s in 2 measurements"
+    assert describe_limit(ERRORS, bound, advance=True) == "> 5%"
+    assert describe_limit(ERRORS, None, advance=True) == ""
+
+
+def test_reasons_are_camel_case() -> None:
+    assert camel("latency-p95") == "LatencyP95"
+    assert camel("desk_pnl.drift") == "DeskPnlDrift"

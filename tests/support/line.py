@@ -16,15 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.kube import REPOSITORY, Kube, KubeError, Manifest, find_kubeconfig, is_ready, program, wait_until
+from tests.support.kube import REPOSITORY, Kube, KubeError, Manifest, is_ready, program, wait_until
 from tests.support.prometheus import Prometheus
 
 Say = Callable[[str], None]
 
 OPERATOR_NAMESPACE = "pinn-system"
 RELEASE = "pinn-operator"
-GATEWAY_ADDRESS = "http://198.18.255.1:8080"
-PROMETHEUS_ADDRESS = "http://127.0.0.1:9090"
 CHART = REPOSITORY / "charts" / "pinn-operator"
 
 
@@ -101,12 +99,32 @@ def _bring_up(say: Say) -> Line:
     began = time.monotonic()
     say("cluster: looking for one, making one if there is none")
     _run(["python3", "-m", "cluster", "up"], timeout=2400)
-    kube = Kube(find_kubeconfig(), allow=os.environ.get("KUBE_CONTEXT", ""))
+    info = cluster_info()
+    # `cluster` refuses the context in use unless it is named, so with CLUSTER=current it was named.
+    named = info["context"] if os.environ.get("CLUSTER") == "current" else ""
+    kube = Kube(Path(info["kubeconfig"]), allow=named)
     say(f"cluster: {kube.context} ({time.monotonic() - began:.0f} s)")
     images = build_images(kube, say)
-    install_chart(kube, images, say)
+    install_chart(kube, images, prometheus=info["prometheus_url_in_pods"], say=say)
     say(f"operator: serving ({time.monotonic() - began:.0f} s in all)")
-    return Line(kube, Prometheus(PROMETHEUS_ADDRESS), GATEWAY_ADDRESS, images)
+    return Line(kube, Prometheus(info["prometheus_url"]), info["gateway_url"], images)
+
+
+def cluster_info() -> dict[str, str]:
+    """What `python3 -m cluster info` says: context, kubeconfig, and addresses. Raises KubeError without a cluster."""
+    done = subprocess.run(
+        ["python3", "-m", "cluster", "info", "--json"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise KubeError(f"no cluster here (`make cluster-up`): {done.stderr.strip()}")
+    info: dict[str, str] = json.loads(done.stdout)
+    missing = [name for name in ("gateway_url", "prometheus_url", "prometheus_url_in_pods") if not info.get(name)]
+    if missing:
+        raise KubeError(
+            f"cluster {info.get('context')} has no {', '.join(missing)}: a Gateway and Prometheus are needed"
+        )
+    return info
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -190,13 +208,13 @@ def _digest(folder: Path, names: Sequence[str], salt: str) -> str:
 # --- chart ------------------------------------------------------------------------------------------------------------
 
 
-def install_chart(kube: Kube, images: Images, say: Say) -> None:
+def install_chart(kube: Kube, images: Images, *, prometheus: str, say: Say) -> None:
     """`helm upgrade --install`, as a user does; waits until the operator serves."""
     repository, _, tag = images.operator.rpartition(":")
     registry, _, name = repository.partition("/")
     values = {
         "image": {"registry": registry, "repository": name, "tag": tag, "pullPolicy": "IfNotPresent"},
-        "prometheus": {"address": "http://prometheus.monitoring:9090"},
+        "prometheus": {"address": prometheus},
     }
     began = time.monotonic()
     done = subprocess.run(

@@ -93,8 +93,14 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, log: Path, *, resync: int) -> None:
         command = [sys.executable, "-m", "pinn_operator", "run", "--kubeconfig", str(kubeconfig)]
         command += ["--resync-seconds", str(resync), "--health-host", "127.0.0.1", "--health-port", str(PORT)]
+        self._path = log
         self._log = log.open("ab")
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+
+    def check(self) -> None:
+        """Raises RuntimeError with the end of its log if it has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the operator has ended: {self._path.read_text()[-2000:]}")
 
     def rss_bytes(self) -> int:
         return int(self._status("VmRSS")) * 1024
@@ -139,7 +145,7 @@ async def measure(
             started = time.monotonic()
             await _make(address, made, count)
             made = max(made, count)
-            await _settled(address, count)
+            await _settled(operator, address, count)
             settled = time.monotonic() - started
         finally:
             operator.stop()
@@ -158,7 +164,7 @@ async def _at_rest(args: argparse.Namespace, kubeconfig: Path, log: Path, proxy:
     began = time.monotonic()
     operator = OperatorProcess(kubeconfig, log, resync=DEFAULT_RESYNC)
     try:
-        await _passes_done(count)
+        await _passes_done(operator, count)
         settled = time.monotonic() - began
         await asyncio.sleep(10)
         proxy.counts.clear()
@@ -184,7 +190,7 @@ async def _quiet_passes(
 ) -> dict[str, Any]:
     operator = OperatorProcess(kubeconfig, log, resync=SHORT_RESYNC)
     try:
-        await _passes_done(count)
+        await _passes_done(operator, count)
         proxy.counts.clear()
         before = await _metric("pinn_operator_passes_total")
         cpu, began = operator.cpu_seconds(), time.monotonic()
@@ -228,7 +234,7 @@ async def _make(address: str, first: int, count: int) -> None:
         await asyncio.gather(*(make(session, number) for number in range(first, count)))
 
 
-async def _settled(address: str, count: int) -> None:
+async def _settled(operator: OperatorProcess, address: str, count: int) -> None:
     """Until each resource has its status and its three Services."""
     deadline = time.monotonic() + 120 + count
     async with aiohttp.ClientSession() as session:
@@ -240,6 +246,7 @@ async def _settled(address: str, count: int) -> None:
                 return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{seen} of {count} resources and {len(services)} Services")
+            operator.check()
             await asyncio.sleep(2)
 
 
@@ -248,12 +255,13 @@ async def _list(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]
         return list((await response.json())["items"])
 
 
-async def _passes_done(count: int) -> None:
+async def _passes_done(operator: OperatorProcess, count: int) -> None:
     """Until each resource has had its first pass and nothing more happens."""
     deadline = time.monotonic() + 120 + count
     last = -1.0
     while time.monotonic() < deadline:
         await asyncio.sleep(3)
+        operator.check()
         with contextlib.suppress(aiohttp.ClientError):
             passes = await _metric("pinn_operator_passes_total")
             if passes >= count and passes == last:

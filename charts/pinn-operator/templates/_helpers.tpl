@@ -52,7 +52,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   verbs: [get, list, watch]
 - apiGroups: [pinn.dev]
   resources: [pinnservices/status]
-  verbs: [get, patch, update]
+  verbs: [update]
 - apiGroups: [apps]
   resources: [deployments, controllerrevisions]
   verbs: [get, list, watch, create, patch, delete]

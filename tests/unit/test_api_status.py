@@ -55,6 +55,13 @@ def test_no_manifest_makes_the_status_parser_raise(manifest: Manifest) -> None:
     status_from_manifest({"rollout": manifest, "conditions": [manifest], "stable": manifest, **manifest})
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_no_utc_calendar_holds_is_unusable_and_no_crash(time: str) -> None:
+    with pytest.raises(ValueError, match="before the year 1 or after the year 9999"):
+        parse_time(time)
+    assert status_from_manifest({"stable": {"revision": "a", "since": time}}).stable is None
+
+
 def test_names_are_camel_case_and_times_have_microseconds() -> None:
     manifest = status_to_manifest(
         Status(observed_generation=3, rollout=rollout(programmed_time=NOON + timedelta(microseconds=5)))

@@ -303,7 +303,7 @@ def test_a_message_is_cut_to_what_the_api_server_takes() -> None:
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"reason": 5}', b'{"reason": ""}'])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"[" * 60_000, b"{}", b'{"reason": 5}', b'{"reason": ""}'])
 def test_an_answer_without_a_reason_is_no_report(body: bytes) -> None:
     assert parse_report(body) is None
 

@@ -20,6 +20,8 @@ from pinn_operator.kube.parsing import (
 
 Manifest = dict[str, Any]
 
+WORKLOAD: Manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "eu-a1f3c2aa"}, "spec": {}}
+
 
 def pod(*, conditions: list[Manifest] | None = None, container: Manifest | None = None, **status: Any) -> Manifest:
     return {
@@ -274,11 +276,23 @@ def test_a_record_whose_spec_is_no_longer_taken_keeps_its_workload() -> None:
     manifest = {
         "metadata": {"name": "eu-a", "labels": {"pinn.dev/revision": "a1f3c2aa"}},
         "revision": 4,
-        "data": {"workload": {"kind": "Deployment"}, "spec": {"image": 5}},
+        "data": {"workload": WORKLOAD, "spec": {"image": 5}},
     }
     parsed = parse_record(manifest)
     assert (parsed.revision, parsed.number, parsed.spec) == ("a1f3c2aa", 4, None)
-    assert parsed.workload == {"kind": "Deployment"}
+    assert parsed.workload == WORKLOAD
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None, "x", [1], {"workload": "x"}, {"workload": {"metadata": {}}}, {"spec": "x"},
+        {"workload": {**WORKLOAD, "kind": "ClusterRole"}},
+    ],
+)  # fmt: skip
+def test_a_record_that_somebody_made_by_hand_is_read_as_one_without_a_workload(data: object) -> None:
+    parsed = parse_record({"metadata": {"name": "eu-a1f3c2aa"}, "revision": 1, "data": data})
+    assert (parsed.workload, parsed.spec) == ({}, None)
 
 
 def test_the_controller_is_told_from_other_owners() -> None:

@@ -153,8 +153,11 @@ async def test_a_note_on_the_query_does_not(make: Make, server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("text", "status"),
-    [("<html>please log in</html>", 200), ("bad gateway", 502), ("", 200), ("[]", 200), ('{"status": "success"}', 200)],
-)
+    [
+        ("<html>please log in</html>", 200), ("bad gateway", 502), ("", 200), ("[]", 200), ("[" * 100_000, 200),
+        ('{"status": "success"}', 200),
+    ],
+)  # fmt: skip
 async def test_anything_else_than_an_answer_is_an_error(make: Make, server: Server, text: str, status: int) -> None:
     server.says_text(text, status=status)
     assert isinstance(await make(server.address).ask(INSTANT), SourceError)
@@ -242,6 +245,7 @@ async def test_an_address_may_have_a_path(make: Make, server: Server) -> None:
         {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "x"]}]}},
         {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "histogram": [1, {}]}]}},
         {"status": "success", "data": {"resultType": "vector", "result": {"a": 1}}},
+        {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [10**400, "1"]}]}},
     ],
 )
 def test_an_answer_of_another_shape_is_an_error(document: Any) -> None:

@@ -144,7 +144,7 @@ def _check(desired: Desired) -> None:
 def _record(resource: Resource, revision: str, observed: Observed) -> Manifest | None:
     """The data of a revision's record: as recorded, or else rendered from the spec, or else taken from what runs."""
     recorded = observed.records.get(revision)
-    if recorded is not None:
+    if recorded is not None and recorded.workload:
         return {"workload": recorded.workload}
     if isinstance(resource.spec, Spec) and revision_of(resource.spec.serving) == revision:
         workload = render_workload(resource.name, revision, resource.spec.serving)

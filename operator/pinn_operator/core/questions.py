@@ -115,7 +115,8 @@ def _stillness(resource: Resource, revision: str, rollout: RolloutStatus, now: d
 
 
 def _selector(resource: Resource, *revisions: str) -> str:
-    return f'namespace="{resource.namespace}",pod=~"{resource.name}-({"|".join(revisions)})-.+"'
+    # Exactly the two parts that a Deployment's pods append: "eu-42e41f50" may also be the name of another PINNService.
+    return f'namespace="{resource.namespace}",pod=~"{resource.name}-({"|".join(revisions)})-[^-]+-[^-]+"'
 
 
 def _range(key: str, expression: str, start: datetime, end: datetime, points: int) -> Query:

@@ -138,7 +138,7 @@ def _stalled(
     if status.phase is Phase.PENDING and status.stable is not None:
         fault = pod_failure(
             observed, status.stable.revision, weight=0, rollback=spec.rollback, now=now,
-            patience_from=status.stable.since,
+            patience_from=min(status.stable.since, now),
         )  # fmt: skip
         if fault is not None:
             return fault.reason, f"the first revision cannot serve: {fault.message}"

@@ -218,12 +218,22 @@ def _parent_faults(entry: Mapping[str, Any], generation: int) -> Iterable[str]:
 
 
 def parse_record(manifest: Manifest) -> RevisionRecord:
-    """A ControllerRevision. Its spec was valid when it was recorded; None if this operator no longer takes it."""
-    data: Mapping[str, Any] = manifest.get("data") or {}
-    spec = parse_spec(data.get("spec") or {})
+    """A ControllerRevision. Its spec was valid when it was recorded; None if this operator no longer takes it.
+
+    Anyone may have made one by hand: a workload that no Deployment could be written from is read as an empty one.
+    """
+    data = _mapping(manifest.get("data"))
+    workload = _mapping(data.get("workload"))
+    parts = all(isinstance(workload.get(part), Mapping) for part in ("metadata", "spec"))
+    usable = parts and (workload.get("apiVersion"), workload.get("kind")) == ("apps/v1", "Deployment")
+    spec = parse_spec(_mapping(data.get("spec")))
     return RevisionRecord(
         revision=label_of(manifest, REVISION_LABEL),
         number=int(manifest.get("revision") or 0),
-        workload=data.get("workload") or {},
+        workload=workload if usable else {},
         spec=spec if isinstance(spec, Spec) else None,
     )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -56,7 +56,7 @@ def parse_report(body: bytes) -> PodReport | None:
     """`{"ready": false, "reason": "ChecksumMismatch", "message": "…"}`; None for anything without a reason."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict) or not isinstance(document.get("reason"), str) or not document["reason"]:
         return None

@@ -101,7 +101,7 @@ def parse_body(status: int, body: bytes) -> Answer:
     """An HTTP answer, whatever it holds."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = body[:200].decode(errors="replace").strip()
         return SourceError(f"HTTP {status} with an answer that is not JSON: {text!r}")
     answer = parse_answer(document)

@@ -46,7 +46,7 @@ def parse_result(kind: Any, result: Any) -> Answer:
             )
             for item in result
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return SourceError(f"the answer is no valid {kind or 'result'}")
 
 

@@ -75,7 +75,7 @@ class Watched(World):
         self.healed: set[str] = set()
         self.rejected_at: dict[str, int] = {}
         self.answered_before = 0.0
-        self.clock_was_set = False
+        self.clock_was_set = self.rerouted = False
 
     # --- the invariants -----------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Watched(World):
     def _is_silent(self, revision: str) -> None:
         assert revision not in self._revisions_in_traffic(), f"{revision} loses capacity while it has traffic"
         newest = max((pod.last_request for pod in self.pods if pod.revision == revision), default=float("-inf"))
-        if not self.clock_was_set:
+        if not self.clock_was_set and not self.rerouted:
             assert self.seconds - newest >= DRAIN, f"{revision} answered {self.seconds - newest} s ago"
 
     def _the_route_is_whole(self, decision: Decision, spec: Spec) -> None:
@@ -306,12 +306,39 @@ class Watched(World):
     def _happens_routes_served(self, served: bool) -> None:
         self.route_kind_served = served
 
+    def _happens_gateway(self, accepts: bool) -> None:
+        self.route_accepted = accepts
+
+    def _happens_router_lag(self, seconds: float) -> None:
+        self.router_lag = seconds
+
+    def _happens_router(self, router: str) -> None:
+        self.apply(traffic=team_spec(router)["traffic"])
+        self.rerouted = True
+
+    def _happens_deployment_deleted(self, whose: str) -> None:
+        if (revision := getattr(self.state, whose)) is not None:
+            self.delete("Deployment", f"{self.name}-{revision.revision}")
+
+    def _happens_scaled_by_hand(self, how: tuple[str, int]) -> None:
+        whose, replicas = how
+        revision = getattr(self.state, whose)
+        key = ("Deployment", f"{self.name}-{revision.revision}") if revision is not None else ("", "")
+        if key in self.objects:
+            deployment = self.objects[key]
+            self._write({**deployment, "spec": {**deployment["spec"], "replicas": replicas}})
+
+    def _happens_status_lost(self, _: None) -> None:
+        self.status = {}
+        self.version += 1
+        self.rejected_at = {}
+
     # --- how it must end ----------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """Everything but the revisions is well again, the spec is valid and Auto: the end follows from the target."""
-        self.prometheus_up = self.operator_up = self.route_kind_served = True
-        self.rate, self.clock_offset = 20, 0.0
+        self.prometheus_up = self.operator_up = self.route_kind_served = self.route_accepted = True
+        self.rate, self.clock_offset, self.router_lag = 20, 0.0, 0.2
         self.own["drift"] = lambda _: 0.1
         target = self.spec["image"]
         self.images = {image: behaviour for image, behaviour in self.images.items() if image == target}
@@ -374,6 +401,12 @@ HAPPENINGS = st.one_of(
     st.tuples(st.just("died before acting"), st.none()),
     st.tuples(st.just("clock"), st.sampled_from([-3600.0, -20.0, 0.0, 40.0, 7200.0])),
     st.tuples(st.just("routes served"), st.booleans()),
+    st.tuples(st.just("gateway"), st.booleans()),
+    st.tuples(st.just("router lag"), st.sampled_from([0.2, 3.0, 14.0])),
+    st.tuples(st.just("router"), st.sampled_from(["HTTPRoute", "Replicas"])),
+    st.tuples(st.just("deployment deleted"), st.sampled_from(["stable", "canary"])),
+    st.tuples(st.just("scaled by hand"), st.tuples(st.sampled_from(["stable", "canary"]), st.sampled_from([0, 1, 7]))),
+    st.tuples(st.just("status lost"), st.none()),
 )
 SCRIPTS = st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 5, 8, 13, 20]), HAPPENINGS), min_size=1, max_size=9)
 REACHED = st.sampled_from([0, 10, 50, 100])

@@ -108,6 +108,7 @@ class World:
         self.prometheus_up = True
         self.operator_up = True
         self.route_kind_served = True
+        self.route_accepted = True
         self.clock_offset = 0.0
         """How far the operator's clock is ahead of everybody else's, in seconds."""
         self.restless = False
@@ -143,7 +144,7 @@ class World:
     def _awake(self) -> bool:
         """A watch event since the last pass, or the moment that the last pass asked for."""
         seen = (
-            self.generation, self.version, id(self.objects), self.clock_offset,
+            self.generation, self.version, id(self.objects), self.clock_offset, self.route_accepted,
             [(pod.name, pod.ready, pod.restarts, pod.waiting) for pod in self.pods],
         )  # fmt: skip
         changed, self._seen = seen != self._seen, seen
@@ -336,7 +337,7 @@ class World:
                     revision, manifest["revision"], manifest["data"]["workload"], self._recorded[name]
                 )
         weights = self._live_weights() if self.route_kind_served else {}
-        route = Route(weights, programmed=True) if weights else None
+        route = Route(weights, programmed=self.route_accepted) if weights else None
         return Observed(workloads, pods, selectors, route, self.route_kind_served, records, self.objects)
 
     def _behaviour(self, image: str) -> Behaviour:
@@ -441,7 +442,9 @@ class World:
                 for pod in pods if (index := _scrape(pod, end)) is not None
             )  # fmt: skip
         assert query.key in (LATENCY_RECENT, LATENCY_WHOLE), query.key
-        window = float(query.expression.split("[")[1].split("ms")[0]) / 1000
+        asked = re.search(r"\[(\d+)ms\]", query.expression)
+        assert asked is not None
+        window = float(asked[1]) / 1000
         series = []
         for pod in pods:
             last = _scrape(pod, end)

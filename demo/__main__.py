@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from demo.story import NAMESPACE, Demo
 from demo.view import Screen
-from tests.support.kube import REPOSITORY, Kube, KubeError, find_kubeconfig, program
-from tests.support.line import OPERATOR_NAMESPACE, RELEASE, bring_up
+from tests.support.kube import REPOSITORY, Kube, KubeError, find_kubeconfig
+from tests.support.line import bring_up, uninstall_chart
 
 MADE_HERE = "pinn-demo-made-this-cluster"
 """A ConfigMap in kube-system: the demo found no cluster and made this one, so taking the demo down takes it down."""
@@ -54,11 +54,8 @@ def down() -> int:
     kube = Kube(find_kubeconfig())
     kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=180)
     screen.say(f"namespace {NAMESPACE} is gone")
-    subprocess.run(
-        [program("helm"), "uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait",
-         "--kubeconfig", str(kube.kubeconfig), "--kube-context", kube.context],
-        check=False, timeout=180,
-    )  # fmt: skip
+    uninstall_chart(kube)
+    screen.say("the operator is uninstalled; its CustomResourceDefinition is kept")
     mark = kube.kubectl("get", "configmap", MADE_HERE, "-n", "kube-system", "--ignore-not-found", "-o", "name")
     if not mark.strip():
         screen.say("the cluster was there before the demo, so it stays (`make cluster-down` takes it down)")

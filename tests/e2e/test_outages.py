@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.line import Line
+from tests.support.line import Line, install_chart, uninstall_chart
 from tests.support.service import Service, revision_of
 from tests.support.traffic import Summary, Traffic
 
@@ -65,3 +65,23 @@ class TestOutages:
         assert service.wait_stable(other_than=before) == canary
         account("API server restarted at 10 %", traffic.summary())
         assert traffic.summary().failed == 0
+
+    def test_without_the_operator_the_pods_serve_on_and_a_deleted_resource_is_gone(
+        self, line: Line, service: Service, traffic: Traffic, account: Account
+    ) -> None:
+        serving = revision_of(service.status(), "stable")
+        untouched = service.untouched(serving)
+        uninstall_chart(line.kube)
+        try:
+            time.sleep(3)
+            assert service.read(), "the resources went with the chart"
+            assert service.untouched(serving) == untouched
+            account("the chart is uninstalled", traffic.summary())
+            assert traffic.summary().failed == 0
+            service.delete()
+            service.kube.kubectl(
+                "wait", "--for=delete", "deployments,services,httproutes,controllerrevisions,pods",
+                "-n", service.namespace, "-l", f"pinn.dev/service={service.name}", "--timeout=90s", timeout=100,
+            )  # fmt: skip
+        finally:
+            install_chart(line.kube, line.images, prometheus=line.prometheus_in_pods)

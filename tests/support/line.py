@@ -42,6 +42,7 @@ class Line:
     kube: Kube
     prometheus: Prometheus
     gateway: str
+    prometheus_in_pods: str
     images: Images
 
     def operator_pod(self) -> Manifest:
@@ -105,9 +106,10 @@ def _bring_up(say: Say) -> Line:
     kube = Kube(Path(info["kubeconfig"]), allow=named)
     say(f"cluster: {kube.context} ({time.monotonic() - began:.0f} s)")
     images = build_images(kube, say)
-    install_chart(kube, images, prometheus=info["prometheus_url_in_pods"], say=say)
+    install_chart(kube, images, prometheus=info["prometheus_url_in_pods"])
+    say(f"chart: release {RELEASE} in namespace {OPERATOR_NAMESPACE}")
     say(f"operator: serving ({time.monotonic() - began:.0f} s in all)")
-    return Line(kube, Prometheus(info["prometheus_url"]), info["gateway_url"], images)
+    return Line(kube, Prometheus(info["prometheus_url"]), info["gateway_url"], info["prometheus_url_in_pods"], images)
 
 
 def cluster_info() -> dict[str, str]:
@@ -208,7 +210,7 @@ def _digest(folder: Path, names: Sequence[str], salt: str) -> str:
 # --- chart ------------------------------------------------------------------------------------------------------------
 
 
-def install_chart(kube: Kube, images: Images, *, prometheus: str, say: Say) -> None:
+def install_chart(kube: Kube, images: Images, *, prometheus: str) -> None:
     """`helm upgrade --install`, as a user does; waits until the operator serves."""
     repository, _, tag = images.operator.rpartition(":")
     registry, _, name = repository.partition("/")
@@ -216,7 +218,6 @@ def install_chart(kube: Kube, images: Images, *, prometheus: str, say: Say) -> N
         "image": {"registry": registry, "repository": name, "tag": tag, "pullPolicy": "IfNotPresent"},
         "prometheus": {"address": prometheus},
     }
-    began = time.monotonic()
     done = subprocess.run(
         [
             program("helm"), "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE,
@@ -227,7 +228,19 @@ def install_chart(kube: Kube, images: Images, *, prometheus: str, say: Say) -> N
     )  # fmt: skip
     if done.returncode:
         raise KubeError(f"helm: {done.stderr.strip()}")
-    say(f"chart: release {RELEASE} in namespace {OPERATOR_NAMESPACE} ({time.monotonic() - began:.0f} s)")
+
+
+def uninstall_chart(kube: Kube) -> None:
+    """`helm uninstall`; no release is fine."""
+    done = subprocess.run(
+        [
+            program("helm"), "uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait",
+            "--kubeconfig", str(kube.kubeconfig), "--kube-context", kube.context,
+        ],
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise KubeError(f"helm: {done.stderr.strip()}")
 
 
 # --- processes, locks -------------------------------------------------------------------------------------------------

@@ -130,6 +130,26 @@ def test_capacity_is_added_before_traffic_moves_and_removed_after() -> None:
     ]
 
 
+@pytest.mark.parametrize("traffic", [{}, HTTP_ROUTE])
+def test_the_canary_loses_its_traffic_before_any_other_write_can_fail(traffic: dict[str, Any]) -> None:
+    resource, desired, store, stable, canary = a_rollout(50, **traffic)
+    asked = a_resource(**{**resource.spec_manifest, "traffic": {**traffic, "serviceType": "LoadBalancer"}})
+    back = replace(desired, replicas={stable: 5, canary: 1}, canary_weight=0)
+    first, *others = plan(asked, back, store.observed())
+    assert isinstance(first, Apply)
+    assert described((first,)) == [f"{'HTTPRoute' if traffic else 'Service'} {NAME}"]
+    store.act((first,))
+    live = store["Service", NAME]["spec"]
+    assert (live["type"], live["selector"]) == ("ClusterIP", render.selector_of(NAME, stable))
+    if traffic:
+        weights = [backend["weight"] for backend in store["HTTPRoute", NAME]["spec"]["rules"][0]["backendRefs"]]
+        assert weights == [100, 0]
+    assert described(plan(asked, back, store.observed())) == described(tuple(others))
+    store.act(others)
+    assert plan(asked, back, store.observed()) == ()
+    assert store["Service", NAME]["spec"]["type"] == "LoadBalancer"
+
+
 def test_promotion_moves_selectors_and_leaves_the_canary_pods_alone() -> None:
     resource, desired, store, _, canary = a_rollout(100, **HTTP_ROUTE)
     before = copy.deepcopy(store["Deployment", f"{NAME}-{canary}"]["spec"]["template"])

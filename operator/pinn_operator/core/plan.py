@@ -1,6 +1,7 @@
 """From what `decide` wants to the writes that are missing, in the order that is safe.
 
-Capacity is added before traffic moves, and removed after. An object is written when it does not hold what we want,
+Traffic that the canary loses goes first, so that no other write that fails can keep it. Otherwise capacity is added
+before traffic moves, and removed after. An object is written when it does not hold what we want,
 because the wish changed or because someone edited it, and otherwise not at all: a pass without news writes nothing.
 """
 
@@ -70,7 +71,8 @@ class Desired:
 def plan(resource: Resource, desired: Desired, observed: Observed) -> tuple[Action, ...]:
     """The writes that are missing, in safe order.
 
-    Records, Deployments that grow or are new, Services, the HTTPRoute, Deployments that shrink, deletions.
+    What takes traffic from the canary, records, Deployments that grow or are new, Services, the HTTPRoute, Deployments
+    that shrink, deletions.
     A revision that is not `reproducible` gets no Deployment. Raises ValueError if the weight is outside 0–100 or a
     revision is both kept and forgotten, which `decide` never asks for.
     """
@@ -96,7 +98,9 @@ def plan(resource: Resource, desired: Desired, observed: Observed) -> tuple[Acti
             (shrinking if shrinks else growing).append(manifest)
     traffic = traffic_in_force(resource, observed, revisions=(desired.canary, desired.stable))
     routing = _routing(owner, traffic, desired, observed) if traffic else ()
-    writes = [*records, *(_changed((*growing, *routing, *shrinking), observed))]
+    first = list(_changed(tuple(_withdrawal(owner, desired, observed)), observed))
+    writes = [*records, *_changed((*growing, *routing, *shrinking), observed)]
+    writes = [*first, *(manifest for manifest in writes if manifest not in first)]
     return (*(Apply(manifest) for manifest in writes), *_deletions(owner, traffic, desired, observed))
 
 
@@ -190,7 +194,8 @@ def traffic_in_force(resource: Resource, observed: Observed, *, revisions: Seque
 
 
 def _live_traffic(service: Manifest, route: Manifest | None) -> Traffic:
-    port = int(service["spec"]["ports"][0]["port"])
+    first_port: Manifest = next(iter(service["spec"].get("ports") or ()), {})
+    port = int(first_port.get("port", Traffic().service_port))
     service_type = str(service["spec"].get("type", "ClusterIP"))
     if route is None:
         return Traffic(service_port=port, service_type=service_type)
@@ -217,6 +222,30 @@ def _live_path(route_spec: Manifest) -> str:
     rule: Manifest = next(iter(route_spec.get("rules") or ()), {})
     match: Manifest = next(iter(rule.get("matches") or ()), {})
     return str((match.get("path") or {}).get("value", "/"))
+
+
+def _withdrawal(owner: Owner, desired: Desired, observed: Observed) -> Iterator[Manifest]:
+    """What lowers the canary's share and changes nothing else: a Service of a new type that a quota forbids, say, must
+    not keep the traffic where it is."""
+    service, route = (observed.objects.get((kind, owner.name)) for kind in ("Service", "HTTPRoute"))
+    stable = observed.objects.get(("Service", stable_service_name(owner.name)))
+    selector = selector_of(owner.name, desired.stable)
+    if service is None or stable is None or stable["spec"].get("selector") != selector:
+        # There is nowhere to lead it to yet.
+        return
+    live = _live_traffic(service, route)
+    if route is not None:
+        if _live_weight(route, canary_service_name(owner.name)) > desired.canary_weight:
+            yield render_route(owner, live, canary_weight=desired.canary_weight)
+    elif desired.canary_weight == 0 and service["spec"].get("selector") != selector:
+        port = live.service_port
+        yield render_service(owner, owner.name, selector=selector, port=port, service_type=live.service_type)
+
+
+def _live_weight(route: Manifest, backend: str) -> int:
+    """The largest weight that a rule gives to a Service; 1 is the Gateway API's default."""
+    references = (item for rule in route["spec"].get("rules") or () for item in rule.get("backendRefs") or ())
+    return max((int(item.get("weight", 1)) for item in references if item.get("name") == backend), default=0)
 
 
 def _routing(owner: Owner, traffic: Traffic, desired: Desired, observed: Observed) -> Iterator[Manifest]:

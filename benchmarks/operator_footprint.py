@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -37,7 +38,15 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE = "footprint"
 SHORT_RESYNC = 60
 DEFAULT_RESYNC = 1800
-PORT = 18081
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+PORT = _free_port()
 
 
 class Proxy:

@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CredentialsError as error:
         print(f"pinn-operator: {error}", file=sys.stderr)
         return 2
-    except OSError:
-        _LOG.exception("cannot start")
+    except OSError as error:
+        _LOG.error("cannot start", extra={"error": str(error)})
         return 1
     return 0
 

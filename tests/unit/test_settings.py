@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +109,18 @@ def test_without_a_cluster_the_command_ends_with_2_and_says_what_is_missing(
         monkeypatch.delenv(name, raising=False)
     assert main(["run"]) == 2
     assert "--kubeconfig" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_ends_the_command_with_1_and_is_named(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "config"
+    kubeconfig.touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "pinn_operator", "run", f"--kubeconfig={kubeconfig}"]
+        command += ["--health-host=127.0.0.1", f"--health-port={port}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr

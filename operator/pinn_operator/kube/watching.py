@@ -4,8 +4,8 @@ Only metadata is asked for (`PartialObjectMetadata`), filtered by label in the A
 would hand over each whole pod and remember every object it ever saw: 10 KB each, which for a thousand resources with
 their Deployments, Services and pods is more than all the rest of the operator (measured, `benchmarks/`).
 
-A watch goes on from the last version it has seen, over lost connections and ended streams. If that version is too old,
-changes may have been missed, and `lost` is called.
+A watch goes on from the last version it has seen, over lost connections and ended streams. When it begins, and when
+that version has become too old, changes may have been missed, and `lost` is called.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class Watch:
         self._longest_backoff = longest_backoff
         self._version: str | None = None
         self._backoff = first_backoff
-        self._began = False
 
     async def run(self) -> None:
         """For ever."""
@@ -73,9 +72,8 @@ class Watch:
     async def _stream(self) -> None:
         if self._version is None:
             self._version = await self._client.newest_version(self._kind, self._namespace, label_selector=self._label)
-            if self._began:
-                self._lost()
-            self._began = True
+            # Also the first time: a pass may have looked before this watch began.
+            self._lost()
         events = self._client.watch(self._kind, self._namespace, label_selector=self._label, version=self._version)
         async for event in events:
             self._take(event)

@@ -97,6 +97,14 @@ def test_a_pod_that_never_was_ready_has_until_the_deadline() -> None:
     assert found.limit == "spec.rollback.readyDeadlineSeconds 600 s"
 
 
+def test_a_clock_that_is_ahead_of_the_api_server_does_not_shorten_the_patience() -> None:
+    ahead = START + timedelta(hours=1)
+    early = pod_failure(seen(STARTING), "bbbb", weight=0, rollback=ROLLBACK, now=ahead, patience_from=ahead)
+    assert early is None
+    late = ahead + timedelta(seconds=600)
+    assert pod_failure(seen(STARTING), "bbbb", weight=0, rollback=ROLLBACK, now=late, patience_from=ahead) is not None
+
+
 def test_a_pod_that_was_ready_has_a_short_patience_from_the_moment_it_was_lost() -> None:
     assert reason(seen(READY, LOST), after=129, weight=10) is None
     assert reason(seen(READY, LOST), after=130, weight=10) == "NotReady"

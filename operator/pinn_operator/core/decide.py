@@ -24,6 +24,7 @@ from pinn_operator.core.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.outcome import aim, desired, replicas_at, requeue_at
 from pinn_operator.core.plan import plan
+from pinn_operator.core.render import canary_service_name, stable_service_name
 from pinn_operator.core.report import report
 from pinn_operator.core.revision import revision_of
 from pinn_operator.core.rollback import judge_gates, only_copy, roll_back_if_bad
@@ -34,8 +35,8 @@ from pinn_operator.core.sight import (
     not_in_the_future,
     see_silence,
     see_weight,
+    selected_revision,
     selectors_in_place,
-    serving_revision,
     strangers,
 )
 from pinn_operator.core.spec import InvalidSpec, RouterKind, Step
@@ -116,17 +117,25 @@ def _pending(this: Pass, draft: Draft) -> None:
     wanted = this.target or (status.stable.revision if status.stable else None)
     if wanted is None:
         return
-    running = serving_revision(this) if status.stable is None else None
+    running = selected_revision(this, stable_service_name(this.resource.name)) if status.stable is None else None
     if running is not None and running.revision != wanted:
-        # The status was lost (a backup holds none) while its objects live on: what serves is not put at risk.
-        draft.status = replace(status, phase=Phase.STABLE, stable=running, canary=None, rollout=None, rejected=None)
-        draft.normal("RevisionAdopted", f"revision {running.revision} was found serving")
+        _adopt(this, draft, running)
     elif status.stable is None or status.stable.revision != wanted:
         draft.status = replace(status, stable=_revision(this), canary=None, rollout=None, rejected=None)
         draft.normal("InitialRevision", f"revision {wanted} is the first to serve")
     elif this.observed.available(wanted) > 0 or this.spec.replicas == 0:
         draft.status = replace(status, phase=Phase.STABLE)
         draft.normal("RevisionServing", f"revision {wanted} serves")
+
+
+def _adopt(this: Pass, draft: Draft, stable: RevisionStatus) -> None:
+    """The status was lost (a backup holds none) while its objects live on: what serves is not put at risk."""
+    canary = selected_revision(this, canary_service_name(this.resource.name))
+    draft.status = replace(draft.status, phase=Phase.STABLE, stable=stable, canary=None, rollout=None, rejected=None)
+    draft.normal("RevisionAdopted", f"revision {stable.revision} was found serving")
+    if canary is not None and canary.revision != stable.revision:
+        rollout = RolloutStatus(start_time=this.now, step_index=0, weight=0, weight_time=this.now)
+        draft.status = replace(draft.status, phase=Phase.ROLLING_BACK, canary=canary, rollout=rollout)
 
 
 def _settled(this: Pass, draft: Draft) -> None:

@@ -102,10 +102,9 @@ def selectors_in_place(this: Pass, draft: Draft) -> bool:
     return all(dict(selectors.get(service, {})) == selector for service, selector in wanted.items())
 
 
-def serving_revision(this: Pass) -> RevisionStatus | None:
-    """The revision that `<name>-stable` selects, if it serves and its Deployment could be written again."""
-    selector = this.observed.selectors.get(stable_service_name(this.resource.name), {})
-    revision = selector.get(REVISION_LABEL, "")
+def selected_revision(this: Pass, service: str) -> RevisionStatus | None:
+    """The revision that a Service selects, if it serves and its Deployment could be written again."""
+    revision = this.observed.selectors.get(service, {}).get(REVISION_LABEL, "")
     record = this.observed.records.get(revision)
     if record is None or this.observed.available(revision) == 0:
         return None

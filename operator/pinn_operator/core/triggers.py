@@ -7,7 +7,7 @@ waiting for one costs requests. Reasons are the kubelet's where it has one (core
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pinn_operator.core.judgement import Condemnation
 from pinn_operator.core.observed import Observed, Pod
@@ -27,6 +27,7 @@ MODEL_REASONS = frozenset(
 CRASH_RESTARTS = 2
 _OVER = frozenset({"Failed", "Succeeded"})
 """Phases that a pod does not leave."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rollback, now: datetime,
@@ -52,7 +53,7 @@ def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rol
             value="0 available", limit=">= 1",
         )  # fmt: skip
     for pod in pods:
-        found = _not_ready(pod, rollback, now)
+        found = _not_ready(pod, rollback, now, patience_from)
         if found is not None:
             return found
     deadline = patience_from + timedelta(seconds=rollback.ready_deadline_seconds)
@@ -113,8 +114,8 @@ def _model_refused(pod: Pod) -> Condemnation | None:
     )  # fmt: skip
 
 
-def _not_ready(pod: Pod, rollback: Rollback, now: datetime) -> Condemnation | None:
-    if pod.ready or now < _patience_ends(pod, rollback):
+def _not_ready(pod: Pod, rollback: Rollback, now: datetime, patience_from: datetime) -> Condemnation | None:
+    if pod.ready or now < _patience_ends(pod, rollback, patience_from):
         return None
     patience = rollback.unready_seconds if pod.was_ready else rollback.ready_deadline_seconds
     field = "spec.rollback.unreadySeconds" if pod.was_ready else "spec.rollback.readyDeadlineSeconds"
@@ -134,10 +135,11 @@ def _reasons(pod: Pod) -> Iterable[str]:
         yield f": {pod.waiting_reason}: {pod.waiting_message[:200]}"
 
 
-def _patience_ends(pod: Pod, rollback: Rollback) -> datetime:
+def _patience_ends(pod: Pod, rollback: Rollback, patience_from: datetime = _LONG_AGO) -> datetime:
     if pod.was_ready:
         return (pod.ready_changed or pod.created) + timedelta(seconds=rollback.unready_seconds)
-    return pod.created + timedelta(seconds=rollback.ready_deadline_seconds)
+    # `patience_from` is by the operator's own clock, which may be far ahead of the API server's.
+    return max(pod.created, patience_from) + timedelta(seconds=rollback.ready_deadline_seconds)
 
 
 def _last_line(text: str) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pinn_operator.core.api import Resource
 from pinn_operator.core.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.render import selector_of
+from pinn_operator.core.render import canary_service_name, selector_of, stable_service_name
 from pinn_operator.core.spec import InvalidSpec, RouterKind, Spec, Step
 from pinn_operator.core.status import (
     MESSAGE_LIMIT,
@@ -28,7 +28,7 @@ from pinn_operator.core.triggers import MODEL_REASONS, pod_failure
 
 _GRAVITY = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.COLLECTING, Verdict.PASS)
 _UNMEASURED = "-"
-_HOLD_REASONS = {
+_HOLDING = {
     "a replica of the stable revision": "it is the only healthy copy",
     "a person": "rollback.mode is Hold",
 }
@@ -89,7 +89,7 @@ def _rows(
     resource: Resource, spec: Spec | None, observed: Observed, status: Status, judgement: Judgement,
     blocked: Condemnation | None, now: datetime,
 ) -> dict[str, _Row]:  # fmt: skip
-    rows = {"Ready": _ready(spec, observed, status)}
+    rows = {"Ready": _ready(resource.name, spec, observed, status)}
     stalled = _stalled(resource, spec, observed, status, now)
     if stalled is not None:
         rows["Stalled"] = ("True", *stalled)
@@ -106,15 +106,17 @@ def _rows(
     if (metrics := _metrics(resource, judgement, status)) is not None:
         rows["MetricsAvailable"] = metrics
     if spec is not None and status.stable is not None:
-        rows["TrafficProgrammed"] = _traffic(spec, observed, status)
+        rows["TrafficProgrammed"] = _traffic(resource.name, spec, observed, status)
     if (degraded := _degraded(spec, observed, status, blocked)) is not None:
         rows["Degraded"] = ("True", *degraded)
     return rows
 
 
-def _ready(spec: Spec | None, observed: Observed, status: Status) -> _Row:
+def _ready(name: str, spec: Spec | None, observed: Observed, status: Status) -> _Row:
     if spec is None or status.stable is None:
         return "False", "NothingServes", "no revision has been accepted yet"
+    if name not in observed.selectors:
+        return "False", "ServiceMissing", _service_missing(name)
     available = observed.available(status.stable.revision)
     if status.canary is not None and status.rollout is not None and status.rollout.weight == 100:
         available = max(available, observed.available(status.canary.revision))
@@ -197,7 +199,15 @@ def _metrics(resource: Resource, judgement: Judgement, status: Status) -> _Row |
     return before.status, before.reason, before.message
 
 
-def _traffic(spec: Spec, observed: Observed, status: Status) -> _Row:
+def _service_missing(name: str) -> str:
+    return f"the Service {name} is not there, or not of this resource: the events say why"
+
+
+def _traffic(name: str, spec: Spec, observed: Observed, status: Status) -> _Row:
+    missing = [service for service in (name, stable_service_name(name), canary_service_name(name))
+               if service not in observed.selectors]  # fmt: skip
+    if missing:
+        return "False", "ServiceMissing", _service_missing(missing[0])
     if spec.traffic.router is RouterKind.HTTP_ROUTE:
         if not observed.route_kind_served:
             return "False", "HTTPRouteNotServed", "the cluster has no Gateway API: install it, or use router Replicas"
@@ -218,12 +228,15 @@ def _degraded(
     if spec is None or status.stable is None:
         return None
     if blocked is not None:
-        before, why = status.condition("Degraded"), f"{blocked.reason}: "
-        if before is not None and before.reason == "RollbackHeld" and before.message.startswith(why):
+        start, end = (
+            f"{blocked.reason}: ",
+            f"the canary keeps its weight because {_HOLDING[_held_by(observed, status)]}",
+        )
+        before = status.condition("Degraded")
+        if before is not None and before.message.startswith(start) and before.message.endswith(end):
             # The figures of each measurement would be a write, and a wake-up, every two seconds.
             return before.reason, before.message
-        held = _HOLD_REASONS[_held_by(observed, status)]
-        return "RollbackHeld", f"{why}{blocked.message}; the canary keeps its weight because {held}"
+        return "RollbackHeld", f"{start}{blocked.message}; {end}"
     available = observed.available(status.stable.revision)
     if status.phase is not Phase.PENDING and available < spec.replicas:
         return "StableReplicasMissing", f"{available} of {spec.replicas} replicas of the stable revision are available"

@@ -1,0 +1,346 @@
+"""What the status tells: conditions as the API conventions and kstatus want them, the next action, the columns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pinn_operator.core.accepted import accepted_spec
+from pinn_operator.core.api import Resource, parse_resource
+from pinn_operator.core.judgement import Condemnation, Judgement
+from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Workload
+from pinn_operator.core.report import report
+from pinn_operator.core.spec import Spec
+from pinn_operator.core.status import (
+    Condition,
+    GateStatus,
+    Phase,
+    RevisionStatus,
+    RollbackStatus,
+    RolloutStatus,
+    Status,
+    Verdict,
+)
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+EARLIER = NOW - timedelta(hours=1)
+STABLE, CANARY = RevisionStatus("aaaa", "pinn:1", EARLIER), RevisionStatus("bbbb", "pinn:2", EARLIER)
+STEPS = [{"weight": 10, "holdSeconds": 60}, {"weight": 50, "holdSeconds": 60}, {"weight": 100, "holdSeconds": 60}]
+PASSED = GateStatus("error-rate", Verdict.PASS, message="0.1%")
+COLLECTING = GateStatus("latency-p95", Verdict.COLLECTING, message="41/100 requests")
+ROLLOUT = RolloutStatus(
+    start_time=EARLIER, step_index=0, weight=10, weight_time=NOW, programmed_time=NOW, observed_share=9.4,
+    gates=(PASSED,),
+)  # fmt: skip
+REJECTED = RollbackStatus("bbbb", "pinn:2", EARLIER, "ErrorRateAboveStable", "error-rate 25% against 0.1%")
+SETTLED = Status(phase=Phase.STABLE, stable=STABLE)
+MOVING = Status(phase=Phase.PROGRESSING, stable=STABLE, canary=CANARY, rollout=ROLLOUT)
+BACK = replace(MOVING, phase=Phase.ROLLING_BACK, rejected=REJECTED, rollout=replace(ROLLOUT, weight=0))
+BACKED = Status(phase=Phase.ROLLED_BACK, stable=STABLE, canary=CANARY, rejected=REJECTED)
+
+
+def resource(status: Status = SETTLED, **spec: Any) -> Resource:
+    manifest = {
+        "metadata": {"name": "eu", "namespace": "pricing", "uid": "u", "generation": 7},
+        "spec": {
+            "image": "pinn:2",
+            "strategy": {"canary": {"steps": STEPS}},
+            "traffic": {"router": "HTTPRoute", "parentRefs": [{"name": "edge", "namespace": "edge"}]},
+            "analysis": {"deadlineSeconds": 600},
+            **spec,
+        },
+    }
+    return replace(parse_resource(manifest), status=status)
+
+
+def seen(*, stable: int = 3, canary: int = 3, pods: tuple[Pod, ...] = (), **changes: Any) -> Observed:
+    return replace(
+        Observed(
+            workloads={
+                revision: Workload(revision, 3, available, available, settled=True)
+                for revision, available in (("aaaa", stable), ("bbbb", canary))
+            },
+            pods=pods,
+            selectors={name: {} for name in ("eu", "eu-stable", "eu-canary")},
+            route=Route({"eu-stable": 90, "eu-canary": 10}, programmed=True),
+        ),
+        **changes,
+    )  # fmt: skip
+
+
+def told(
+    status: Status, observed: Observed | None = None, *, of: Resource | None = None, now: datetime = NOW,
+    judgement: Judgement | None = None, held: Condemnation | None = None,
+) -> Status:  # fmt: skip
+    of, observed = of or resource(status), observed or seen()
+    spec = accepted_spec(of, observed)
+    return report(of, spec, observed, status, judgement or Judgement(gates=()), held, now)
+
+
+def condition(status: Status, kind: str) -> Condition:
+    found = status.condition(kind)
+    assert found is not None, [item.type for item in status.conditions]
+    return found
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+
+def test_at_rest_only_good_conditions_are_there() -> None:
+    status = told(SETTLED)
+    assert {item.type: item.status for item in status.conditions} == {
+        "Ready": "True", "Progressing": "False", "ModelVerified": "Unknown", "TrafficProgrammed": "True",
+    }  # fmt: skip
+    assert status.observed_generation == 7
+    assert {item.observed_generation for item in status.conditions} == {7}
+
+
+def test_the_time_of_a_transition_moves_with_the_status_alone() -> None:
+    first = told(MOVING, now=EARLIER)
+    later = told(replace(MOVING, conditions=first.conditions), seen(stable=2, canary=1), of=resource(first), now=NOW)
+    assert condition(later, "Ready").message != condition(first, "Ready").message
+    assert condition(later, "Ready").last_transition_time == EARLIER
+    gone = told(later, seen(stable=0, canary=0), of=resource(later), now=NOW)
+    assert condition(gone, "Ready").status == "False"
+    assert condition(gone, "Ready").last_transition_time == NOW
+    assert condition(gone, "Progressing").last_transition_time == EARLIER
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "available", "ready"),
+    [
+        ("a service that starts is ready with all replicas", None, 2, "False"),
+        ("and then it is", None, 3, "True"),
+        ("one that serves stays ready while one replica does", "True", 1, "True"),
+        ("without any it is not", "True", 0, "False"),
+        ("and again needs all", "False", 2, "False"),
+    ],
+)
+def test_ready(name: str, before: str | None, available: int, ready: str) -> None:
+    known = (Condition("Ready", before, "Serving", "", EARLIER, 7),) if before else ()
+    status = replace(SETTLED, conditions=known)
+    assert condition(told(status, seen(stable=available)), "Ready").status == ready, name
+
+
+def test_without_its_service_nothing_is_ready() -> None:
+    assert condition(told(SETTLED, seen(selectors={})), "Ready").reason == "ServiceMissing"
+
+
+def test_a_service_scaled_to_zero_is_ready() -> None:
+    assert condition(told(SETTLED, seen(stable=0), of=resource(replicas=0)), "Ready").status == "True"
+
+
+def test_in_the_bake_the_canary_serves() -> None:
+    bake = replace(MOVING, phase=Phase.BAKING, rollout=replace(ROLLOUT, weight=100, step_index=2))
+    assert condition(told(bake, seen(stable=0, canary=3)), "Ready").status == "True"
+
+
+@pytest.mark.parametrize("status", [Status(stable=STABLE), MOVING, BACK, replace(MOVING, phase=Phase.PROMOTING)])
+def test_what_moves_is_reconciling_and_not_stalled(status: Status) -> None:
+    said = told(status)
+    assert condition(said, "Reconciling").reason == status.phase.value
+    assert said.condition("Stalled") is None
+
+
+def test_a_rolled_back_service_is_stalled_with_its_reason_and_still_ready() -> None:
+    said = told(BACKED)
+    assert condition(said, "Stalled").reason == "ErrorRateAboveStable"
+    assert "is not retried: error-rate 25% against 0.1%" in condition(said, "Stalled").message
+    assert condition(said, "Ready").status == "True"
+    assert said.condition("Reconciling") is None
+
+
+def test_an_invalid_spec_is_stalled_with_every_fault() -> None:
+    broken = resource(replicas=-4, paused="perhaps")
+    said = told(SETTLED, of=broken)
+    assert condition(said, "Stalled").reason == "InvalidSpec"
+    for field in ("spec.replicas", "spec.paused"):
+        assert field in condition(said, "Stalled").message
+        assert field in said.reason
+    assert condition(said, "Ready").status == "False", "nothing is known that could serve"
+
+
+def test_while_a_spec_is_invalid_a_rollout_waits_for_a_valid_one() -> None:
+    good = resource()
+    assert isinstance(good.spec, Spec)
+    record = RevisionRecord("bbbb", 1, {}, good.spec)
+    said = told(MOVING, seen(records={"bbbb": record}), of=resource(MOVING, paused="perhaps"))
+    assert said.next is not None
+    assert (said.next.action, said.next.waiting_for) == ("Wait", "a valid spec")
+
+
+def test_a_first_revision_that_cannot_serve_is_stalled() -> None:
+    pod = Pod("eu-aaaa-x-1", "aaaa", NOW, "Pending", ready=False, waiting_reason="ImagePullBackOff")
+    said = told(Status(stable=STABLE), seen(stable=0, pods=(pod,)))
+    assert condition(said, "Stalled").reason == "ImageUnavailable"
+    assert said.condition("Reconciling") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "paused", "stalled"),
+    [("in time", 660, False, False), ("too late", 661, False, True), ("too late, but told to wait", 661, True, False)],
+)
+def test_an_analysis_that_never_passes_is_stalled_after_its_hold_and_deadline(
+    name: str, after: float, paused: bool, stalled: bool
+) -> None:
+    status = replace(MOVING, rollout=replace(ROLLOUT, gates=(PASSED, COLLECTING)))
+    said = told(status, of=resource(status, paused=paused), now=NOW + timedelta(seconds=after)).condition("Stalled")
+    assert (said is not None) is stalled, name
+    assert said is None or (said.reason == "AnalysisDeadlineExceeded" and "latency-p95: 41/100" in said.message)
+
+
+FAULT = Condemnation("ErrorRateAboveStable", "error-rate 25%", "error-rate", "25%", "stable 0.1%")
+
+
+@pytest.mark.parametrize(
+    ("stable", "why", "waits"),
+    [
+        (3, "because rollback.mode is Hold", "a person: ErrorRateAboveStable"),
+        (0, "because it is the only healthy copy", "a replica of the stable revision: ErrorRateAboveStable"),
+    ],
+)
+def test_a_rollback_that_is_held_says_why(stable: int, why: str, waits: str) -> None:
+    said = told(MOVING, seen(stable=stable), held=FAULT)
+    assert condition(said, "Degraded").reason == "RollbackHeld"
+    assert condition(said, "Degraded").message.endswith(why)
+    assert said.next is not None
+    assert said.next.waiting_for == waits
+    assert said.reason.startswith("RollbackHeld")
+
+
+def test_the_figures_of_every_measurement_of_a_held_fault_are_no_news() -> None:
+    first = told(MOVING, held=FAULT)
+    again = told(first, of=resource(first), held=replace(FAULT, message="error-rate 26%"))
+    assert again == first
+    other = told(first, of=resource(first), held=replace(FAULT, reason="OOMKilled"))
+    assert condition(other, "Degraded").message.startswith("OOMKilled")
+    alone = told(first, seen(stable=0), of=resource(first), held=FAULT)
+    assert condition(alone, "Degraded").message.endswith("only healthy copy")
+
+
+def test_missing_replicas_of_stable_are_degraded() -> None:
+    assert condition(told(SETTLED, seen(stable=2)), "Degraded").reason == "StableReplicasMissing"
+    assert told(Status(stable=STABLE), seen(stable=0)).condition("Degraded") is None, "it only starts"
+
+
+def test_metrics_are_told_as_they_were_when_they_were_last_asked_for() -> None:
+    down = told(MOVING, judgement=Judgement(gates=(), source_error="connection refused", asked=True))
+    assert condition(down, "MetricsAvailable").status == "False"
+    assert "connection refused" in condition(down, "MetricsAvailable").message
+    assert down.reason.startswith("QueryFailed")
+    still = told(down, of=resource(down))
+    assert condition(still, "MetricsAvailable").status == "False"
+    up = told(down, of=resource(down), judgement=Judgement(gates=(), asked=True))
+    assert condition(up, "MetricsAvailable").status == "True"
+    assert told(replace(up, phase=Phase.STABLE, rollout=None), of=resource(up)).condition("MetricsAvailable") is None
+
+
+PENDING_WEIGHT = replace(MOVING, rollout=replace(ROLLOUT, programmed_time=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "changes", "reason"),
+    [
+        ("all is well", MOVING, {}, "InForce"),
+        ("no Gateway API", MOVING, {"route_kind_served": False}, "HTTPRouteNotServed"),
+        ("no Service", MOVING, {"selectors": {"eu": {}, "eu-stable": {}}}, "ServiceMissing"),
+        ("no route yet", MOVING, {"route": None}, "RouteMissing"),
+        ("refused", MOVING, {"route": Route({}, programmed=False, message="no such Gateway")}, "RouteNotAccepted"),
+        ("not yet seen", PENDING_WEIGHT, {}, "WeightPending"),
+    ],
+)
+def test_traffic(name: str, status: Status, changes: dict[str, Any], reason: str) -> None:
+    found = condition(told(status, seen(**changes)), "TrafficProgrammed")
+    assert found.reason == reason, name
+    assert found.status == ("True" if reason == "InForce" else "False")
+
+
+READY_POD = Pod("eu-bbbb-x-1", "bbbb", EARLIER, "Running", ready=True)
+REFUSED = replace(READY_POD, ready=False, report=PodReport("ModelChecksumMismatch", "expected 9f, found 00"))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "pods", "verified", "reason"),
+    [
+        ("a ready pod has checked its model", MOVING, (READY_POD,), "True", "ReadyPods"),
+        ("a pod refused it", MOVING, (REFUSED,), "False", "ModelChecksumMismatch"),
+        ("nobody knows yet", MOVING, (), "Unknown", "NoReadyPod"),
+        ("it was rejected for it", replace(BACKED, rejected=replace(REJECTED, reason="ModelChecksumMismatch")), (),
+         "False", "ModelChecksumMismatch"),
+    ],
+)  # fmt: skip
+def test_model(name: str, status: Status, pods: tuple[Pod, ...], verified: str, reason: str) -> None:
+    found = condition(told(status, seen(pods=pods)), "ModelVerified")
+    assert (found.status, found.reason) == (verified, reason), name
+
+
+# --- columns and the next action --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "columns"),
+    [
+        ("at rest", SETTLED, ("-", "-", "-", "revision aaaa serves")),
+        ("the canary starts", replace(MOVING, rollout=replace(ROLLOUT, weight=0, gates=(), observed_share=None)),
+         ("1/3", "0/?", "-", "revision bbbb starts, aaaa serves")),
+        ("all is good", MOVING, ("1/3", "10/9.4", "Pass", "all gates pass")),
+        ("the worst gate is shown", replace(MOVING, rollout=replace(ROLLOUT, gates=(PASSED, COLLECTING))),
+         ("1/3", "10/9.4", "Collecting", "latency-p95: 41/100 requests")),
+        ("the bake", replace(MOVING, phase=Phase.BAKING, rollout=replace(ROLLOUT, step_index=2, weight=100)),
+         ("3/3", "100/9.4", "Pass", "all gates pass")),
+        ("steps were taken away", replace(MOVING, rollout=replace(ROLLOUT, step_index=9)),
+         ("3/3", "10/9.4", "Pass", "all gates pass")),
+        ("rolled back", BACKED, ("-", "0/0", "Fail", "ErrorRateAboveStable: error-rate 25% against 0.1%")),
+    ],
+)  # fmt: skip
+def test_columns(name: str, status: Status, columns: tuple[str, str, str, str]) -> None:
+    said = told(status)
+    assert (said.step, said.weight, said.verdict, said.reason) == columns, name
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "spec", "action", "waiting_for"),
+    [
+        ("first revision", Status(stable=STABLE), {}, "Serve", "a ready replica"),
+        ("rolled back", BACKED, {}, "Wait", "a changed spec"),
+        ("rolling back", BACK, {}, "RemoveCapacity", "silence of the canary's request counters"),
+        ("draining", replace(BACK, rollout=replace(BACK.rollout or ROLLOUT, still_time=NOW)), {}, "RemoveCapacity",
+         "the drain"),
+        ("promoting", replace(MOVING, phase=Phase.PROMOTING), {}, "RemoveOldCapacity",
+         "silence of the old revision's request counters"),
+        ("paused", MOVING, {"paused": True}, "Wait", "spec.paused to be false"),
+        ("starting", replace(MOVING, rollout=replace(ROLLOUT, weight=0)), {}, "SetWeight 10%",
+         "replicas of bbbb, 3 are available"),
+        ("not in force", PENDING_WEIGHT, {}, "SetWeight 50%", "the router to take the weight up"),
+        ("holding", MOVING, {}, "SetWeight 50%", "the end of the hold"),
+        ("collecting", replace(MOVING, rollout=replace(ROLLOUT, gates=(PASSED, COLLECTING))), {}, "SetWeight 50%",
+         "latency-p95: 41/100 requests"),
+        ("baking", replace(MOVING, phase=Phase.BAKING, rollout=replace(ROLLOUT, step_index=2, weight=100)), {},
+         "Promote", "the end of the hold"),
+    ],
+)  # fmt: skip
+def test_next(name: str, status: Status, spec: dict[str, Any], action: str, waiting_for: str) -> None:
+    said = told(status, of=resource(status, **spec)).next
+    assert said is not None, name
+    assert (said.action, said.waiting_for) == (action, waiting_for)
+
+
+def test_at_rest_there_is_no_next_action() -> None:
+    assert told(SETTLED).next is None
+
+
+def test_the_next_action_names_its_earliest_time() -> None:
+    said = told(MOVING).next
+    assert said is not None
+    assert said.time == NOW + timedelta(seconds=60)
+
+
+def test_an_autoscaler_is_shown_the_revision_with_most_of_the_traffic() -> None:
+    half = replace(MOVING, rollout=replace(ROLLOUT, weight=50))
+    observed = seen(stable=2, canary=1)
+    assert told(MOVING, observed).selector == "pinn.dev/service=eu,pinn.dev/revision=aaaa"
+    assert told(half, observed).selector == "pinn.dev/service=eu,pinn.dev/revision=bbbb"
+    assert (told(half, observed).replicas, told(half, observed).ready_replicas) == (3, 1)

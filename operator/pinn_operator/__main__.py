@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _LOG.error("cannot start", extra={"error": str(error)})
         return 1
+    except Exception:  # noqa: BLE001 – as a line of the log like the others
+        _LOG.exception("failed")
+        return 1
     return 0
 
 

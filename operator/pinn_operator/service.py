@@ -73,7 +73,10 @@ class Operator:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Then everything ends within a few seconds; nothing needs to be saved."""
+        """Until `stop` is set. Then everything ends within a few seconds; nothing needs to be saved.
+
+        Raises whatever ended a task that is meant to run for ever: a fault of ours, of which only a new start can help.
+        """
         health = HealthServer(self.telemetry, host=self._settings.health_host, port=self._settings.health_port)
         await health.start()
         _LOG.info("started", extra={"version": __version__})
@@ -83,14 +86,17 @@ class Operator:
             asyncio.create_task(self._beat_forever(), name="heartbeat"),
             *(asyncio.create_task(watch.run(), name="watch children") for watch in self._watches()),
         ]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
-            await stop.wait()
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             _LOG.info("stopping")
             self.telemetry.ready = False
-            for task in tasks:
+            for task in (stopping, *tasks):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
             await self._loops.stop()
             await health.stop()
             await self._sources.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -553,6 +554,29 @@ def test_the_promoted_revision_is_served_by_both_services_all_along() -> None:
     world.images["pinn:1"] = Behaviour(never_ready=True)
     world.until_stable("pinn:2")
     assert world.failed_requests == 0
+
+
+# --- the status -------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_status_stays_small() -> None:
+    gates: list[dict[str, object]] = [
+        {"name": f"a-name-as-long-as-a-team-could-ever-choose-for-its-own-gate-{number:03d}", "query": "up",
+         "advance": {"below": "0.123456789"}, "abort": {"above": "1000000.5", "forSeconds": 86400, "consecutive": 100}}
+        for number in range(32)
+    ]  # fmt: skip
+    faulty = Behaviour(errors=lambda t: 1.0 if t > 90 else 0.0)
+    world = serving(World(service(analysis={"gates": gates}, replicas=40), images={"pinn:bad": faulty}))
+    world.own = {str(gate["name"]): lambda _: 1234567.891 for gate in gates}
+    world.apply(image="pinn:bad")
+    world.run_until(lambda it: it.weight == 10)
+    for _ in range(25):
+        world.run(1)
+        world.edit_weight(50)
+    world.run_until(lambda it: it.state.phase is Phase.ROLLING_BACK, at_most=200)
+    assert len(world.state.rollout.timeline if world.state.rollout else ()) == 20
+    assert len(world.state.rollout.gates if world.state.rollout else ()) == 35
+    assert len(json.dumps(world.status)) < 48 * 1024
 
 
 # --- own gates --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from pinn_operator.core.plan import plan
 from pinn_operator.core.render import canary_service_name, stable_service_name
 from pinn_operator.core.report import report
 from pinn_operator.core.revision import revision_of
-from pinn_operator.core.rollback import judge_gates, only_copy, roll_back_if_bad
+from pinn_operator.core.rollback import judge_gates, note_rollback, only_copy, roll_back_if_bad
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.sight import (
     drained,
@@ -325,8 +325,7 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
     see_silence(this, draft, revision)
     still = draft.rollout.still_time
     if still is not None and rejected is not None and rejected.weight_zero_time is None:
-        rejected = replace(rejected, weight_zero_time=still)
-        draft.status = replace(draft.status, rejected=rejected, last_rollback=rejected)
+        note_rollback(draft, lambda record: replace(record, weight_zero_time=still))
         draft.normal("TrafficRemoved", f"revision {revision} answers no more requests")
     wait = this.spec.rollback.drain_seconds
     if rejected is not None and this.target in (revision, None):
@@ -334,8 +333,7 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
     if not drained(draft.rollout, wait, this.now):
         return
     if rejected is not None:
-        rejected = replace(rejected, capacity_removed_time=this.now)
-        draft.status = replace(draft.status, last_rollback=rejected, rejected=rejected)
+        note_rollback(draft, lambda record: replace(record, capacity_removed_time=this.now))
         draft.status = replace(draft.status, phase=Phase.ROLLED_BACK, rollout=None)
     else:
         draft.status = replace(draft.status, phase=Phase.STABLE, canary=None, rollout=None)

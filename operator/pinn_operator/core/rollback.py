@@ -6,6 +6,7 @@ A canary goes for a pod failure (`pinn_operator.core.triggers`) or for a gate th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -61,7 +62,8 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     draft.status = replace(
         status,
         phase=Phase.ROLLING_BACK,
-        rejected=record,
+        # The evidence is kept once: three copies of it could outgrow what an object may hold.
+        rejected=replace(record, timeline=(), gates=(), pods=()),
         last_rollback=record,
         rollout=at_weight(rollout, 0, this.now, timeline=timeline, gates=this.judgement.gates),
     )
@@ -77,6 +79,16 @@ def only_copy(this: Pass, draft: Draft) -> bool:
         and this.observed.available(draft.stable.revision) == 0
         and this.observed.available(draft.canary.revision) > 0
     )
+
+
+def note_rollback(draft: Draft, change: Callable[[RollbackStatus], RollbackStatus]) -> None:
+    """Enter into both records of the rollback what was seen of it."""
+    status = draft.status
+    assert status.rejected is not None
+    last = status.last_rollback
+    if last is not None and last.revision == status.rejected.revision:
+        last = change(last)
+    draft.status = replace(status, rejected=change(status.rejected), last_rollback=last)
 
 
 def _fault(this: Pass, draft: Draft) -> Condemnation | None:

@@ -16,6 +16,7 @@ from pinn_operator.core.observed import Observed
 from pinn_operator.core.questions import (
     LATENCY_RECENT,
     LATENCY_WHOLE,
+    REQUESTS_LATEST,
     REQUESTS_RECENT,
     REQUESTS_WHOLE,
     STILL_COUNTS,
@@ -79,10 +80,13 @@ def test_a_resource_that_never_was_valid_is_asked_nothing_about() -> None:
     assert due(replace(broken, status=progressing()), Observed(), START + timedelta(seconds=60)) == ()
 
 
+REQUESTS = {REQUESTS_LATEST, REQUESTS_RECENT}
+
+
 def test_young_weights_are_asked_about_once_and_older_ones_twice() -> None:
-    assert set(asked(progressing(), after=30)) == {REQUESTS_RECENT, LATENCY_RECENT}
-    assert set(asked(progressing(), after=90)) == {REQUESTS_RECENT, LATENCY_RECENT, LATENCY_WHOLE}
-    assert set(asked(progressing(), after=600)) == {REQUESTS_RECENT, REQUESTS_WHOLE, LATENCY_RECENT, LATENCY_WHOLE}
+    assert set(asked(progressing(), after=30)) == {*REQUESTS, LATENCY_RECENT}
+    assert set(asked(progressing(), after=90)) == {*REQUESTS, LATENCY_RECENT, LATENCY_WHOLE}
+    assert set(asked(progressing(), after=600)) == {*REQUESTS, REQUESTS_WHOLE, LATENCY_RECENT, LATENCY_WHOLE}
 
 
 def test_the_promql_of_the_built_in_gates() -> None:

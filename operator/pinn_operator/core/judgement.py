@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from math import log
 
 from pinn_operator.core.measurement import (
+    LATEST_AGES,
     Histogram,
     LatencyWindow,
     Sides,
@@ -24,6 +25,7 @@ from pinn_operator.core.questions import (
     LATENCY_RECENT,
     LATENCY_RECENT_SECONDS,
     LATENCY_WHOLE,
+    REQUESTS_LATEST,
     REQUESTS_RECENT,
     REQUESTS_WHOLE,
     own_key,
@@ -63,6 +65,8 @@ class Judgement:
     requests: float = 0.0
     asked: bool = False
     """False when this pass measured nothing: the gates are the previous ones."""
+    mounting: bool = False
+    """There is evidence against the canary, not yet enough to condemn it: worth another look soon."""
 
     @property
     def all_pass(self) -> bool:
@@ -82,6 +86,8 @@ class _Evidence:
     recent_value: float | None = None
     worse: str | None = None
     """How the canary is significantly worse than stable, in words."""
+    mounting: bool = False
+    """It seems worse than stable in some window, by chance or not."""
     reference: Counts | None = None
 
 
@@ -103,6 +109,7 @@ def judge(
     faults = [answer.message for answer in samples.values() if isinstance(answer, SourceError)]
     results: list[GateStatus] = []
     condemnation: Condemnation | None = None
+    mounting = False
     for gate in analysis.gates:
         old = before.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
         evidence = _evidence_of(gate, requests, latencies, samples, old, hold_seconds, concurrent)
@@ -110,6 +117,7 @@ def judge(
             faults.append(evidence.message)
             results.append(_with_error(gate, old, evidence, now))
             continue
+        mounting = mounting or evidence.mounting
         status, found = _judge_gate(gate, old, evidence, analysis, now)
         missing = incomplete[gate.name]
         if missing is not None and status.verdict is not Verdict.FAIL:
@@ -119,16 +127,19 @@ def judge(
     share, total = _share(requests)
     return Judgement(
         gates=tuple(results), condemnation=condemnation, source_error=faults[0] if faults else None,
-        observed_share=share, requests=total, asked=True,
+        observed_share=share, requests=total, asked=True, mounting=mounting,
     )  # fmt: skip
 
 
 def _requests(samples: Samples, sides: Sides) -> tuple[Window, ...] | SourceError | None:
     """Windows of the recent time, which is enough to condemn, and last the whole time at this weight."""
-    recent, whole = samples.get(REQUESTS_RECENT), samples.get(REQUESTS_WHOLE)
+    latest, recent, whole = (samples.get(key) for key in (REQUESTS_LATEST, REQUESTS_RECENT, REQUESTS_WHOLE))
     if recent is None or isinstance(recent, SourceError):
         return recent
     windows = request_windows(recent, sides)
+    if windows and latest is not None and not isinstance(latest, SourceError):
+        newest = request_windows(latest, sides, ages=LATEST_AGES)
+        windows = (*(window for window in newest if window.seconds < windows[0].seconds), *windows)
     if isinstance(whole, SourceError):
         return (*windows, Window(0.0, Counts(0, 0), Counts(0, 0)))
     return windows if whole is None else (*windows, *request_windows(whole, sides)[-1:])
@@ -199,13 +210,15 @@ def _error_evidence(
         windows = tuple(replace(window, stable=remembered) for window in windows)
     recent = _window_of_about(windows, LATENCY_RECENT_SECONDS)
     reference = whole.stable if concurrent and whole.stable.total > 0 else remembered
+    worse, mounting = _worse(gate.relative, [(it.seconds, it.canary, it.stable) for it in windows], hold)
     return _Evidence(
         value=whole.canary.share,
         stable_value=reference.share,
         samples=whole.canary.total,
         exceeded=_rate_exceeds(gate.abort, recent.canary, None),
         recent_value=recent.canary.share,
-        worse=_worse(gate.relative, [(it.seconds, it.canary, it.stable) for it in windows], hold),
+        worse=worse,
+        mounting=mounting,
         reference=reference,
     )
 
@@ -217,7 +230,7 @@ def _latency_evidence(gate: Gate, metric: Metric, windows: tuple[LatencyWindow, 
         return _Evidence(None, None, 0, None)
     recent, whole = windows[0], windows[-1]
     stable_value = whole.stable.quantile(quantile)
-    worse = None
+    worse, mounting = None, False
     if gate.relative and gate.relative.enabled and stable_value is not None:
         # Latency depends on the machines' load of the moment: only the stable revision of the same moment tells how
         # slow is slow, so during the bake nothing is compared here.
@@ -227,7 +240,7 @@ def _latency_evidence(gate: Gate, metric: Metric, windows: tuple[LatencyWindow, 
             (seconds, window.canary.slower_than(threshold), window.stable.slower_than(threshold))
             for seconds, window in zip((LATENCY_RECENT_SECONDS, hold), windows, strict=False)
         ]
-        worse = _worse(gate.relative, pairs, hold)
+        worse, mounting = _worse(gate.relative, pairs, hold)
     return _Evidence(
         value=whole.canary.quantile(quantile),
         stable_value=stable_value,
@@ -235,6 +248,7 @@ def _latency_evidence(gate: Gate, metric: Metric, windows: tuple[LatencyWindow, 
         exceeded=_rate_exceeds(gate.abort, recent.canary, quantile),
         recent_value=recent.canary.quantile(quantile),
         worse=worse,
+        mounting=mounting,
     )
 
 
@@ -261,27 +275,31 @@ def _rate_exceeds(bound: Bound | None, counts: Counts | Histogram, quantile: flo
     return log_evidence_above_limit(counts, limit=min(1.0, limit)) >= needed
 
 
-def _worse(relative: Relative | None, pairs: list[tuple[float, Counts, Counts]], hold: float) -> str | None:
-    """In words how the canary is worse than stable, or None.
+def _worse(
+    relative: Relative | None, pairs: list[tuple[float, Counts, Counts]], hold: float
+) -> tuple[str | None, bool]:  # fmt: skip
+    """In words how the canary is worse than stable, or None; and whether anything speaks for it.
 
     The error probability α of the gate is shared: half for the whole time at this weight, half for the recent windows.
     A window that slides over the hold is in effect tried again and again, so its part shrinks with the number of
     disjoint windows that fit into the hold (union bound).
     """
     if relative is None or not relative.enabled:
-        return None
+        return None, False
     alpha = 1 - relative.confidence
-    last = len(pairs) - 1
+    last, mounting = len(pairs) - 1, False
     for index, (seconds, canary, stable) in enumerate(pairs):
         if stable.total <= 0 or canary.total <= 0:
             continue
         share = alpha / 2 if index == last else alpha / 2 / last * min(1.0, seconds / max(hold, 1.0))
-        if log_evidence_above_stable(canary, stable, margin=relative.margin) >= -log(share):
+        evidence = log_evidence_above_stable(canary, stable, margin=relative.margin)
+        mounting = mounting or evidence > 0
+        if evidence >= -log(share):
             return (
                 f"{canary.bad:.0f} of {canary.total:.0f} requests in {seconds:.0f} s, "
                 f"stable {stable.bad:.0f} of {stable.total:.0f}"
-            )
-    return None
+            ), True
+    return None, mounting
 
 
 def _judge_gate(

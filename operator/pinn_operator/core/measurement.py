@@ -14,6 +14,7 @@ from math import inf, isfinite
 from pinn_operator.core.samples import Answer, Series, SourceError
 from pinn_operator.core.sequential import Counts
 
+LATEST_AGES = (3.0,)
 AGES = (10.0, 30.0, 60.0, 120.0)
 """Lengths in seconds of the recent windows in which a sudden fault is looked for."""
 
@@ -84,13 +85,15 @@ class LatencyWindow:
     stable: Histogram
 
 
-def request_windows(answer: tuple[Series, ...], sides: Sides) -> tuple[Window, ...]:
-    """Windows of `AGES` that fit into the answered range, and the whole range as the last."""
+def request_windows(
+    answer: tuple[Series, ...], sides: Sides, *, ages: tuple[float, ...] = AGES
+) -> tuple[Window, ...]:  # fmt: skip
+    """Windows of `ages` that fit into the answered range, and the whole range as the last."""
     times = sorted({time for series in answer for time, _ in series.points})
     if len(times) < 2:
         return ()
     end, span = times[-1], times[-1] - times[0]
-    starts = [max(time for time in times if time <= end - age) for age in AGES if age < span]
+    starts = [max(time for time in times if time <= end - age) for age in ages if age < span]
     return tuple(
         Window(end - start, _counts(answer, sides.canary, start), _counts(answer, sides.stable, start))
         for start in [*starts, times[0]]

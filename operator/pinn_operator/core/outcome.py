@@ -12,6 +12,9 @@ from pinn_operator.core.spec import RouterKind, Spec, Step
 from pinn_operator.core.status import Phase, RolloutStatus, Status
 from pinn_operator.core.triggers import next_deadline
 
+SOON_SECONDS = 0.5
+"""Between two looks while something is about to be known."""
+
 
 def replicas_at(spec: Spec, weight: int) -> int:
     """How many canary replicas carry `weight` percent.
@@ -73,7 +76,7 @@ def _forgotten(resource: Resource, spec: Spec, observed: Observed, kept: set[str
         (
             record
             for revision, record in observed.records.items()
-            if revision not in kept and not observed.pods_of(revision)
+            if revision not in kept and not observed.living(revision)
             and not (rejected and rejected.revision == revision)
         ),
         key=lambda record: record.number,
@@ -82,13 +85,16 @@ def _forgotten(resource: Resource, spec: Spec, observed: Observed, kept: set[str
     return tuple(record.revision for record in idle[: max(0, surplus)])
 
 
-def requeue_at(spec: Spec, observed: Observed, status: Status, now: datetime) -> datetime | None:
-    """When to look again without news."""
+def requeue_at(
+    spec: Spec, observed: Observed, status: Status, now: datetime, *, mounting: bool = False
+) -> datetime | None:  # fmt: skip
+    """When to look again without news; soon while evidence against the canary is `mounting`."""
     rollout = status.rollout
     times: list[datetime] = []
     if rollout is not None and status.phase in (Phase.PROGRESSING, Phase.BAKING):
         if rollout.weight > 0:
-            wait = spec.analysis.abort_interval_seconds if rollout.programmed_time else 0.5
+            at_rest = rollout.programmed_time is not None and not mounting
+            wait = float(spec.analysis.abort_interval_seconds) if at_rest else SOON_SECONDS
             times.append(now + timedelta(seconds=wait))
         elif status.canary is not None:
             deadline = next_deadline(observed, status.canary.revision, rollback=spec.rollback, now=now)

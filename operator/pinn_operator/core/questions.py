@@ -15,6 +15,7 @@ from pinn_operator.core.samples import Query
 from pinn_operator.core.spec import Analysis, Gate, Metric
 from pinn_operator.core.status import Phase, RolloutStatus
 
+REQUESTS_LATEST = "requests-latest"
 REQUESTS_RECENT = "requests-recent"
 REQUESTS_WHOLE = "requests-whole"
 LATENCY_RECENT = "latency-recent"
@@ -22,9 +23,12 @@ LATENCY_WHOLE = "latency-whole"
 STILL_COUNTS = "still-counts"
 STILL_SCRAPES = "still-scrapes"
 
+LATEST_SECONDS = 6.0
+"""The window in which the first errors of a canary that has just turned bad are not yet diluted by earlier requests."""
 RECENT_SECONDS = 120.0
 """The window in which a sudden fault is looked for; the whole time at a weight is judged beside it."""
 LATENCY_RECENT_SECONDS = 60.0
+_LATEST_POINTS = 6
 _RECENT_POINTS = 24
 _WHOLE_POINTS = 40
 _STILL_POINTS = 60
@@ -66,6 +70,8 @@ def _gates(
     if metrics:
         # The requests are counted for every built-in gate: they give the observed share.
         requests = f"sum by (pod, status) ({_REQUESTS}{{{pods},{_NOT_PROBES}}})"
+        latest_start = max(start, now - timedelta(seconds=LATEST_SECONDS))
+        queries.append(_range(REQUESTS_LATEST, requests, latest_start, now, _LATEST_POINTS))
         recent_start = max(start, now - timedelta(seconds=RECENT_SECONDS))
         queries.append(_range(REQUESTS_RECENT, requests, recent_start, now, _RECENT_POINTS))
         if span > RECENT_SECONDS:

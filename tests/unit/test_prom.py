@@ -163,6 +163,11 @@ async def test_anything_else_than_an_answer_is_an_error(make: Make, server: Serv
     assert isinstance(await make(server.address).ask(INSTANT), SourceError)
 
 
+async def test_a_question_that_no_request_can_carry_is_an_error(make: Make, server: Server) -> None:
+    lone_surrogate = Query(key="k", expression="\ud800", end=INSTANT.end)
+    assert isinstance(await make(server.address).ask(lone_surrogate), SourceError)
+
+
 async def test_an_html_page_is_quoted(make: Make, server: Server) -> None:
     server.says_text("<html>please log in</html>", status=503)
     answer = await make(server.address).ask(INSTANT)
@@ -331,6 +336,13 @@ async def test_a_secret_that_cannot_be_read_is_a_fault_of_the_token() -> None:
 
     with pytest.raises(TokenError, match=r"pricing/prometheus cannot be read: secrets is forbidden"):
         await CachedToken(("pricing", "prometheus", "token"), fails)()
+
+    async def two_lines(*_: str) -> str | None:
+        return "hunter\nX-Evil: 1"
+
+    with pytest.raises(TokenError, match="it must be one line of ASCII") as refused:
+        await CachedToken(("pricing", "prometheus", "token"), two_lines)()
+    assert "hunter" not in str(refused.value)
     with pytest.raises(TokenError, match="has no key 'token'"):
         await CachedToken(("pricing", "prometheus", "token"), absent)()
 

@@ -74,6 +74,8 @@ class HttpSource:
             return SourceError(str(error))
         except aiohttp.InvalidURL as error:
             return SourceError(f"{shown(self._address)} is no valid address: {error}")
+        except ValueError as error:
+            return SourceError(f"the question cannot be sent: {error}")
         except (aiohttp.ClientError, OSError) as error:
             raise SourceSilent(str(error) or type(error).__name__) from error
         if len(body) > SIZE_LIMIT:

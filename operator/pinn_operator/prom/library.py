@@ -87,6 +87,8 @@ class LibrarySource:
                 return SourceError(f"{shown(self._address)} is no valid address: {error}")
             except requests.exceptions.RequestException as error:
                 raise SourceSilent(str(error)) from error
+            except ValueError as error:
+                return SourceError(f"the question cannot be sent: {error}")
         return SourceError("the library gave no answer")
 
 

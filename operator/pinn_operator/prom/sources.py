@@ -109,4 +109,9 @@ class CachedToken:
             self._read_at = self._clock()
             if not self._token:
                 raise TokenError(f"the Secret {namespace}/{name} has no key {key!r}")
+            if not (self._token.isascii() and self._token.isprintable()):
+                # An HTTP client would refuse it as a header, and might quote it.
+                self._token = None
+                where = f"the Secret {namespace}/{name}"
+                raise TokenError(f"{where} holds no token under {key!r}: it must be one line of ASCII")
         return self._token

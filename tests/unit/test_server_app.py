@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -129,6 +130,25 @@ async def test_a_compressed_body_is_accepted_and_its_inflated_size_counts() -> N
         assert status == 200
         status, answer = await post(client, gzip.compress(b" " * 1_000_000), headers=headers)
         assert (status, answer["reason"]) == (413, "BodyTooLarge")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_compressed_as_it_says_is_the_client_s_fault(encoding: str) -> None:
+    async with running() as client:
+        status, answer = await post(client, b"\xff\xff\xff\xff", headers={"Content-Encoding": encoding})
+        assert (status, answer["reason"], answer["faults"][0]["field"]) == (400, "InvalidRequest", "body")
+        assert sample(client, "http_requests_total", method="POST", handler="/v1/price", status="500") == 0
+
+
+async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinn_inference.server.app.BODY_SECONDS", 0.05)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    async with running() as client, client.post("/v1/price", data=slowly()) as response:
+        assert (response.status, (await response.json())["reason"]) == (408, "BodyTimeout")
 
 
 async def test_too_many_options_are_413_and_say_the_limit() -> None:

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import ModelLoader, PricingEngine, load_configured_model
-from pinn_inference.server.errors import NonFiniteResult
+from pinn_inference.server.errors import BodyTimeout, Fault, InvalidRequest, NonFiniteResult
 from pinn_inference.server.health import HealthPages
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import RequestsInFlight, observing_middleware
@@ -25,6 +25,8 @@ IN_FLIGHT: Final = web.AppKey("in_flight", RequestsInFlight)
 METRICS: Final = web.AppKey("metrics", ServerMetrics)
 WORKER: Final = web.AppKey("worker", PricingWorker)
 
+BODY_SECONDS: Final = 60.0
+"""A body that has not arrived by then never will: its client is gone, or sends a byte now and then on purpose."""
 _INLINE_BYTES = 32 * 1024
 _INLINE_OPTIONS = 128
 
@@ -61,10 +63,22 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
     await app[WORKER].close()
 
 
+async def _read_body(request: web.Request) -> bytes:
+    """The body. Raises InvalidRequest if it cannot be decoded as its headers say, BodyTimeout if it does not end."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise BodyTimeout(seconds=BODY_SECONDS) from None
+    except web.RequestPayloadError as error:
+        # The client's fault: as a 5xx it would count against the revision and could roll a good one back.
+        raise InvalidRequest([Fault("body", f"is not what its headers say: {error}", has_value=False)]) from error
+
+
 async def price(request: web.Request) -> web.Response:
     """POST /v1/price: one option, or a list of them; see docs/inference-server.md for the contract."""
     app = request.app
-    body = await request.read()
+    body = await _read_body(request)
     # Thousands of options take tens of milliseconds to parse; other requests and the probes must not wait for them.
     if len(body) <= _INLINE_BYTES:
         parsed = parse_price_request(body, max_batch=app[CONFIG].max_batch)

@@ -2,6 +2,7 @@
 
 ServerError
 ├── InvalidRequest        400  the body is wrong; carries every fault found
+├── BodyTimeout           408  the body did not arrive
 ├── BatchTooLarge         413  more options than one request may hold
 ├── Overloaded            503  the pricing queue is full
 └── NonFiniteResult       500  a price or Greek came out as NaN or infinity, even by the closed form
@@ -74,6 +75,15 @@ class InvalidRequest(ServerError):
 
     def details(self) -> dict[str, Any]:
         return {"fault_count": len(self.faults), "faults": [fault.as_json() for fault in self.faults[:MAX_FAULTS]]}
+
+
+class BodyTimeout(ServerError):
+    """The head of a request came, its body did not."""
+
+    status = 408
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__(f"the body did not arrive within {seconds:g} s: send it at once, or in smaller requests")
 
 
 class BatchTooLarge(ServerError):

@@ -34,7 +34,7 @@ integration: $(VENV)/.installed  ## a real API server, a real Prometheus, the op
 	$(BIN)/python -m pytest tests/integration
 
 e2e: $(VENV)/.installed  ## a whole cluster with both images, real traffic and bad revisions
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadscope
 
 cluster-up:  ## a one-node Kubernetes with a Gateway and Prometheus (CLUSTER=auto|kind|local|current)
 	$(PYTHON) -m cluster up
@@ -45,7 +45,7 @@ cluster-down:  ## take it down and leave nothing behind
 benchmarks: $(VENV)/.installed  ## what benchmarks/README.md describes, JSON into benchmarks/results
 	$(BIN)/python benchmarks/server.py
 	$(BIN)/python benchmarks/operator_footprint.py
-	$(BIN)/python benchmarks/detection.py
+	$(BIN)/python -m benchmarks.detection --output benchmarks/results/detection.json
 
 generated: $(VENV)/.installed  ## the chart's CRD and the reference, from crds/pinnservices.yaml
 	$(BIN)/python charts/sync_crd.py

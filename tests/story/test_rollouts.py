@@ -442,6 +442,20 @@ def test_a_revision_that_comes_back_at_once_is_not_judged_by_the_pods_of_its_ear
     assert world.state.last_rollback is None
 
 
+@pytest.mark.parametrize("changes", [{"image": "pinn:1"}, {"replicas": 0}], ids=["returned", "scaled to zero"])
+def test_a_held_rollback_is_over_when_a_person_acts(changes: dict[str, object]) -> None:
+    images = {"pinn:bad": Behaviour(errors=lambda _: 0.5)}
+    world = started("pinn:bad", images=images, spec={"rollback": {"mode": "Hold"}})
+    world.run_until(lambda it: it.state.condition("Degraded") is not None).run(30)
+    assert world.weight == 10, "mode Hold rolled back"
+    world.apply(**changes)
+    first, second = world.look_twice()
+    assert second.status == first.status
+    assert first.status.condition("Degraded") is None
+    world.run(2)
+    assert world.weight == 0
+
+
 # --- clusters ---------------------------------------------------------------------------------------------------------
 
 
@@ -539,6 +553,23 @@ def test_a_canary_whose_pods_are_all_gone_loses_its_weight_at_once() -> None:
     assert world.weight == 0
     assert world.state.last_rollback is not None
     assert world.state.last_rollback.reason == "CanaryUnavailable"
+
+
+@pytest.mark.parametrize("router", ["HTTPRoute", "Replicas"])
+def test_evicted_pods_that_nobody_clears_away_stand_in_nobodys_way(router: str) -> None:
+    traffic = service()["traffic"] if router == "HTTPRoute" else {"router": router}
+    world = serving(World(service(traffic=traffic)))
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.state.rollout is not None and it.state.rollout.weight == 10).run(3)
+    world.apply(image="pinn:1")
+    world.run(2)
+    world.evict("pinn:2")
+    world.run(40)
+    assert any(pod.phase == "Failed" for pod in world.pods)
+    for image in ("pinn:3", "pinn:2"):
+        world.apply(image=image)
+        world.until_stable(image)
+    assert world.state.last_rollback is None
 
 
 def test_a_rollback_ends_though_prometheus_never_answers_again() -> None:

@@ -24,6 +24,7 @@ from pinn_operator.core.plan import Desired, plan
 from pinn_operator.core.questions import (
     LATENCY_RECENT,
     LATENCY_WHOLE,
+    REQUESTS_LATEST,
     REQUESTS_RECENT,
     REQUESTS_WHOLE,
     STILL_COUNTS,
@@ -81,6 +82,7 @@ class SimulatedPod:
     """Good ones, failed ones, buckets."""
     scrape_times: list[float] = field(default_factory=list)
     gone: bool = False
+    phase: str = "Running"
 
 
 class World:
@@ -286,6 +288,11 @@ class World:
         for pod in [pod for pod in self.pods if pod.image == image]:
             self._remove(pod)
 
+    def evict(self, image: str) -> None:
+        """The node evicts all pods of an image: they stay as records, and their Deployment makes new ones."""
+        for pod in [pod for pod in self.pods if pod.image == image]:
+            pod.phase, pod.ready, pod.ready_changed = "Failed", False, self.seconds
+
     def _remove(self, pod: SimulatedPod) -> None:
         pod.gone = True
         self.pods.remove(pod)
@@ -317,7 +324,7 @@ class World:
     def observe(self) -> Observed:
         pods = tuple(
             Pod(
-                name=pod.name, revision=pod.revision, created=START + timedelta(seconds=pod.created), phase="Running",
+                name=pod.name, revision=pod.revision, created=START + timedelta(seconds=pod.created), phase=pod.phase,
                 ready=pod.ready, ready_changed=START + timedelta(seconds=pod.ready_changed), was_ready=pod.was_ready,
                 restarts=pod.restarts, waiting_reason=pod.waiting, termination=pod.termination,
                 report=None if pod.ready else self._behaviour(pod.image).report,
@@ -362,7 +369,7 @@ class World:
             if kind != "Deployment":
                 continue
             revision = name.removeprefix(f"{self.name}-")
-            mine = [pod for pod in self.pods if pod.revision == revision]
+            mine = [pod for pod in self.pods if pod.revision == revision and pod.phase == "Running"]
             image = manifest["spec"]["template"]["spec"]["containers"][0]["image"]
             for _ in range(min(manifest["spec"]["replicas"] - len(mine), self.quota - len(self.pods))):
                 self._counter += 1
@@ -374,6 +381,8 @@ class World:
             self._remove(pod)
 
     def _pod(self, pod: SimulatedPod) -> None:
+        if pod.phase != "Running":
+            return
         behaviour = self._behaviour(pod.image)
         ready = (
             self.seconds - pod.created >= behaviour.startup_seconds
@@ -466,7 +475,7 @@ class World:
 
     def _range(self, query: Query, pods: list[SimulatedPod], end: float) -> Answer:
         assert query.start is not None
-        assert query.key in (REQUESTS_RECENT, REQUESTS_WHOLE, STILL_COUNTS), query.key
+        assert query.key in (REQUESTS_LATEST, REQUESTS_RECENT, REQUESTS_WHOLE, STILL_COUNTS), query.key
         start = (query.start - START).total_seconds()
         steps = round((end - start) / query.step) if query.step else 0
         grid = [start + index * query.step for index in range(steps + 1)]

@@ -85,7 +85,7 @@ def decide(resource: Resource, observed: Observed, samples: Samples, now: dateti
         actions=plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else (),
         events=tuple(draft.events),
         transitions=tuple(draft.transitions),
-        requeue_at=requeue_at(spec, observed, status, now),
+        requeue_at=requeue_at(spec, observed, status, now, mounting=this.judgement.mounting),
     )
 
 
@@ -152,7 +152,7 @@ def _settled(this: Pass, draft: Draft) -> None:
     if this.spec.replicas == 0:
         draft.status = replace(status, phase=Phase.STABLE, stable=_revision(this), canary=None, rejected=None)
         return
-    if this.observed.pods_of(this.target) or _has_replicas(this, this.target):
+    if this.observed.living(this.target) or _has_replicas(this, this.target):
         # Pods of an earlier try leave first: neither their faults nor their requests are those of this one.
         return
     steps = " → ".join(f"{step.weight}%" for step in this.spec.steps)
@@ -248,6 +248,7 @@ def _scaled_to_zero(this: Pass, draft: Draft) -> None:
     rollout = draft.rollout
     if rollout.weight == 0:
         return
+    draft.held = None
     timeline = timeline_with(rollout, this.now, 0, "ScaledToZero")
     draft.status = replace(
         draft.status,
@@ -302,6 +303,7 @@ def _turn_back(this: Pass, draft: Draft) -> None:
     if only_copy(this, draft):
         draft.held = draft.held or Condemnation(reason=reason, message=message)
         return
+    draft.held = None
     draft.status = replace(
         draft.status,
         phase=Phase.ROLLING_BACK,

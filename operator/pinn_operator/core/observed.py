@@ -47,6 +47,11 @@ class Pod:
     terminating: bool = False
     report: PodReport | None = None
 
+    @property
+    def over(self) -> bool:
+        """It will never run again, such as an evicted one: a record that stays until somebody clears it away."""
+        return self.phase in ("Failed", "Succeeded")
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -105,6 +110,10 @@ class Observed:
     def pods_of(self, revision: str) -> tuple[Pod, ...]:
         """The pods of one revision that are not being deleted."""
         return tuple(pod for pod in self.pods if pod.revision == revision and not pod.terminating)
+
+    def living(self, revision: str) -> tuple[Pod, ...]:
+        """The pods of one revision that run or may yet run."""
+        return tuple(pod for pod in self.pods_of(revision) if not pod.over)
 
     def available(self, revision: str | None) -> int:
         """Available replicas of a revision; 0 when it has no Deployment."""

@@ -141,7 +141,7 @@ def drained(rollout: RolloutStatus, seconds: float, now: datetime) -> bool:
 def strangers(this: Pass, draft: Draft) -> bool:
     """Pods of a third revision would be selected by a Service that selects both revisions."""
     known = {draft.stable.revision, draft.canary.revision}
-    return any(pod.revision not in known for pod in this.observed.pods)
+    return any(pod.revision not in known and not pod.over for pod in this.observed.pods)
 
 
 def keep_measurements(this: Pass, draft: Draft) -> None:

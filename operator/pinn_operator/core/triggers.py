@@ -25,8 +25,6 @@ MODEL_REASONS = frozenset(
 """Reasons in a pod's own readiness report that waiting cannot cure."""
 
 CRASH_RESTARTS = 2
-_OVER = frozenset({"Failed", "Succeeded"})
-"""Phases that a pod does not leave."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -39,7 +37,7 @@ def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rol
     everything = sorted(observed.pods_of(revision), key=lambda pod: pod.name)
     # An evicted pod stays as a record while its Deployment has long replaced it: only a memory kill counts against the
     # revision then.
-    pods = [pod for pod in everything if pod.phase not in _OVER]
+    pods = [pod for pod in everything if not pod.over]
     for check, looked_at in (
         (_killed, everything), (_crash_looping, pods), (_image_unavailable, pods), (_model_refused, pods),
     ):  # fmt: skip
@@ -69,9 +67,7 @@ def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rol
 
 def next_deadline(observed: Observed, revision: str, *, rollback: Rollback, now: datetime) -> datetime | None:
     """When the oldest patience with an unready pod ends, if that is still to come."""
-    ends = (
-        _patience_ends(pod, rollback) for pod in observed.pods_of(revision) if not pod.ready and pod.phase not in _OVER
-    )
+    ends = (_patience_ends(pod, rollback) for pod in observed.living(revision) if not pod.ready)
     return min((end for end in ends if end > now), default=None)
 
 

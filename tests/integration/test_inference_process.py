@@ -210,6 +210,14 @@ def test_a_model_directory_that_is_not_there_is_named(tmp_path: Any) -> None:
         assert str(tmp_path / "nothing") in answer["message"]
 
 
+def test_a_bundled_model_that_there_is_not_is_never_replaced_by_another() -> None:
+    with serving(PINN_MODEL="heston") as process:
+        process.logged("model not usable: pricing in closed form")
+        status, answer = process.get(READINESS)
+        assert (status, answer["reason"]) == (503, "ModelNotFound")
+        assert "no bundled model 'heston'; there is european" in answer["message"]
+
+
 def test_wrong_settings_end_the_process_with_2_and_every_name() -> None:
     process = Process("--drain-seconds", "soon", PINN_TF_THREADS="many")
     try:

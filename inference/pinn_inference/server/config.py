@@ -31,6 +31,7 @@ class ServerConfig:
 
     host: str = "0.0.0.0"  # noqa: S104 - a pod is reached from outside itself
     port: int = 8000
+    model: str = "european"
     model_dir: Path | None = None
     """Directory of the model; None is the one that ships with the package."""
     model_sha256: str | None = None
@@ -157,6 +158,7 @@ class Setting:
 SETTINGS: tuple[Setting, ...] = (
     Setting("host", "PINN_HOST", _host, "address to listen on"),
     Setting("port", "PINN_PORT", _integer(0, 65535), "port to listen on; 0 takes a free one"),
+    Setting("model", "PINN_MODEL", _label, "name of a bundled model, where no directory is given"),
     Setting("model_dir", "PINN_MODEL_DIR", _directory, "directory of the model (default: the bundled one)"),
     Setting("model_sha256", "PINN_MODEL_SHA256", _sha256, "checksum the model's weights must have"),
     Setting("drain_seconds", "PINN_DRAIN_SECONDS", _seconds(0, 3600), "seconds to serve on after SIGTERM"),

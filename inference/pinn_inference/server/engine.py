@@ -84,10 +84,10 @@ class Readiness:
 
 
 def load_configured_model(config: ServerConfig) -> PricingModel:
-    """The product's loader: `model_dir` or the bundled model; compares the checksum before it imports TensorFlow."""
+    """The product's loader: `model_dir`, or the bundled model of that name; the checksum comes before TensorFlow."""
     from pinn_inference.pricing.model import bundled_directory, load_model
 
-    directory = config.model_dir or bundled_directory()
+    directory = config.model_dir or bundled_directory(config.model)
     return load_model(directory, expected_sha256=config.model_sha256, threads=config.tf_threads)
 
 

@@ -198,7 +198,7 @@ def test_one_that_turns_bad_during_the_bake_is_taken_out(stage: Stage) -> None:
             },
             "CrashLoopBackOff",
         ),
-        ({"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}, "ImageUnavailable"),
+        ({"state": {"waiting": {"reason": "ImagePullBackOff", "message": "x:9: not found"}}}, "ImageUnavailable"),
     ],
     ids=["out of memory", "crash loop", "no image"],
 )

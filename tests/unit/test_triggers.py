@@ -140,3 +140,18 @@ def test_the_next_deadline_is_the_first_that_is_still_to_come() -> None:
     assert next_deadline(observed, "bbbb", rollback=ROLLBACK, now=later) == START + timedelta(seconds=600)
     assert next_deadline(seen(READY), "bbbb", rollback=ROLLBACK, now=at) is None
     assert next_deadline(seen(replace(LOST, phase="Failed")), "bbbb", rollback=ROLLBACK, now=at) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "after", "expected"),
+    [
+        ("dial tcp: connection refused", 12, None),
+        ("dial tcp: connection refused", 31, "ImageUnavailable"),
+        ("registry.example.com/pinn:9: not found", 2, "ImageUnavailable"),
+    ],
+)
+def test_a_registry_that_is_away_is_waited_for_and_an_image_that_it_does_not_have_is_not(
+    message: str, after: float, expected: str | None
+) -> None:
+    pod = replace(STARTING, waiting_reason="ImagePullBackOff", waiting_message=message)
+    assert reason(seen(pod), after=after) == expected

@@ -266,7 +266,7 @@ def _promote(this: Pass, draft: Draft) -> None:
     draft.status = replace(
         draft.status,
         phase=Phase.PROMOTING,
-        stable=canary,
+        stable=replace(canary, since=this.now),
         previous=old,
         canary=None,
         rejected=None,

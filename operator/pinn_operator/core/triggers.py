@@ -13,8 +13,13 @@ from pinn_operator.core.judgement import Condemnation
 from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.spec import Rollback
 
-IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
-"""`ErrImagePull` alone is one failed try of possibly many; the kubelet turns it into a back-off when it repeats."""
+IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
+"""Trying again cannot cure these."""
+IMAGE_ABSENT = ("not found", "manifest unknown", "does not exist")
+"""What a registry that answers says of an image that it does not have (containerd, Docker, CRI-O)."""
+IMAGE_PATIENCE_SECONDS = 30.0
+"""In ImagePullBackOff the kubelet goes on trying: a registry may be away for a moment, and a good revision must outlive
+that."""
 
 MODEL_REASONS = frozenset(
     {
@@ -38,13 +43,15 @@ def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rol
     # An evicted pod stays as a record while its Deployment has long replaced it: only a memory kill counts against the
     # revision then.
     pods = [pod for pod in everything if not pod.over]
-    for check, looked_at in (
-        (_killed, everything), (_crash_looping, pods), (_image_unavailable, pods), (_model_refused, pods),
-    ):  # fmt: skip
-        for pod in looked_at:
-            found = check(pod)
-            if found is not None:
-                return found
+    graves = (
+        *(_killed(pod) for pod in everything),
+        *(_crash_looping(pod) for pod in pods),
+        *(_image_unavailable(pod, now, patience_from) for pod in pods),
+        *(_model_refused(pod) for pod in pods),
+    )
+    for grave in graves:
+        if grave is not None:
+            return grave
     if weight > 0 and observed.available(revision) == 0:
         return Condemnation(
             reason="CanaryUnavailable", message=f"no replica of {revision} is available while it has {weight}%",
@@ -92,8 +99,13 @@ def _crash_looping(pod: Pod) -> Condemnation | None:
     )  # fmt: skip
 
 
-def _image_unavailable(pod: Pod) -> Condemnation | None:
-    if pod.waiting_reason not in IMAGE_REASONS:
+def _image_unavailable(pod: Pod, now: datetime, patience_from: datetime) -> Condemnation | None:
+    if pod.waiting_reason == "ImagePullBackOff":
+        absent = any(words in pod.waiting_message for words in IMAGE_ABSENT)
+        waited = (now - max(pod.created, patience_from)).total_seconds()
+        if not absent and waited < IMAGE_PATIENCE_SECONDS:
+            return None
+    elif pod.waiting_reason not in IMAGE_REASONS:
         return None
     return Condemnation(
         reason="ImageUnavailable", message=f"pod {pod.name} cannot get its image: {pod.waiting_message[:300]}",

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Run:
     kind: str
     abort_interval_seconds: int
     visible: float | None
+    decided: float
     weight_zero: float
     last_answer: float
     failed_requests: int
@@ -58,6 +60,11 @@ class Run:
     def visible_to_zero(self) -> float | None:
         """Seconds from visible to weight 0; below 0 when the operator saw it first."""
         return None if self.visible is None else self.weight_zero - self.visible
+
+    @property
+    def visible_to_decided(self) -> float | None:
+        """Seconds from visible to the pass that condemned the revision, by the operator's own record."""
+        return None if self.visible is None else self.decided - self.visible
 
     @property
     def visible_to_last_answer(self) -> float | None:
@@ -161,11 +168,16 @@ def measure(line: Line, service: Service, traffic: Traffic, *, kind: str, cadenc
         kind=kind,
         abort_interval_seconds=cadence,
         visible=None if watch.visible is None else watch.visible - began,
+        decided=_unix(status["lastRollback"]["time"]) - began,
         weight_zero=zero - began,
         last_answer=(last or began) - began,
         failed_requests=traffic.summary(began).failed,
         reason=status["lastRollback"]["reason"],
     )
+
+
+def _unix(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
 
 
 @contextmanager
@@ -180,10 +192,10 @@ def _apply(line: Line, service: Service, *, cadence: int, run: str) -> None:
     service.apply(
         image=line.images.faulty,
         env={"RUN": run},
-        steps=((WEIGHT, 3600), (100, 5)),
+        steps=((WEIGHT, 1800), (100, 5)),
         # The Standard profile as it is, with nothing made stricter.
         analysis={"gates": [], "intervalSeconds": max(10, cadence), "abortIntervalSeconds": cadence},
-        rollback={"scaleDownDelaySeconds": 0, "drainSeconds": 0},
+        rollback={"scaleDownDelaySeconds": 0, "drainSeconds": 1},
     )
 
 
@@ -210,6 +222,7 @@ def report(runs: Sequence[Run], line: Line) -> dict[str, Any]:
                 "abort_interval_seconds": cadence,
                 "runs": len(chosen),
                 "fault_to_visible_seconds": spread(run.visible for run in chosen),
+                "visible_to_decided_seconds": spread(run.visible_to_decided for run in chosen),
                 "visible_to_weight_zero_seconds": spread(run.visible_to_zero for run in chosen),
                 "visible_to_last_answer_seconds": spread(run.visible_to_last_answer for run in chosen),
                 "fault_to_weight_zero_seconds": spread(run.weight_zero for run in chosen),

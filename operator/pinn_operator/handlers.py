@@ -4,7 +4,7 @@ kopf runs in a thread with an event loop of its own. It cancels every task of th
 ends on some answers of an API server (an error inside a watch stream, credentials that are refused); our passes go on
 meanwhile, and watching is begun anew.
 
-Nothing is written through kopf: no finalizers, no annotations, no events (FIELD-NOTES §3).
+Nothing is written through kopf: no finalizers, no annotations, no events.
 """
 
 from __future__ import annotations

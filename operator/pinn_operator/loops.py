@@ -1,7 +1,7 @@
 """One task for each PINNService: a pass, then sleep until something is heard of it or its time has come.
 
 Tasks of our own instead of kopf's daemons, because a daemon puts a finalizer on the object, and with it a deletion
-hangs when the operator is gone (FIELD-NOTES §3.4). A task begins with the first event of its object and ends by itself
+hangs when the operator is gone. A task begins with the first event of its object and ends by itself
 with the pass that no longer finds it.
 """
 

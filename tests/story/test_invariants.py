@@ -1,4 +1,4 @@
-"""DESIGN's invariants, held by every pass of random histories, and how each history must end.
+"""The invariants of a rollout, held by every pass of random histories, and how each history must end.
 
 A script is a list of things that happen to a team; `Watched` checks each pass while it is played. What really happened
 (which pods answered, what share the router really gives) is read from the simulated world, not from the operator.

@@ -11,7 +11,7 @@ from tests.support.service import Chronicle, Service, revision_of
 from tests.support.traffic import Traffic
 
 ROUTER_SECONDS = 1.0
-"""How long after a change of the route its old weights may still be in force (FIELD-NOTES: at most 0.6 s here)."""
+"""How long after a change of the route its old weights may still be in force (at most 0.6 s were measured)."""
 
 
 def rolled_back(

@@ -1,7 +1,7 @@
 """One HTTP client for the API server: raw JSON, time limits on everything, retries with jitter.
 
 Built on `kubernetes.aio`, of which only the transport, the TLS set-up and the login are used: its generated models cost
-five times the CPU of plain dictionaries and are regenerated from release to release (FIELD-NOTES §4.2).
+five times the CPU of plain dictionaries and are regenerated from release to release.
 
 Retried here, because they pass: no connection, time-out, 5xx, 429. Every call of this operator may be repeated: reads,
 server-side apply, deletes, a status write with its resourceVersion, and creates of objects whose name is fixed.

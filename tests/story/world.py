@@ -8,11 +8,10 @@ asked to be.
 from __future__ import annotations
 
 import random
-import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -21,22 +20,13 @@ from pinn_operator.core.api import Resource, parse_resource, parse_spec, status_
 from pinn_operator.core.decision import Action, Apply, Decision, Event
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
 from pinn_operator.core.plan import Desired, plan
-from pinn_operator.core.questions import (
-    LATENCY_RECENT,
-    LATENCY_WHOLE,
-    REQUESTS_LATEST,
-    REQUESTS_RECENT,
-    REQUESTS_WHOLE,
-    STILL_COUNTS,
-    STILL_SCRAPES,
-    due,
-)
+from pinn_operator.core.questions import due
 from pinn_operator.core.samples import Answer, Query, Series, SourceError
 from pinn_operator.core.spec import InvalidSpec, Spec
 from pinn_operator.core.status import Status
+from tests.story import prometheus
+from tests.story.prometheus import BOUNDS, START, SimulatedPod
 
-START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
-BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, float("inf"))
 Clock = Callable[[float], float]
 
 
@@ -59,30 +49,6 @@ class Behaviour:
     oom_at: float | None = None
     crashes_at: float | None = None
     never_ready: bool = False
-
-
-@dataclass
-class SimulatedPod:
-    name: str
-    revision: str
-    image: str
-    created: float
-    ready: bool = False
-    was_ready: bool = False
-    ready_changed: float = 0.0
-    restarts: int = 0
-    waiting: str = ""
-    termination: Termination | None = None
-    requests: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    """Good and failed ones."""
-    buckets: list[float] = field(default_factory=lambda: [0.0] * len(BOUNDS))
-    """Answers by the first of `BOUNDS` that they kept."""
-    last_request: float = float("-inf")
-    scrapes: list[tuple[float, float, list[float]]] = field(default_factory=list)
-    """Good ones, failed ones, buckets."""
-    scrape_times: list[float] = field(default_factory=list)
-    gone: bool = False
-    phase: str = "Running"
 
 
 class World:
@@ -361,8 +327,7 @@ class World:
         self._traffic(tick)
         if int(self.seconds) > int(self.seconds - tick):
             for pod in self.pods:
-                pod.scrapes.append((*pod.requests, list(pod.buckets)))  # type: ignore[arg-type]
-                pod.scrape_times.append(self.seconds)
+                pod.scrape(self.seconds)
 
     def _deployments(self) -> None:
         for (kind, name), manifest in self.objects.items():
@@ -436,67 +401,18 @@ class World:
             pod.buckets[bisect_left(BOUNDS, latencies[index] * self.random.lognormvariate(0, 0.3))] += 1
             pod.last_request = self.seconds
 
-    # --- Prometheus -------------------------------------------------------------------------------------------------
+    # --- Prometheus ---------------------------------------------------------------------------------------------------
 
     def answer(self, query: Query) -> Answer:
+        """What Prometheus says, if anything."""
         if not self.prometheus_up:
             return SourceError("connection refused")
-        asked = re.search('pod=~"([^"]+)"', query.expression)
-        pods = [pod for pod in [*self.pods, *self.gone] if pod.scrapes and asked and re.fullmatch(asked[1], pod.name)]
-        end = (query.end - START).total_seconds()
         if self.forgetful:
             return ()
         if query.key.startswith("gate/"):
             value = self.own[query.key.removeprefix("gate/")](self.seconds)
-            return () if value is None else (Series({}, ((end, value),)),)
-        if query.start is not None:
-            return self._range(query, pods, end)
-        if query.key == STILL_SCRAPES:
-            return tuple(
-                Series({"pod": pod.name}, ((end, pod.scrape_times[index]),))
-                for pod in pods if (index := _scrape(pod, end)) is not None
-            )  # fmt: skip
-        assert query.key in (LATENCY_RECENT, LATENCY_WHOLE), query.key
-        asked = re.search(r"\[(\d+)ms\]", query.expression)
-        assert asked is not None
-        window = float(asked[1]) / 1000
-        series = []
-        for pod in pods:
-            last = _scrape(pod, end)
-            first = bisect_left(pod.scrape_times, end - window)
-            if last is None or first >= last:
-                continue
-            running, before, after = 0.0, pod.scrapes[first][2], pod.scrapes[last][2]
-            for index, bound in enumerate(BOUNDS):
-                running += after[index] - before[index]
-                labels = {"pod": pod.name, "le": "+Inf" if bound == float("inf") else str(bound)}
-                series.append(Series(labels, ((end, running),)))
-        return tuple(series)
-
-    def _range(self, query: Query, pods: list[SimulatedPod], end: float) -> Answer:
-        assert query.start is not None
-        assert query.key in (REQUESTS_LATEST, REQUESTS_RECENT, REQUESTS_WHOLE, STILL_COUNTS), query.key
-        start = (query.start - START).total_seconds()
-        steps = round((end - start) / query.step) if query.step else 0
-        grid = [start + index * query.step for index in range(steps + 1)]
-        series = []
-        for pod in pods:
-            seen = [(time, pod.scrapes[index]) for time in grid if (index := _scrape(pod, time)) is not None]
-            if seen and query.key == STILL_COUNTS:
-                series.append(Series({"pod": pod.name}, tuple((time, good + bad) for time, (good, bad, _) in seen)))
-            elif seen:
-                for index, code in enumerate(("200", "500")):
-                    points = tuple((time, float(scrape[index])) for time, scrape in seen)  # type: ignore[arg-type]
-                    series.append(Series({"pod": pod.name, "status": code}, points))
-        return tuple(series)
-
-
-def _scrape(pod: SimulatedPod, time: float) -> int | None:
-    """The newest scrape that a query at that time finds: five minutes back, and none of a target that is gone."""
-    index = bisect_right(pod.scrape_times, time) - 1
-    if index < 0 or pod.scrape_times[index] < time - (1 if pod.gone else 300):
-        return None
-    return index
+            return () if value is None else (Series({}, ((query.end.timestamp(), value),)),)
+        return prometheus.answer(query, [*self.pods, *self.gone])
 
 
 def service(**overrides: Any) -> dict[str, Any]:

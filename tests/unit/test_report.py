@@ -173,7 +173,10 @@ def test_while_a_spec_is_invalid_a_rollout_waits_for_a_valid_one() -> None:
 
 
 def test_a_first_revision_that_cannot_serve_is_stalled() -> None:
-    pod = Pod("eu-aaaa-x-1", "aaaa", NOW, "Pending", ready=False, waiting_reason="ImagePullBackOff")
+    pod = Pod(
+        "eu-aaaa-x-1", "aaaa", NOW, "Pending", ready=False, waiting_reason="ImagePullBackOff",
+        waiting_message="pinn:2: not found",
+    )  # fmt: skip
     said = told(Status(stable=STABLE), seen(stable=0, pods=(pod,)))
     assert condition(said, "Stalled").reason == "ImageUnavailable"
     assert said.condition("Reconciling") is None

@@ -26,8 +26,8 @@ _INTRODUCTION = """\
 Generated from `crds/pinnservices.yaml` by `docs/generate_reference.py`; do not edit.
 `kubectl explain pinnservice.spec` shows the same texts.
 
-- The API server checks everything on this page and tells all faults of a manifest at once (unknown fields and wrong types
-  before the others).
+- The API server checks everything on this page and tells all faults of a manifest at once (unknown fields and wrong
+  types before the others).
 - Thresholds are quantities in quotes: `"0.01"`, `"250m"` (= 0.25). Times are seconds, shares 0–1, weights percent.
 - Serving fields make the pods: each change of one makes a new revision. Their defaults are applied when a revision is
   accepted, and stay with it when the operator is upgraded.

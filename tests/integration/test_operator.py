@@ -280,41 +280,45 @@ def test_it_ends_at_once_when_it_is_told_to(place: Place) -> None:
 # --- an API server that is away ---------------------------------------------------------------------------------------
 
 
-def api_server(kube: Kube, verb: str) -> None:
-    """Stop or start the API server of this very control plane."""
+def component(kube: Kube, verb: str, name: str) -> None:
+    """Stop or start a component of this very control plane."""
     state = kube.kubeconfig.parent
-    name = kube.context.removeprefix("pinn-")
-    command = [sys.executable, "-m", "cluster", "--state", str(state), "--name", name]
-    command += ["--ports-offset", name.removeprefix("it-"), verb, "apiserver"]
+    plane = kube.context.removeprefix("pinn-")
+    command = [sys.executable, "-m", "cluster", "--state", str(state), "--name", plane]
+    command += ["--ports-offset", plane.removeprefix("it-"), verb, name]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def api_server_away(kube: Kube) -> Iterator[None]:
+    """Within the block there is none. The controllers are started anew afterwards: they back off for a minute."""
+    component(kube, "stop", "apiserver")
+    try:
+        yield
+    finally:
+        component(kube, "start", "apiserver")
+        wait_until("the API server is up", kube.is_up, seconds=60)
+        component(kube, "stop", "kcm")
+        component(kube, "start", "kcm")
 
 
 def test_an_api_server_that_was_away_is_waited_for_in_place(place: Place) -> None:
     place.apply()
     with place.operator().wait_ready() as operator:
         place.until("stable", is_stable)
-        api_server(place.kube, "stop")
-        try:
+        with api_server_away(place.kube):
             pause(8)
             assert operator.is_running()
             assert operator.answers("/livez")
-        finally:
-            api_server(place.kube, "start")
-        wait_until("the API server is up", place.kube.is_up, seconds=60)
         place.apply(replicas=3)
         place.until("the edit was seen", lambda status: status.get("readyReplicas") == 3)
         assert operator.is_running()
 
 
 def test_it_ends_when_it_is_told_to_although_the_api_server_is_away(place: Place) -> None:
-    with place.operator().wait_ready() as operator:
-        api_server(place.kube, "stop")
-        try:
-            pause(2)
-            assert operator.terminate() == 0
-        finally:
-            api_server(place.kube, "start")
-    wait_until("the API server is up", place.kube.is_up, seconds=60)
+    with place.operator().wait_ready() as operator, api_server_away(place.kube):
+        pause(2)
+        assert operator.terminate() == 0
 
 
 # --- rights and credentials -------------------------------------------------------------------------------------------

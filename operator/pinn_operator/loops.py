@@ -11,14 +11,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pinn_operator.kube.errors import ApiError, ClusterError, Unreachable
 from pinn_operator.reconciler import Outcome, PassResult
 
 Reconcile = Callable[[str, str], Awaitable[PassResult]]
 Key = tuple[str, str]
+_PATIENCE_SECONDS = 0.5
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +52,20 @@ class _Loop:
     """Seconds that the API server asked us to stay away after the last pass."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: a cancellation that meets a time-out of the same moment becomes that time-out (aiohttp's timer
+    does so), and the task goes on with its next attempt. Whatever they end with is not of interest any more.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=_PATIENCE_SECONDS)
+        await asyncio.gather(*done, return_exceptions=True)
 
 
 class Loops:
@@ -101,10 +117,7 @@ class Loops:
     async def stop(self) -> None:
         """Cancel all tasks and wait for their end. A pass that is cut short is repeated after the next start."""
         self._stopping = True
-        tasks = [loop.task for loop in self._loops.values() if loop.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(loop.task for loop in self._loops.values() if loop.task is not None)
         self._loops.clear()
 
     def _turn(self) -> float:

@@ -21,7 +21,7 @@ from pinn_operator.kube.errors import ClusterError
 from pinn_operator.kube.events import EventRecorder
 from pinn_operator.kube.reports import PodReporter
 from pinn_operator.kube.watching import Watch
-from pinn_operator.loops import Loops
+from pinn_operator.loops import Loops, end_tasks
 from pinn_operator.prom.sources import Sources
 from pinn_operator.reconciler import Pace, Reconciler
 from pinn_operator.settings import Settings
@@ -94,9 +94,7 @@ class Operator:
         finally:
             _LOG.info("stopping")
             self.telemetry.ready = False
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            await end_tasks((stopping, *tasks))
             await self._loops.stop()
             await health.stop()
             await self._sources.close()

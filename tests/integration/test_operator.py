@@ -316,9 +316,12 @@ def test_an_api_server_that_was_away_is_waited_for_in_place(place: Place) -> Non
 
 
 def test_it_ends_when_it_is_told_to_although_the_api_server_is_away(place: Place) -> None:
-    with place.operator().wait_ready() as operator, api_server_away(place.kube):
-        pause(2)
-        assert operator.terminate() == 0
+    place.apply()
+    with place.operator().wait_ready() as operator:
+        place.until("stable", is_stable)
+        with api_server_away(place.kube):
+            pause(5)
+            assert operator.terminate() == 0
 
 
 # --- rights and credentials -------------------------------------------------------------------------------------------

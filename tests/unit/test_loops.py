@@ -277,3 +277,25 @@ async def test_few_passes_run_at_once_and_a_rollout_in_flight_does_not_wait_for_
     await until(lambda: not running)
     await loops.stop()
     assert most == 4
+
+
+async def test_a_pass_that_takes_its_cancellation_for_a_time_out_is_ended_all_the_same() -> None:
+    swallowed = asyncio.Event()
+
+    async def reconcile(namespace: str, name: str) -> PassResult:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            # What aiohttp makes of a cancellation that meets a time-out of the same moment.
+            if swallowed.is_set():
+                raise
+            swallowed.set()
+            raise Unreachable("no answer in time") from None
+        return QUIET
+
+    loops = Loops(reconcile, rhythm=QUICK)
+    loops.wake("pricing", "eu")
+    await settle()
+    await asyncio.wait_for(loops.stop(), 10)
+    assert swallowed.is_set()
+    assert len(loops) == 0

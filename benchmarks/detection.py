@@ -210,7 +210,7 @@ def spread(values: Iterable[float | None]) -> dict[str, float] | None:
     return {name: round(f(known), 3) for name, f in (("min", min), ("median", statistics.median), ("max", max))}
 
 
-def report(runs: Sequence[Run], line: Line) -> dict[str, Any]:
+def report(runs: Sequence[Run], line: Line, *, rate: float) -> dict[str, Any]:
     """The result as JSON."""
     groups = sorted({(run.kind, run.abort_interval_seconds) for run in runs})
     results = []
@@ -233,7 +233,7 @@ def report(runs: Sequence[Run], line: Line) -> dict[str, Any]:
     return {
         "benchmark": "detection",
         "weight": WEIGHT,
-        "requests_per_second": RATE,
+        "requests_per_second": rate,
         "gates": "profile Standard",
         "machine": machine(),
         "versions": versions(line),
@@ -274,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=10, help="of each fault and cadence")
     parser.add_argument("--cadences", type=int, nargs="+", default=[2, 10], help="abortIntervalSeconds to try")
     parser.add_argument("--pod-runs", type=int, default=5, help="of each pod fault, at the first cadence")
+    parser.add_argument("--rate", type=float, default=RATE, help="requests per second")
     parser.add_argument("--output", type=Path, help="also write the report here")
     chosen = parser.parse_args(arguments)
     plan = [("errors", cadence, number) for cadence in chosen.cadences for number in range(chosen.runs)]
@@ -285,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     service.wait_phase("Stable", "RolledBack", seconds=180)
     runs: list[Run] = []
     try:
-        with Traffic(line.gateway, host=service.host, rate=RATE, seconds=120.0 * len(plan)) as traffic:
+        with Traffic(line.gateway, host=service.host, rate=chosen.rate, seconds=120.0 * len(plan)) as traffic:
             for kind, cadence, number in plan:
                 run = measure(line, service, traffic, kind=kind, cadence=cadence, number=number)
                 runs.append(run)
@@ -293,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         line.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
         if runs:
-            text = json.dumps(report(runs, line), indent=2)
+            text = json.dumps(report(runs, line, rate=chosen.rate), indent=2)
             print(text)
             if chosen.output:
                 chosen.output.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def resource(spec: Manifest, *, name: str = "eu-options") -> Manifest:
 def kube(control_plane: Path) -> Iterator[Kube]:
     """The control plane with the CRD installed."""
     kube = Kube(control_plane)
-    kube.kubectl("apply", "--server-side", "-f", str(crd.CRD))
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crd.CRD))
     wait_until("the API is served", lambda: kube.request("GET", COLLECTION).status == 200, seconds=30)
     yield kube
     kube.close()

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from pinn_operator.core.accepted import accepted_spec
-from pinn_operator.core.api import Resource, parse_resource
+from pinn_operator.core.api import Resource, parse_resource, status_to_manifest
 from pinn_operator.core.decide import decide
 from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType
 from pinn_operator.core.observed import Observed
@@ -163,7 +163,8 @@ class Reconciler:
 
     async def _commit(self, resource: Resource, decision: Decision) -> bool:
         """Whether there was something to commit. Raises Conflict."""
-        if decision.status == resource.status:
+        # As they are written: what is too long is cut there, and must not look like news in every pass.
+        if status_to_manifest(decision.status) == status_to_manifest(resource.status):
             self._telemetry.resource_seen(resource.namespace, resource.name, resource.status)
             return False
         await self._cluster.commit_status(resource, decision.status)

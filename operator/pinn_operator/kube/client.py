@@ -174,7 +174,9 @@ class Client:
 
     async def replace_status(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
         """Replace the status as a whole. Raises Conflict unless metadata.resourceVersion is the newest."""
-        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        # Where the CRD is older than the operator, a field it does not know is dropped; refusing the whole status would
+        # leave an operator that can decide a rollback and not commit it.
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Warn")]
         path = kind.path(namespace, manifest["metadata"]["name"], "status")
         return await self.request("PUT", path, resource=f"{kind.plural}/status", query=query, body=manifest)
 

@@ -53,10 +53,15 @@ class Sensitivities:
     rho: FloatArray
 
 
+_NO_VARIANCE = 1e-100
+"""A σ√T below this moves no price by as much as float64 can show, and a gamma of 1/(S·σ√T) would overflow."""
+
+
 def reduce(batch: OptionBatch) -> Reduced:
     """The reduced variables of a batch. Exact: no rounding beyond float64's own."""
     maturity = batch.maturity
     s = batch.volatility * np.sqrt(maturity)
+    s = np.where(s < _NO_VARIANCE, 0.0, s)
     x = np.log(batch.spot / batch.strike) + (batch.rate - batch.dividend) * maturity
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         y = np.abs(x) / s

@@ -9,7 +9,7 @@ from pinn_operator.core.api import Resource
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.plan import Desired
 from pinn_operator.core.spec import RouterKind, Spec, Step
-from pinn_operator.core.status import Phase, RolloutStatus, Status
+from pinn_operator.core.status import WATCHED, Phase, RolloutStatus, Status
 from pinn_operator.core.triggers import next_deadline
 
 SOON_SECONDS = 0.5
@@ -42,7 +42,7 @@ def desired(resource: Resource, spec: Spec, target: str | None, observed: Observ
     stable = status.stable.revision
     active = status.canary.revision if status.canary and status.rollout else None
     replicas = {stable: spec.replicas}
-    if active and status.rollout and status.phase in (Phase.PROGRESSING, Phase.BAKING):
+    if active and status.rollout and status.phase in WATCHED:
         replicas[active] = _canary_replicas(spec, observed, status.rollout, active)
     kept = {stable, active, status.previous.revision if status.previous else None}
     for revision, workload in observed.workloads.items():
@@ -91,7 +91,7 @@ def requeue_at(
     """When to look again without news; soon while evidence against the canary is `mounting`."""
     rollout = status.rollout
     times: list[datetime] = []
-    if rollout is not None and status.phase in (Phase.PROGRESSING, Phase.BAKING):
+    if rollout is not None and status.phase in WATCHED:
         if rollout.weight > 0:
             at_rest = rollout.programmed_time is not None and not mounting
             wait = float(spec.analysis.abort_interval_seconds) if at_rest else SOON_SECONDS

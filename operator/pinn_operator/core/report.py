@@ -12,15 +12,16 @@ from datetime import datetime, timedelta
 from pinn_operator.core.api import Resource
 from pinn_operator.core.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.outcome import aim
 from pinn_operator.core.render import canary_service_name, selector_of, stable_service_name
-from pinn_operator.core.spec import InvalidSpec, RouterKind, Spec, Step
+from pinn_operator.core.spec import InvalidSpec, RouterKind, Spec
 from pinn_operator.core.status import (
     MESSAGE_LIMIT,
+    WATCHED,
     Condition,
     GateStatus,
     NextAction,
     Phase,
-    RolloutStatus,
     Status,
     Verdict,
 )
@@ -145,9 +146,9 @@ def _stalled(
         if fault is not None:
             return fault.reason, f"the first revision cannot serve: {fault.message}"
     rollout = status.rollout
-    watched = rollout is not None and status.phase in (Phase.PROGRESSING, Phase.BAKING)
+    watched = rollout is not None and status.phase in WATCHED
     if watched and rollout is not None and rollout.programmed_time is not None:
-        step = _step_of(spec, rollout)
+        step = aim(spec, rollout)
         patience = timedelta(seconds=step.hold_seconds + spec.analysis.deadline_seconds)
         if not spec.paused and now > rollout.programmed_time + patience:
             worst = _worst(rollout.gates)
@@ -252,10 +253,6 @@ def _held_by(observed: Observed, status: Status) -> str:
 # --- next action and columns ------------------------------------------------------------------------------------------
 
 
-def _step_of(spec: Spec, rollout: RolloutStatus) -> Step:
-    return spec.steps[min(rollout.step_index, len(spec.steps) - 1)]
-
-
 def _next(
     resource: Resource, spec: Spec, observed: Observed, status: Status, blocked: Condemnation | None
 ) -> NextAction | None:
@@ -271,7 +268,7 @@ def _next(
         return NextAction("RemoveCapacity", waits)
     if status.phase is Phase.PROMOTING:
         return NextAction("RemoveOldCapacity", "silence of the old revision's request counters")
-    step = _step_of(spec, rollout)
+    step = aim(spec, rollout)
     if blocked is not None:
         return NextAction("Wait", f"{_held_by(observed, status)}: {blocked.reason}")
     if isinstance(resource.spec, InvalidSpec):
@@ -292,7 +289,7 @@ def _next(
 
 
 def _step_column(status: Status, spec: Spec) -> str:
-    if status.rollout is None or status.phase not in (Phase.PROGRESSING, Phase.BAKING):
+    if status.rollout is None or status.phase not in WATCHED:
         return _UNMEASURED
     return f"{min(status.rollout.step_index, len(spec.steps) - 1) + 1}/{len(spec.steps)}"
 
@@ -316,7 +313,7 @@ def _worst(gates: tuple[GateStatus, ...]) -> GateStatus | None:
 def _verdict_column(status: Status) -> str:
     if status.rejected is not None:
         return Verdict.FAIL.value
-    if status.rollout is None or status.phase not in (Phase.PROGRESSING, Phase.BAKING):
+    if status.rollout is None or status.phase not in WATCHED:
         return _UNMEASURED
     worst = _worst(status.rollout.gates)
     return worst.verdict.value if worst and status.rollout.weight > 0 else _UNMEASURED
@@ -330,7 +327,7 @@ def _reason_column(status: Status, rows: dict[str, _Row]) -> str:
             return f"{row[1]}: {message}"
     if status.rejected is not None:
         return f"{status.rejected.reason}: {status.rejected.message}"
-    if status.rollout is not None and status.rollout.weight > 0 and status.phase in (Phase.PROGRESSING, Phase.BAKING):
+    if status.rollout is not None and status.rollout.weight > 0 and status.phase in WATCHED:
         worst = _worst(status.rollout.gates)
         if worst is not None and worst.verdict is not Verdict.PASS:
             return f"{worst.name}: {worst.message}"

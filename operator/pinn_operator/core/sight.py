@@ -14,7 +14,7 @@ from pinn_operator.core.measurement import stands_still
 from pinn_operator.core.questions import STILL_COUNTS, STILL_SCRAPES
 from pinn_operator.core.render import REVISION_LABEL, canary_service_name, selector_of, stable_service_name
 from pinn_operator.core.spec import RouterKind
-from pinn_operator.core.status import GateStatus, Phase, RevisionStatus, RolloutStatus, Verdict
+from pinn_operator.core.status import WATCHED, GateStatus, RevisionStatus, RolloutStatus, Verdict
 
 UNPROVEN_SECONDS = 30.0
 """How long silence is waited for when no metric can prove it. Above the 16 s for which a restarted router was seen to
@@ -147,7 +147,7 @@ def strangers(this: Pass, draft: Draft) -> bool:
 def keep_measurements(this: Pass, draft: Draft) -> None:
     """Take the judged gates into the status, but not more often than asked for: a pass without news writes nothing."""
     rollout, judged = draft.status.rollout, this.judgement
-    if rollout is None or not judged.asked or draft.status.phase not in (Phase.PROGRESSING, Phase.BAKING):
+    if rollout is None or not judged.asked or draft.status.phase not in WATCHED:
         return
     if rollout.programmed_time is None or rollout.weight == 0:
         return

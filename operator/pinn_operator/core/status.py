@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 TIMELINE_LIMIT = 20
 HISTORY_LIMIT = 10
@@ -26,6 +27,10 @@ class Phase(StrEnum):
     PROMOTING = "Promoting"
     ROLLING_BACK = "RollingBack"
     ROLLED_BACK = "RolledBack"
+
+
+WATCHED: Final = frozenset({Phase.PROGRESSING, Phase.BAKING})
+"""The phases in which a canary is judged and may be condemned."""
 
 
 class Verdict(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -20,6 +20,8 @@ class Method(IntEnum):
 
     PINN = 0
     CLOSED_FORM = 1
+    INTEGRAL_EQUATION = 2
+    """American options outside the trained domain, which have no closed form."""
 
     @property
     def label(self) -> str:
@@ -45,12 +47,13 @@ class FallbackReason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class OptionBatch:
-    """European options as columns, all of shape (n,), float64 but for `is_call` (bool).
+    """Options as columns, all of shape (n,), float64 but for `is_call` and `is_american` (bool).
 
     `spot` and `strike` are positive and in one currency; `maturity` is in years, at least 0; `rate` and `dividend` are
     decimals per year, continuously compounded, of either sign; `volatility` is a decimal per √year, at least 0.
     Values are not checked here: whoever parses a request does that and names the field. Answers are finite for spot and
     strike within 1e-100..1e100, |rate·maturity| and |dividend·maturity| up to 100, and any maturity and volatility.
+    Without `is_american` every option is European.
 
     Raises ValueError when a column has another shape or dtype.
     """
@@ -62,28 +65,31 @@ class OptionBatch:
     dividend: FloatArray
     volatility: FloatArray
     is_call: BoolArray
+    is_american: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
 
     def __post_init__(self) -> None:
         expected = (len(self.spot),) if self.spot.ndim == 1 else None
-        for field in fields(self):
-            column = getattr(self, field.name)
-            dtype = np.bool_ if field.name == "is_call" else np.float64
+        if self.is_american.size == 0 and self.is_american.dtype == np.bool_:
+            object.__setattr__(self, "is_american", np.zeros(self.spot.shape, dtype=np.bool_))
+        for column_field in fields(self):
+            name, column = column_field.name, getattr(self, column_field.name)
+            dtype = np.bool_ if name in ("is_call", "is_american") else np.float64
             if column.dtype != dtype:
-                raise ValueError(f"{field.name} has dtype {column.dtype}, it must be {np.dtype(dtype)}")
+                raise ValueError(f"{name} has dtype {column.dtype}, it must be {np.dtype(dtype)}")
             if column.shape != expected:
-                raise ValueError(f"{field.name} has shape {column.shape}, every column must have shape (n,) with one n")
+                raise ValueError(f"{name} has shape {column.shape}, every column must have shape (n,) with one n")
 
     def __len__(self) -> int:
         return len(self.spot)
 
     def take(self, rows: slice | BoolArray | NDArray[np.intp]) -> OptionBatch:
         """The chosen rows, in their order."""
-        return OptionBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return OptionBatch(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     @classmethod
     def concatenate(cls, batches: Sequence[OptionBatch]) -> OptionBatch:
         """One batch with the rows of all, in order; raises ValueError for an empty sequence."""
-        return cls(*(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(cls)))
+        return cls(*(np.concatenate([getattr(batch, column.name) for batch in batches]) for column in fields(cls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,9 @@ class Quotes:
     `price` and `error_bound` are in currency; `delta` is per unit of spot, `gamma` per unit of spot squared, `vega` and
     `rho` per 1.00 (not per percentage point), `theta` per year of calendar time (negative when the option decays).
     `error_bound` bounds |price − exact price|. `method` and `reason` hold `Method` and `FallbackReason` codes.
+    `exercise_boundary` is the spot, in currency, at which an American option is exercised today: a put at or below it,
+    a call at or above it; infinite for an American call that is never exercised early, 0 for such a put, and NaN for
+    European options.
     """
 
     price: FloatArray
@@ -104,15 +113,20 @@ class Quotes:
     error_bound: FloatArray
     method: CodeArray
     reason: CodeArray
+    exercise_boundary: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if self.exercise_boundary.size == 0:
+            object.__setattr__(self, "exercise_boundary", np.full(self.price.shape, np.nan))
 
     def __len__(self) -> int:
         return len(self.price)
 
     def take(self, rows: slice | BoolArray | NDArray[np.intp]) -> Quotes:
         """The chosen rows, in their order."""
-        return Quotes(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Quotes(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     @classmethod
     def concatenate(cls, quotes: Sequence[Quotes]) -> Quotes:
         """One set of quotes with the rows of all, in order; raises ValueError for an empty sequence."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in quotes]) for field in fields(cls)))
+        return cls(*(np.concatenate([getattr(part, column.name) for part in quotes]) for column in fields(cls)))

@@ -12,9 +12,9 @@ compile() {
         --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$@"
 }
 
-compile pyproject.toml --extra operator --output-file requirements/operator.lock "$@"
-compile pyproject.toml --extra inference --output-file requirements/inference.lock "$@"
 compile pyproject.toml --extra dev --output-file requirements/dev.lock "$@"
-# Both are installed side by side for development, so they must agree.
+# The images hold what the tests ran with, and build.lock is installed beside dev.lock: all must agree.
+compile pyproject.toml --extra operator --constraint requirements/dev.lock --output-file requirements/operator.lock "$@"
+compile pyproject.toml --extra inference --constraint requirements/dev.lock --output-file requirements/inference.lock "$@"
 sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
     compile - --constraint requirements/dev.lock --output-file requirements/build.lock "$@"

@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 
 from pinn_inference.pricing.types import BoolArray, CodeArray, FloatArray, Method, OptionBatch, Quotes
 from pinn_inference.server.errors import BatchTooLarge, Fault, InvalidRequest, NonFiniteResult
-from pinn_inference.server.parsing import FIELDS, OPTION_TYPES, NumberField, _shown, _text
+from pinn_inference.server.parsing import FIELDS, OPTION_TYPES, NumberField, shown, shown_text
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The HTTP header that tells where the JSON of a body ends and its binary tensors begin."""
+EUROPEAN: Final = "european"
+AMERICAN: Final = "american"
+MODELS: Final = (EUROPEAN, AMERICAN)
+"""One model for each exercise style, so that the metadata of each names exactly the tensors it takes and gives."""
 NUMBER_TYPES: Final = ("FP64", "FP32")
 OPTION_TYPE_TYPES: Final = ("BYTES", "INT8", "BOOL")
 INPUTS: Final = (*(field.name for field in FIELDS), "option_type")
@@ -52,6 +56,28 @@ class TensorFault(Fault):
         where = self.field if self.index is None else f"{self.field}[{self.index}]"
         found = f" is {orjson.dumps(self.value).decode()}" if self.has_value else ""
         return f"{where}{found}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class InferTarget:
+    """What is known of an infer request beside its body: the model it is for, and the text of its length header.
+
+    `model` is one of `MODELS`, which names the exercise style; `version` is that of the model in use, None where none
+    is (then the closed form answers). `header_length` is None where the header is absent.
+    """
+
+    model: str
+    version: str | None = None
+    header_length: str | None = None
+
+    @property
+    def american(self) -> bool:
+        return self.model == AMERICAN
+
+    def parameters(self) -> dict[str, str]:
+        """As texts, the way to another process; `InferTarget(**parameters)` is the way back."""
+        named = {"model": self.model, "version": self.version, "header_length": self.header_length}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +131,19 @@ class InferAnswer:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def parse_infer_request(
-    body: bytes | bytearray | memoryview,
-    *,
-    header_length: str | None,
-    american: bool,
-    max_batch: int,
-    model: str = "",
-    version: str = "",
-) -> InferRequest:
+def parse_infer_request(body: bytes | bytearray | memoryview, *, target: InferTarget, max_batch: int) -> InferRequest:
     """Parse the body of `POST /v2/models/{model}[/versions/{version}]/infer`.
 
-    `header_length` is the text of the header `Inference-Header-Content-Length`, None where there is none; `model` and
-    `version` are those of the path: a body that names another is refused. Raises InvalidRequest with every fault
-    found, the first bad row of each tensor among them, and BatchTooLarge for more than `max_batch` rows.
+    Raises InvalidRequest with every fault found, the first bad row of each tensor among them, and BatchTooLarge for
+    more than `max_batch` rows. A body that names another model or version than `target` is refused.
     """
     view = memoryview(body).cast("B")
-    start = _header_end(header_length, len(view))
+    start = _header_end(target.header_length, len(view))
     document, complaint = _load(view[:start])
     if not isinstance(document, dict):
-        raise InvalidRequest([TensorFault("body", "must be an object with a list of inputs", value=_shown(document))])
-    reader = _Reader(document, view[start:], has_header=header_length is not None, max_batch=max_batch)
-    request = reader.read(american=american, model=model, version=version)
+        raise InvalidRequest([TensorFault("body", "must be an object with a list of inputs", value=shown(document))])
+    reader = _Reader(document, view[start:], has_header=target.header_length is not None, max_batch=max_batch)
+    request = reader.read(target)
     if complaint is not None:
         raise InvalidRequest([_not_json(complaint)])
     return request
@@ -137,7 +154,7 @@ def _header_end(header_length: str | None, size: int) -> int:
         return size
     if re.fullmatch(r"[0-9]{1,18}", header_length) is None or int(header_length) > size:
         message = f"must be the length of the JSON in bytes, at most the {size} of the whole body"
-        raise InvalidRequest([TensorFault(HEADER_LENGTH, message, value=_text(header_length))])
+        raise InvalidRequest([TensorFault(HEADER_LENGTH, message, value=shown_text(header_length))])
     return int(header_length)
 
 
@@ -185,15 +202,16 @@ class _Reader:
         self._position: int | None = 0
         """Where the next binary tensor starts; None once that cannot be known."""
 
-    def read(self, *, american: bool, model: str, version: str) -> InferRequest:
+    def read(self, target: InferTarget) -> InferRequest:
         self._unknown(self._document, _REQUEST_FIELDS, "", "an infer request")
         identity = self._document.get("id")
         if identity is not None and not isinstance(identity, str):
             self._fault("id", "must be a string", value=identity)
-        for name, right in (("model_name", model), ("model_version", version)):
-            if right and name in self._document and self._document[name] != right:
-                self._fault(name, f'must be "{_text(right)}", as in the path, or absent', value=self._document[name])
-        outputs = self._outputs(AMERICAN_OUTPUTS if american else OUTPUTS)
+        for name, right in (("model_name", target.model), ("model_version", target.version)):
+            if name in self._document and self._document[name] != right:
+                expected = "must be absent" if right is None else f'must be "{right}" or absent'
+                self._fault(name, expected, value=self._document[name])
+        outputs = self._outputs(AMERICAN_OUTPUTS if target.american else OUTPUTS)
         tensors = self._inputs()
         columns = {name: self._column(tensor) for name, tensor in tensors.items()}
         if self._faults:
@@ -204,7 +222,7 @@ class _Reader:
             if field.name not in columns:
                 columns[field.name] = np.full(rows, field.default)
         is_call = columns.pop("option_type", np.ones(rows, dtype=np.bool_))
-        is_american = np.full(rows, american)
+        is_american = np.full(rows, target.american)
         options = OptionBatch(**columns, is_call=is_call, is_american=is_american)  # type: ignore[arg-type]
         return InferRequest(options, identity, tuple(self._shape), outputs)
 
@@ -448,12 +466,12 @@ class _Reader:
         for name in item:
             if name not in known and len(self._faults) < _FAULTS_AT_MOST:
                 message = f"is not a field of {what}: known are {', '.join(known)}"
-                self._fault(prefix + _text(name), message, value=item[name])
+                self._fault(prefix + shown_text(name), message, value=item[name])
 
     def _fault(
         self, field: str, message: str, *, index: int | None = None, value: Any = None, has_value: bool = True
     ) -> None:
-        self._faults.append(TensorFault(field, message, index=index, value=_shown(value), has_value=has_value))
+        self._faults.append(TensorFault(field, message, index=index, value=shown(value), has_value=has_value))
 
 
 def _kind_expected(datatype: str) -> str:
@@ -497,16 +515,16 @@ _LABELS: Final = {int(method): method.label for method in Method}
 _ELEMENTS: Final = {code: len(label).to_bytes(4, "little") + label.encode() for code, label in _LABELS.items()}
 
 
-def render_infer_answer(request: InferRequest, quotes: Quotes, *, model: str, version: str | None) -> InferAnswer:
-    """The answer to `request`: `model` and `version` name the model, None where no version of it is in use.
+def render_infer_answer(request: InferRequest, quotes: Quotes, *, target: InferTarget) -> InferAnswer:
+    """The answer to `request`, of one row of `quotes` for each of its options.
 
     Raises NonFiniteResult, as every other answer does: no NaN goes out in binary either. Only `exercise_boundary` may
     be infinite (a call that is never exercised early), which JSON writes as null.
     """
-    _demand_finite(quotes, american=bool(request.options.is_american[0]))
-    header: dict[str, Any] = {"model_name": model}
-    if version is not None:
-        header["model_version"] = version
+    _demand_finite(quotes, american=target.american)
+    header: dict[str, Any] = {"model_name": target.model}
+    if target.version is not None:
+        header["model_version"] = target.version
     if request.id is not None:
         header["id"] = request.id
     tensors: list[dict[str, Any]] = []

@@ -168,7 +168,7 @@ def _load(header: memoryview) -> tuple[Any, str | None]:
         return orjson.loads(header), None
     except orjson.JSONDecodeError as strict:
         try:
-            return json.loads(bytes(header)), str(strict)
+            return json.loads(str(header, "utf-8")), str(strict)
         except (ValueError, RecursionError):
             raise InvalidRequest([_not_json(str(strict))]) from None
 

@@ -88,9 +88,9 @@ async def price(request: web.Request) -> web.Response:
     model = app[ENGINE].model_label or ""
     try:
         if len(quotes) <= _INLINE_OPTIONS:
-            answer = render_quotes(quotes, model=model, many=parsed.many)
+            answer = render_quotes(quotes, model=model, form=parsed.form)
         else:
-            answer = await asyncio.to_thread(render_quotes, quotes, model=model, many=parsed.many)
+            answer = await asyncio.to_thread(render_quotes, quotes, model=model, form=parsed.form)
     except NonFiniteResult as error:
         app[METRICS].prediction_errors.labels(error.reason).inc()
         raise

@@ -1,0 +1,174 @@
+"""The Open Inference Protocol, version 2, over REST, with binary tensors: for clients that know no other server.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md. Two models are
+served, `european` and `american`: what tensors they take and give is in their metadata. Error bodies are the server's
+own; the protocol asks for the field `error` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import orjson
+from aiohttp import hdrs, web
+
+from pinn_inference.pricing.types import OptionBatch, Quotes
+from pinn_inference.server.errors import Fault, InvalidRequest, ServerError
+from pinn_inference.server.oip_codec import (
+    AMERICAN_OUTPUTS,
+    HEADER_LENGTH,
+    INPUTS,
+    MODELS,
+    OUTPUTS,
+    InferAnswer,
+    InferTarget,
+    TensorFault,
+    parse_infer_request,
+    render_infer_answer,
+)
+
+INFER_PATHS: Final = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
+EXTENSIONS: Final = ("binary_tensor_data",)
+PLATFORM: Final = "pinn_npz"
+"""Framework and file format of the models, in the form `<framework>_<format>` that the protocol asks for."""
+INLINE_BYTES: Final = 32 * 1024
+"""Bodies up to this size (some 600 binary rows) are read, priced and answered on the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What is known of one of the models: `version` is None while none is in use, `message` says why."""
+
+    ready: bool
+    version: str | None
+    message: str
+
+
+class UnknownModel(ServerError):
+    """The path names a model or a version that is not served."""
+
+    status = 404
+
+
+class ModelNotReady(ServerError):
+    """Asked for the readiness of the server or of a model that is not ready."""
+
+    status = 503
+
+
+PriceFunction = Callable[[OptionBatch], Awaitable[Quotes]]
+LargeFunction = Callable[[web.Request, InferTarget], Awaitable[web.StreamResponse]]
+"""Reads, prices and answers an infer request whose body has not been read yet and may be large."""
+
+
+class OpenInferencePages:
+    """The handlers under /v2.
+
+    `price` prices small batches; `large` takes over whole requests that are larger, or of unknown size. `state_of`
+    knows the models by their names; `server_ready` says why the server is not ready, None if it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        price: PriceFunction,
+        large: LargeFunction,
+        state_of: Callable[[str], ModelState],
+        server_ready: Callable[[], str | None],
+        read_body: Callable[[web.Request], Awaitable[bytes]],
+        max_batch: int,
+    ) -> None:
+        self._price = price
+        self._large = large
+        self._state_of = state_of
+        self._server_ready = server_ready
+        self._read_body = read_body
+        self._max_batch = max_batch
+
+    def routes(self) -> list[web.RouteDef]:
+        model, one_version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+        return [
+            web.get("/v2", self.server),
+            web.get("/v2/", self.server),
+            web.get("/v2/health/live", self.live),
+            web.get("/v2/health/ready", self.ready),
+            *(web.get(path, self.model) for path in (model, one_version)),
+            *(web.get(f"{path}/ready", self.model_ready) for path in (model, one_version)),
+            *(web.post(path, self.infer) for path in INFER_PATHS),
+        ]
+
+    async def server(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        document = {"name": "pinn-inference", "version": version("pinn-operator"), "extensions": EXTENSIONS}
+        return _json(document)
+
+    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        return _json({"live": True})
+
+    async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        """Under both names: the specification's text calls the field of this answer `live`."""
+        reason = self._server_ready()
+        if reason is not None:
+            raise ModelNotReady(reason)
+        return _json({"live": True, "ready": True})
+
+    async def model(self, request: web.Request) -> web.Response:
+        target = self._target(request)
+        outputs = AMERICAN_OUTPUTS if target.american else OUTPUTS
+        bytes_named = ("option_type", "method")
+        tensors = {
+            kind: [
+                {"name": name, "datatype": "BYTES" if name in bytes_named else "FP64", "shape": [-1]} for name in names
+            ]
+            for kind, names in (("inputs", INPUTS), ("outputs", outputs))
+        }
+        versions = [] if target.version is None else [target.version]
+        return _json({"name": target.model, "versions": versions, "platform": PLATFORM, **tensors})
+
+    async def model_ready(self, request: web.Request) -> web.Response:
+        target = self._target(request)
+        state = self._state_of(target.model)
+        if not state.ready:
+            raise ModelNotReady(f"model {target.model} is not ready: {state.message}")
+        return _json({"name": target.model, "ready": True})
+
+    async def infer(self, request: web.Request) -> web.StreamResponse:
+        """Answered as POST /v1/price is: in closed form, and saying so, where no model can be used."""
+        target = self._target(request)
+        length = request.content_length
+        if length is None or length > INLINE_BYTES or hdrs.CONTENT_ENCODING in request.headers:
+            return await self._large(request, target)
+        parsed = parse_infer_request(await self._read_body(request), target=target, max_batch=self._max_batch)
+        quotes = await self._price(parsed.options)
+        return infer_response(render_infer_answer(parsed, quotes, target=target))
+
+    def _target(self, request: web.Request) -> InferTarget:
+        """Raises UnknownModel, and InvalidRequest for a length header that stands twice."""
+        model, named = request.match_info["model"], request.match_info.get("version")
+        if model not in MODELS:
+            raise UnknownModel(f'model is "{_short(model)}": must be {" or ".join(MODELS)}')
+        in_use = self._state_of(model).version
+        if named is not None and named != in_use:
+            right = f'must be "{in_use}", or left out' if in_use is not None else "no version is in use, leave it out"
+            raise UnknownModel(f'version of model {model} is "{_short(named)}": {right}')
+        lengths = request.headers.getall(HEADER_LENGTH, [])
+        if len(lengths) > 1:
+            fault: Fault = TensorFault(HEADER_LENGTH, "must be given once", value=f"{len(lengths)} times")
+            raise InvalidRequest([fault])
+        return InferTarget(model, in_use, lengths[0] if lengths else None)
+
+
+def infer_response(answer: InferAnswer) -> web.Response:
+    """The HTTP answer with all its bytes."""
+    headers = {} if answer.header_length is None else {HEADER_LENGTH: str(answer.header_length)}
+    return web.Response(body=answer.join(), content_type=answer.content_type, headers=headers)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 64 else text[:64] + "…"
+
+
+def _json(document: dict[str, Any]) -> web.Response:
+    return web.Response(body=orjson.dumps(document), content_type="application/json")

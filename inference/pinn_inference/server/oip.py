@@ -7,15 +7,16 @@ own; the protocol asks for the field `error` alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from pinn_inference.pricing.types import OptionBatch, Quotes
+from pinn_inference.server.bodies import BodyReader
 from pinn_inference.server.errors import Fault, InvalidRequest, ServerError
 from pinn_inference.server.oip_codec import (
     AMERICAN_OUTPUTS,
@@ -34,8 +35,8 @@ INFER_PATHS: Final = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{
 EXTENSIONS: Final = ("binary_tensor_data",)
 PLATFORM: Final = "pinn_npz"
 """Framework and file format of the models, in the form `<framework>_<format>` that the protocol asks for."""
-INLINE_BYTES: Final = 32 * 1024
-"""Bodies up to this size (some 600 binary rows) are read, priced and answered on the event loop."""
+INLINE_BYTES: Final = 16 * 1024
+"""Bodies up to about this size (300 binary rows) are parsed, priced and answered on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +54,16 @@ class UnknownModel(ServerError):
     status = 404
 
 
-class ModelNotReady(ServerError):
-    """Asked for the readiness of the server or of a model that is not ready."""
-
-    status = 503
-
-
 PriceFunction = Callable[[OptionBatch], Awaitable[Quotes]]
-LargeFunction = Callable[[web.Request, InferTarget], Awaitable[web.StreamResponse]]
-"""Reads, prices and answers an infer request whose body has not been read yet and may be large."""
+LargeFunction = Callable[[web.Request, AsyncIterator[bytes], InferTarget], Awaitable[web.StreamResponse]]
+"""Prices and answers an infer request with a large body, which comes piece by piece."""
 
 
 class OpenInferencePages:
     """The handlers under /v2.
 
-    `price` prices small batches; `large` takes over whole requests that are larger, or of unknown size. `state_of`
-    knows the models by their names; `server_ready` says why the server is not ready, None if it is.
+    `price` prices small batches, `large` takes over what is larger. `state_of` knows the models by their names;
+    `server_ready` says why the server is not ready, None if it is.
     """
 
     def __init__(
@@ -78,14 +73,14 @@ class OpenInferencePages:
         large: LargeFunction,
         state_of: Callable[[str], ModelState],
         server_ready: Callable[[], str | None],
-        read_body: Callable[[web.Request], Awaitable[bytes]],
+        max_body_bytes: int,
         max_batch: int,
     ) -> None:
         self._price = price
         self._large = large
         self._state_of = state_of
         self._server_ready = server_ready
-        self._read_body = read_body
+        self._max_body_bytes = max_body_bytes
         self._max_batch = max_batch
 
     def routes(self) -> list[web.RouteDef]:
@@ -108,10 +103,10 @@ class OpenInferencePages:
         return _json({"live": True})
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        """Under both names: the specification's text calls the field of this answer `live`."""
+        """Under both names: the specification's text calls the field of this answer `live`, as that of the other."""
         reason = self._server_ready()
         if reason is not None:
-            raise ModelNotReady(reason)
+            return _json({"live": False, "ready": False, "error": reason}, status=503)
         return _json({"live": True, "ready": True})
 
     async def model(self, request: web.Request) -> web.Response:
@@ -131,16 +126,17 @@ class OpenInferencePages:
         target = self._target(request)
         state = self._state_of(target.model)
         if not state.ready:
-            raise ModelNotReady(f"model {target.model} is not ready: {state.message}")
+            return _json({"name": target.model, "ready": False, "error": state.message}, status=503)
         return _json({"name": target.model, "ready": True})
 
     async def infer(self, request: web.Request) -> web.StreamResponse:
         """Answered as POST /v1/price is: in closed form, and saying so, where no model can be used."""
         target = self._target(request)
-        length = request.content_length
-        if length is None or length > INLINE_BYTES or hdrs.CONTENT_ENCODING in request.headers:
-            return await self._large(request, target)
-        parsed = parse_infer_request(await self._read_body(request), target=target, max_batch=self._max_batch)
+        body = BodyReader(request, limit=self._max_body_bytes)
+        start, is_whole = await body.start(INLINE_BYTES)
+        if not is_whole:
+            return await self._large(request, body.rest(start), target)
+        parsed = parse_infer_request(start, target=target, max_batch=self._max_batch)
         quotes = await self._price(parsed.options)
         return infer_response(render_infer_answer(parsed, quotes, target=target))
 
@@ -170,5 +166,5 @@ def _short(text: str) -> str:
     return text if len(text) <= 64 else text[:64] + "…"
 
 
-def _json(document: dict[str, Any]) -> web.Response:
-    return web.Response(body=orjson.dumps(document), content_type="application/json")
+def _json(document: dict[str, Any], *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.server import machine
+from benchmarks.server import Server, machine
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -61,3 +66,22 @@ def tree_rss_megabytes(pid: int) -> float:
         waiting += map(int, children)
         total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
     return round(total / 1024, 2)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server that is ready. What it logs is read all the time: a full pipe would stop it."""
+    server = Server(None)
+    output = server.process.stdout
+    assert output is not None
+    reader = threading.Thread(target=deque, args=(output, 0), daemon=True)
+    reader.start()
+    try:
+        yield server
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(60)
+        reader.join(10)
+        output.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,9 +14,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from pinn_inference.pricing import closed_form
+from pinn_inference.pricing.cache import OptionKey
+from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import Method, OptionBatch, Quotes
 from pinn_inference.server import ServerConfig, create_app
-from pinn_inference.server.app import ENGINE, METRICS
+from pinn_inference.server.app import ENGINE, METRICS, PricingRunner
+from pinn_inference.server.served_model import quotes_by_batch
 
 PUT = {
     "spot": 100,
@@ -49,6 +52,13 @@ class ExactModel:
 
     def self_check(self) -> None:
         self.on_self_check()
+
+    @property
+    def cache(self) -> None:
+        """It remembers nothing."""
+
+    def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
+        return quotes_by_batch(self.price, options)
 
     def price(self, batch: OptionBatch) -> Quotes:
         self.batches.append(len(batch))
@@ -89,6 +99,13 @@ class Gate:
             raise TimeoutError("the test never opened the gate")
 
 
+class _Server(TestServer):
+    """Serves as `run_app` does, with the lane for single quotes."""
+
+    async def _make_runner(self, **kwargs: Any) -> PricingRunner:
+        return PricingRunner(self.app, **kwargs)
+
+
 @asynccontextmanager
 async def running(
     model: ExactModel | Exception | None = None, *, settled: bool = True, **settings: Any
@@ -103,7 +120,7 @@ async def running(
 
     middlewares = settings.pop("middlewares", ())
     app = create_app(ServerConfig(**settings), middlewares=middlewares, load_model=load)
-    server = TestServer(app, handler_cancellation=True)
+    server = _Server(app, handler_cancellation=True)
     async with TestClient(server) as client:
         if settled:
             await app[ENGINE].settled.wait()

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.server.app import ENGINE, WORKER
+from pinn_inference.server.app import ENGINE, SERVICE
 from tests.support.server import PUT, Client, ExactModel, Gate, eventually, options, running, sample
 
 READINESS = "/health/deployment/readiness"
@@ -141,7 +141,7 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_the_client_s_fault(en
 
 
 async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pinn_inference.server.app.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("pinn_inference.server.bodies.BODY_SECONDS", 0.05)
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b"{"
@@ -158,18 +158,34 @@ async def test_too_many_options_are_413_and_say_the_limit() -> None:
     assert "at most 2" in answer["error"]
 
 
-async def test_an_overloaded_server_says_so_with_503_and_when_to_come_back() -> None:
+async def test_a_full_queue_is_a_429_that_says_when_to_come_back() -> None:
     gate = Gate()
-    async with running(ExactModel(on_price=gate), queue_options=2, max_batch=2) as client:
-        first = asyncio.create_task(post(client, {"options": [PUT, PUT]}))
+    async with running(ExactModel(on_price=gate), queue_options=1000, max_batch=1000) as client:
+        first = asyncio.create_task(post(client, {"options": [PUT] * 600}))
         await asyncio.to_thread(gate.arrived.wait, 10)
-        async with client.post("/v1/price", json=PUT) as response:
+        async with client.post("/v1/price", json={"options": [PUT] * 600}) as response:
             answer = await response.json()
-            assert (response.status, answer["reason"]) == (503, "Overloaded")
+            assert (response.status, answer["reason"]) == (429, "Overloaded")
+            assert "600 options wait or are being priced: 600 more would exceed the limit of 1000" in answer["error"]
             assert response.headers["Retry-After"] == "1"
         gate.opened.set()
         assert (await first)[0] == 200
         assert sample(client, "pinn_overloaded_requests_total") == 1
+        assert sample(client, "http_requests_total", method="POST", handler="/v1/price", status="429") == 1
+
+
+async def test_a_pricing_request_beyond_those_that_may_be_in_flight_is_a_429_and_probes_are_none() -> None:
+    gate = Gate()
+    async with running(ExactModel(on_price=gate), max_in_flight=1) as client:
+        first = asyncio.create_task(post(client, {"options": [PUT] * 600}))
+        await asyncio.to_thread(gate.arrived.wait, 10)
+        status, answer = await post(client, PUT)
+        assert (status, answer["reason"]) == (429, "Overloaded")
+        assert (await ready(client))[0] == 200
+        gate.opened.set()
+        assert (await first)[0] == 200
+        gate.opened.set()
+        assert (await post(client, PUT))[0] == 200
 
 
 async def test_unknown_paths_and_methods_are_json_errors_too() -> None:
@@ -302,7 +318,7 @@ async def test_draining_turns_readiness_off_keeps_serving_and_sends_clients_else
 
 async def test_the_series_that_gates_read_are_born_at_zero() -> None:
     async with running() as client:
-        for status in ("200", "400", "500", "503"):
+        for status in ("200", "400", "413", "429", "500", "503"):
             assert sample(client, "http_requests_total", method="POST", handler="/v1/price", status=status) == 0
             assert sample(client, "pinn_inference_requests_total", status=status) == 0
         assert sample(client, "pinn_inference_latency_seconds_bucket", le="0.5") == 0
@@ -368,9 +384,9 @@ async def test_a_client_that_goes_away_is_counted_as_499_and_leaves_nothing_behi
         assert client.app is not None
         patience = aiohttp.ClientTimeout(total=0.2)
         with pytest.raises(TimeoutError):
-            await post(client, PUT, timeout=patience)
+            await post(client, {"options": [PUT] * 600}, timeout=patience)
         labels = {"method": "POST", "handler": "/v1/price", "status": "499"}
         await eventually(lambda: sample(client, "http_requests_total", **labels) == 1)
         gate.opened.set()
         assert (await post(client, PUT))[0] == 200
-        assert client.app[WORKER].outstanding == 0
+        assert client.app[SERVICE].waiting == 0

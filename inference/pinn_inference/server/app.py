@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from pinn_inference.server.bodies import read_body
 from pinn_inference.server.config import ServerConfig
-from pinn_inference.server.engine import ModelLoader, PricingEngine, load_configured_model
-from pinn_inference.server.errors import BodyTimeout, Fault, InvalidRequest, NonFiniteResult
+from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
+from pinn_inference.server.lane import PATH, Lane, LaneServer
 from pinn_inference.server.metrics import ServerMetrics
-from pinn_inference.server.middleware import RequestsInFlight, observing_middleware
+from pinn_inference.server.middleware import BODY, Observer, RequestsInFlight, observing_middleware
 from pinn_inference.server.parsing import parse_price_request
 from pinn_inference.server.rendering import render_quotes
-from pinn_inference.server.worker import PricingWorker
+from pinn_inference.server.served_model import ModelLoader, load_configured_model
+from pinn_inference.server.service import SMALL_BYTES, PricingService
 
 CONFIG: Final = web.AppKey("config", ServerConfig)
 ENGINE: Final = web.AppKey("engine", PricingEngine)
 IN_FLIGHT: Final = web.AppKey("in_flight", RequestsInFlight)
 METRICS: Final = web.AppKey("metrics", ServerMetrics)
-WORKER: Final = web.AppKey("worker", PricingWorker)
-
-BODY_SECONDS: Final = 60.0
-"""A body that has not arrived by then never will: its client is gone, or sends a byte now and then on purpose."""
-_INLINE_BYTES = 32 * 1024
-_INLINE_OPTIONS = 128
+OBSERVER: Final = web.AppKey("observer", Observer)
+SERVICE: Final = web.AppKey("service", PricingService)
 
 
 def create_app(
@@ -45,53 +44,79 @@ def create_app(
     metrics = ServerMetrics(revision=config.revision, service=config.service)
     engine = PricingEngine(config, metrics=metrics, load_model=load_model)
     in_flight = RequestsInFlight()
-    worker = PricingWorker(engine.price, capacity=config.queue_options, metrics=metrics)
-    app = web.Application(
-        middlewares=[observing_middleware(metrics, engine, in_flight, revision=config.revision), *middlewares],
-        client_max_size=config.max_body_bytes,
+    observer = Observer(
+        metrics,
+        in_flight,
+        revision=config.revision,
+        limit=config.max_in_flight,
+        slow_seconds=config.slow_request_seconds,
     )
-    app[CONFIG], app[ENGINE], app[IN_FLIGHT], app[METRICS], app[WORKER] = config, engine, in_flight, metrics, worker
-    app.add_routes(HealthPages(engine=engine, worker=worker, metrics=metrics).routes())
-    app.router.add_post("/v1/price", price)
+    service = PricingService(config, engine=engine, metrics=metrics)
+    app = web.Application(
+        middlewares=[observing_middleware(observer, engine), *middlewares], client_max_size=config.max_body_bytes
+    )
+    app[CONFIG], app[ENGINE], app[IN_FLIGHT], app[METRICS] = config, engine, in_flight, metrics
+    app[OBSERVER], app[SERVICE] = observer, service
+    app.add_routes(HealthPages(engine=engine, service=service, metrics=metrics, tensorflow=service.tensorflow).routes())
+    app.router.add_post(PATH, price)
     app.cleanup_ctx.append(_life)
     return app
+
+
+class PricingRunner(web.AppRunner):
+    """Runs an application from `create_app`, with the lane for single quotes where it has no middlewares of its own."""
+
+    __slots__ = ()
+
+    async def _make_server(self) -> web.Server:
+        ordinary = await super()._make_server()
+        app = self.app
+        lane = Lane(
+            desk=app[SERVICE].desk,
+            engine=app[ENGINE],
+            observer=app[OBSERVER],
+            is_open=len(app.middlewares) == 1 and not app.on_response_prepare,
+        )
+        return LaneServer(
+            lane,
+            ordinary.request_handler,
+            request_factory=ordinary.request_factory,
+            handler_cancellation=ordinary.handler_cancellation,
+            **{name: value for name, value in self._kwargs.items() if name != "handler_cancellation"},
+        )
 
 
 async def _life(app: web.Application) -> AsyncIterator[None]:
     app[ENGINE].start_loading()
     yield
-    await app[WORKER].close()
-
-
-async def _read_body(request: web.Request) -> bytes:
-    """The body. Raises InvalidRequest if it cannot be decoded as its headers say, BodyTimeout if it does not end."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
-    except TimeoutError:
-        raise BodyTimeout(seconds=BODY_SECONDS) from None
-    except web.RequestPayloadError as error:
-        # The client's fault: as a 5xx it would count against the revision and could roll a good one back.
-        raise InvalidRequest([Fault("body", f"is not what its headers say: {error}", has_value=False)]) from error
+    await app[SERVICE].close()
 
 
 async def price(request: web.Request) -> web.Response:
-    """POST /v1/price: one option, or a list of them; see docs/inference-server.md for the contract."""
+    """POST /v1/price: one option, or many; see docs/inference-server.md for the contract."""
     app = request.app
-    body = await _read_body(request)
+    max_batch = app[CONFIG].max_batch
+    body = await read_body(request)
+    request[BODY] = body
+    started = time.perf_counter()
+    small = len(body) <= SMALL_BYTES
     # Thousands of options take tens of milliseconds to parse; other requests and the probes must not wait for them.
-    if len(body) <= _INLINE_BYTES:
-        parsed = parse_price_request(body, max_batch=app[CONFIG].max_batch)
+    if small:
+        parsed = parse_price_request(body, max_batch=max_batch)
     else:
-        parsed = await asyncio.to_thread(parse_price_request, body, max_batch=app[CONFIG].max_batch)
-    quotes = await app[WORKER].price(parsed.options)
+        parsed = await asyncio.to_thread(parse_price_request, body, max_batch=max_batch)
+    parsed_at = time.perf_counter()
+    quotes, cached = await app[SERVICE].price(parsed.options)
+    priced_at = time.perf_counter()
     model = app[ENGINE].model_label or ""
-    try:
-        if len(quotes) <= _INLINE_OPTIONS:
-            answer = render_quotes(quotes, model=model, form=parsed.form)
-        else:
-            answer = await asyncio.to_thread(render_quotes, quotes, model=model, form=parsed.form)
-    except NonFiniteResult as error:
-        app[METRICS].prediction_errors.labels(error.reason).inc()
-        raise
-    return web.Response(body=answer, content_type="application/json")
+    if small:
+        answer = render_quotes(quotes, model=model, form=parsed.form, cached=cached)
+    else:
+        answer = await asyncio.to_thread(render_quotes, quotes, model=model, form=parsed.form, cached=cached)
+    timing = server_timing(parsed_at - started, priced_at - parsed_at, time.perf_counter() - priced_at)
+    return web.Response(body=answer, content_type="application/json", headers={"Server-Timing": timing})
+
+
+def server_timing(parse: float, price: float, render: float) -> str:
+    """The header of that name; arguments in seconds."""
+    return f"parse;dur={parse * 1e3:.3f}, price;dur={price * 1e3:.3f}, render;dur={render * 1e3:.3f}"

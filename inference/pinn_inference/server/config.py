@@ -36,6 +36,9 @@ class ServerConfig:
     """Directory of the model; None is the one that ships with the package."""
     model_sha256: str | None = None
     """Checksum the weights must have; None accepts what the model's own record says."""
+    american_model_dir: Path | None = None
+    """The same for the model of American options."""
+    american_model_sha256: str | None = None
     drain_seconds: float = 5.0
     """How long to serve on after SIGTERM, so that every router has taken the pod out before the socket closes."""
     inflight_timeout_seconds: float = 20.0
@@ -48,7 +51,15 @@ class ServerConfig:
     max_body_bytes: int = 32 * 1024 * 1024
     max_batch: int = 65_536
     queue_options: int = 262_144
-    """Options that may wait or be priced at one time; a request beyond it is answered 503."""
+    """Options that may wait or be priced at one time; a request beyond it is answered 429."""
+    max_in_flight: int = 4096
+    """Pricing requests that may be in flight at one time; one beyond it is answered 429."""
+    cache_quotes: int = 4096
+    """Quotes that are remembered by their exact inputs."""
+    slow_request_seconds: float = 0.25
+    """From so many seconds on a request is logged with its inputs."""
+    market_data: Path | None = None
+    """File with the market data of the reports; None is the sample that ships with the package."""
     revision: str = ""
     service: str = ""
 
@@ -112,7 +123,7 @@ def _host(text: str) -> str:
     return text
 
 
-def _directory(text: str) -> Path:
+def _path(text: str) -> Path:
     if "\0" in text:
         raise ValueError("a path")
     return Path(text)
@@ -159,8 +170,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("host", "PINN_HOST", _host, "address to listen on"),
     Setting("port", "PINN_PORT", _integer(0, 65535), "port to listen on; 0 takes a free one"),
     Setting("model", "PINN_MODEL", _label, "name of a bundled model, where no directory is given"),
-    Setting("model_dir", "PINN_MODEL_DIR", _directory, "directory of the model (default: the bundled one)"),
+    Setting("model_dir", "PINN_MODEL_DIR", _path, "directory of the model (default: the bundled one)"),
     Setting("model_sha256", "PINN_MODEL_SHA256", _sha256, "checksum the model's weights must have"),
+    Setting(
+        "american_model_dir",
+        "PINN_AMERICAN_MODEL_DIR",
+        _path,
+        "directory of the model of American options (default: the bundled one)",
+    ),
+    Setting("american_model_sha256", "PINN_AMERICAN_MODEL_SHA256", _sha256, "checksum that model's weights must have"),
     Setting("drain_seconds", "PINN_DRAIN_SECONDS", _seconds(0, 3600), "seconds to serve on after SIGTERM"),
     Setting(
         "inflight_timeout_seconds",
@@ -176,6 +194,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_body_bytes", "PINN_MAX_BODY_BYTES", _integer(1024, 2**30), "largest request body in bytes"),
     Setting("max_batch", "PINN_MAX_BATCH", _integer(1, 1_000_000), "most options in one request"),
     Setting("queue_options", "PINN_QUEUE_OPTIONS", _integer(1, 10_000_000), "most options waiting or being priced"),
+    Setting("max_in_flight", "PINN_MAX_IN_FLIGHT", _integer(1, 1_000_000), "most pricing requests in flight"),
+    Setting("cache_quotes", "PINN_CACHE_QUOTES", _integer(0, 10_000_000), "most quotes in the cache"),
+    Setting(
+        "slow_request_seconds",
+        "PINN_SLOW_REQUEST_SECONDS",
+        _seconds(0, 3600),
+        "seconds from which on a request is logged with its inputs",
+    ),
+    Setting(
+        "market_data",
+        "PINN_MARKET_DATA",
+        _path,
+        "market data file of the reports (default: the sample that ships)",
+    ),
     Setting("revision", "PINN_REVISION", _label, "revision of the deployment, for logs and the build-info metric"),
     Setting("service", "PINN_SERVICE", _label, "service the pod belongs to, for logs and the build-info metric"),
 )

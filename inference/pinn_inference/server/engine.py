@@ -1,8 +1,9 @@
 """The model's life: loaded in the background, checked, then used; and the closed form whenever it cannot be.
 
-Loading imports TensorFlow, which takes seconds, so it runs in a thread while HTTP already answers. The server is ready
-when the weights are loaded, their checksum is right, the warm-up is done and the golden prices are right. A model that
-fails any of these is never used and the server never becomes ready: it stays up, says why, and prices in closed form.
+Loading runs in a thread while HTTP already answers. The server is ready when the weights are loaded, their checksum is
+right, the warm-up is done and the golden prices are right; TensorFlow is not needed for that, it is loaded later, by
+the batch process. A model that fails any of these is never used and the server never becomes ready: it stays up, says
+why, and prices in closed form. A model is never replaced in a running process: another model comes in another pod.
 """
 
 from __future__ import annotations
@@ -10,42 +11,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from pinn_inference.pricing import closed_form
+from pinn_inference.pricing.cache import OptionKey, QuoteCache
+from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.metrics import ServerMetrics
+from pinn_inference.server.served_model import ModelLoader, PricingModel, load_configured_model, quotes_by_batch
 
 log = logging.getLogger(__name__)
-
-
-class PricingModel(Protocol):
-    """A loaded model. `price` is called from one thread at a time."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def error_bound(self) -> float: ...
-
-    def price(self, batch: OptionBatch) -> Quotes: ...
-    def warm_up(self) -> None: ...
-    def self_check(self) -> None: ...
-
-
-ModelLoader = Callable[[ServerConfig], PricingModel]
-"""Loads the model a configuration names; what it raises may carry a CamelCase `reason`."""
 
 
 class Stage(StrEnum):
@@ -83,14 +65,6 @@ class Readiness:
     model: Mapping[str, Any]
 
 
-def load_configured_model(config: ServerConfig) -> PricingModel:
-    """The product's loader: `model_dir`, or the bundled model of that name; the checksum comes before TensorFlow."""
-    from pinn_inference.pricing.model import bundled_directory, load_model
-
-    directory = config.model_dir or bundled_directory(config.model)
-    return load_model(directory, expected_sha256=config.model_sha256, threads=config.tf_threads)
-
-
 class PricingEngine:
     """Prices by the model when it is ready, else by the closed form; tells how far loading has come."""
 
@@ -101,6 +75,7 @@ class PricingEngine:
         self._metrics = metrics
         self._load_model = load_model
         self._model: PricingModel | None = None
+        self._label: str | None = None
         self._stage = Stage.WEIGHTS_LOADED
         self._failure: tuple[str, str] | None = None
         self._loaded: dict[str, Any] = {}
@@ -109,7 +84,6 @@ class PricingEngine:
         self._draining = False
         self.settled = asyncio.Event()
         """Set when loading has ended, well or not."""
-        self.tensorflow: dict[str, Any] = {"status": "not_loaded"}
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -130,7 +104,7 @@ class PricingEngine:
 
     @property
     def loading(self) -> bool:
-        """The loader's thread is still at work; it cannot be interrupted inside TensorFlow."""
+        """The loader's thread is still at work."""
         return self._thread is not None and self._thread.is_alive()
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -146,17 +120,18 @@ class PricingEngine:
             model.warm_up()
             self._stage = Stage.GOLDEN_PRICES_RIGHT
             model.self_check()
-            self.tensorflow = _describe_tensorflow()
             # What was imported stays for good: the collector need not walk its million objects again and again.
             gc.collect()
             gc.freeze()
         except Exception as error:
             reason = getattr(error, "reason", None) or _FAILURE_REASONS[self._stage]
             self._failure = (str(reason), f"{error}" or type(error).__name__)
-            self.tensorflow = _describe_tensorflow()
             log.exception("model not usable: pricing in closed form", extra={"reason": reason, "error": str(error)})
         else:
+            self._label = f"{model.name}/{model.version}"
             self._model = model
+            if model.cache is not None:
+                self._metrics.show_cache(model.cache)
             self._metrics.model_info.labels(model.name, model.version, model.sha256).set(1)
             if not self._draining:
                 self._metrics.ready.set(1)
@@ -169,11 +144,16 @@ class PricingEngine:
     @property
     def model_label(self) -> str | None:
         """`name/version` of the model in use, None while there is none."""
-        return f"{self._loaded['name']}/{self._loaded['version']}" if self._model is not None else None
+        return self._label
 
     @property
     def model_ready(self) -> bool:
         return self._model is not None
+
+    @property
+    def cache(self) -> QuoteCache | None:
+        """The cache in use; None without a usable model, or if it has none."""
+        return self._model.cache if self._model is not None else None
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -214,7 +194,7 @@ class PricingEngine:
     # --- pricing ----------------------------------------------------------------------------------------------------
 
     def price(self, options: OptionBatch) -> Quotes:
-        """Price a batch; runs in the pricing thread.
+        """Price a batch, on any thread.
 
         An evaluation that raises is counted and answered in closed form: the request must not suffer from the model.
         """
@@ -223,26 +203,24 @@ class PricingEngine:
             return closed_form.price(options, reason=FallbackReason.MODEL_UNAVAILABLE)
         try:
             return model.price(options)
-        except Exception as error:
-            self._metrics.prediction_errors.labels(type(error).__name__).inc()
-            log.warning("evaluation failed: priced in closed form", extra={"error": repr(error)}, exc_info=error)
+        except Exception as error:  # noqa: BLE001 - counted and logged there
+            self._count_failure(error)
             return closed_form.price(options, reason=FallbackReason.DEVICE_ERROR)
 
+    def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
+        """Price a few options, on the event loop; as `price`."""
+        model = self._model
+        if model is None:
+            return quotes_by_batch(self.price, options)
+        try:
+            return model.quote(options)
+        except Exception as error:  # noqa: BLE001 - counted and logged there
+            self._count_failure(error)
+            return quotes_by_batch(partial(closed_form.price, reason=FallbackReason.DEVICE_ERROR), options)
 
-def _describe_tensorflow() -> dict[str, Any]:
-    """TensorFlow as /health/detailed shows it: asked only if the model has imported it."""
-    tensorflow = sys.modules.get("tensorflow")
-    try:
-        known = {"version": version("tensorflow-cpu")}
-    except PackageNotFoundError:
-        known = {}
-    if tensorflow is None or not hasattr(tensorflow, "config"):
-        return {"status": "not_loaded", **known, "gpu_available": False}
-    try:
-        gpu = bool(tensorflow.config.list_physical_devices("GPU"))
-    except RuntimeError as error:
-        return {"status": "unhealthy", "version": tensorflow.__version__, "gpu_available": False, "message": str(error)}
-    return {"status": "healthy", "version": tensorflow.__version__, "gpu_available": gpu}
+    def _count_failure(self, error: Exception) -> None:
+        self._metrics.prediction_errors.labels(type(error).__name__).inc()
+        log.warning("evaluation failed: priced in closed form", extra={"error": repr(error)}, exc_info=error)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -3,8 +3,9 @@
 ServerError
 ├── InvalidRequest        400  the body is wrong; carries every fault found
 ├── BodyTimeout           408  the body did not arrive
+├── BodyTooLarge          413  more bytes than one request may have
 ├── BatchTooLarge         413  more options than one request may hold
-├── Overloaded            503  the pricing queue is full
+├── Overloaded            429  too much waits here already
 └── NonFiniteResult       500  a price or Greek came out as NaN or infinity, even by the closed form
 
 Every error body is `{"error": sentence, "reason": CamelCase, "request_id": …}`, plus `faults` if the request is wrong.
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
-from aiohttp import web
 
 MAX_FAULTS = 100
 """Faults listed in one answer; `fault_count` says how many there were."""
@@ -86,6 +86,15 @@ class BodyTimeout(ServerError):
         super().__init__(f"the body did not arrive within {seconds:g} s: send it at once, or in smaller requests")
 
 
+class BodyTooLarge(ServerError):
+    """More bytes than one request may have."""
+
+    status = 413
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"the body has more than {limit} bytes: send several requests")
+
+
 class BatchTooLarge(ServerError):
     """More options than one request may hold."""
 
@@ -96,14 +105,20 @@ class BatchTooLarge(ServerError):
 
 
 class Overloaded(ServerError):
-    """The pricing queue is full: a 503, because it is the server that lacks capacity, not the client its quota."""
+    """Too many requests in flight, or too many options waiting.
 
-    status = 503
+    A 429 and not a 503, because of who reads it. A client hears the same from both: later, after `Retry-After`. A proxy
+    repeats a 503 on its own, which is the last thing an overloaded server needs. And a rollout's gates count 5xx as
+    faults of the revision: a burst from one client would roll a good revision back. A revision that is overloaded
+    because it is slow is found by its latency, which every answered request adds to.
+    """
+
+    status = 429
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
-    def __init__(self, *, queued: int, asked: int, limit: int) -> None:
+    def __init__(self, *, queued: int, asked: int, limit: int, what: str = "options") -> None:
         super().__init__(
-            f"{queued} options wait or are being priced: {asked} more would exceed the limit of {limit}, try later"
+            f"{queued} {what} wait or are being priced: {asked} more would exceed the limit of {limit}, try later"
         )
 
 
@@ -114,15 +129,6 @@ class NonFiniteResult(ServerError):
         super().__init__(f"options[{index}]: the result is not a finite number")
 
 
-def error_response(
-    status: int,
-    message: str,
-    *,
-    reason: str,
-    request_id: str,
-    details: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> web.Response:
-    """The JSON answer to a request that failed."""
-    body = orjson.dumps({"error": message, "reason": reason, "request_id": request_id, **(details or {})})
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+def render_error(message: str, *, reason: str, request_id: str, details: Mapping[str, Any] | None = None) -> bytes:
+    """The body of every answer to a request that failed."""
+    return orjson.dumps({"error": message, "reason": reason, "request_id": request_id, **(details or {})})

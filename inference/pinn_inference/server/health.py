@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch
+from pinn_inference.pricing.cache import CacheStats, LevelStats
 from pinn_inference.server.engine import PricingEngine, Readiness
 from pinn_inference.server.errors import ServerError
 from pinn_inference.server.metrics import ServerMetrics
-from pinn_inference.server.worker import PricingWorker
+from pinn_inference.server.service import PricingService
+
+_EMPTY: Final = LevelStats(hits=0, misses=0, size=0, max_size=0, evictions=0)
+_NO_CACHE: Final = CacheStats(quotes=_EMPTY, cells=_EMPTY)
+
+TensorFlowState = Callable[[], Mapping[str, Any]]
+"""Says how TensorFlow is in the batch process: `status`, `version`, `gpu_available` and whatever helps."""
+Component = Callable[[], Mapping[str, Any]]
+"""Says how a part is that pricing does not need: `status`, and whatever helps."""
 
 
 class HealthPages:
-    """The handlers under /health and /metrics.
+    """The handlers under /health, /cache and /metrics.
 
     Liveness is about the process and stays 200 to its end. Readiness is about the model and about draining. Neither
-    waits for the pricing thread; only /health/detailed prices something.
+    waits for anything; only /health/detailed prices something. `tensorflow` and `others` are shown and decide nothing:
+    without them quotes are as right and single ones as fast.
     """
 
-    def __init__(self, *, engine: PricingEngine, worker: PricingWorker, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        *,
+        engine: PricingEngine,
+        service: PricingService,
+        metrics: ServerMetrics,
+        tensorflow: TensorFlowState,
+        others: Mapping[str, Component] | None = None,
+    ) -> None:
         self._engine = engine
-        self._worker = worker
+        self._service = service
         self._metrics = metrics
+        self._tensorflow = tensorflow
+        self._others = others or {}
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -36,7 +56,11 @@ class HealthPages:
             web.get("/health/detailed", self.detailed),
             web.get("/health/pinn", self.pinn),
             web.get("/health/pinn/quick", self.quick),
+            web.get("/health/pinn/metrics", self.pinn_metrics),
+            web.post("/health/pinn/warmup", self.warm_up),
             web.get("/health/deployment/readiness", self.readiness),
+            web.get("/cache/stats", self.cache_stats),
+            web.post("/cache/reset", self.cache_reset),
             web.get("/metrics", self.metrics),
         ]
 
@@ -60,7 +84,6 @@ class HealthPages:
 
     async def pinn(self, request: web.Request) -> web.Response:  # noqa: ARG002
         state = self._engine.readiness()
-        value = self._metrics.registry.get_sample_value
         document = {
             "overall_status": _overall(self._engine, state),
             "timestamp": _now(),
@@ -68,72 +91,109 @@ class HealthPages:
             "reason": state.reason,
             "message": state.message,
             "model": dict(state.model),
-            "tensorflow": self._engine.tensorflow,
-            "options_priced": {
-                method.label: int(value("pinn_options_priced_total", {"method": method.label}) or 0)
-                for method in Method
-            },
-            "fallbacks": {
-                reason.label: int(value("pinn_fallback_total", {"reason": reason.label}) or 0)
-                for reason in FallbackReason
-                if reason != FallbackReason.NONE
-            },
-            "queue": {"options": self._worker.outstanding},
+            "tensorflow": dict(self._tensorflow()),
+            **self._counts(),
         }
         return _json(document)
 
+    async def pinn_metrics(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        """What /metrics says of pricing and of the cache, as JSON."""
+        value = self._metrics.registry.get_sample_value
+        requests = value("pinn_inference_latency_seconds_count") or 0.0
+        seconds = value("pinn_inference_latency_seconds_sum") or 0.0
+        document = {
+            "timestamp": _now(),
+            "cache": self._cache_stats(),
+            "requests": int(requests),
+            "mean_latency_ms": round(seconds / requests * 1e3, 3) if requests else None,
+            **self._counts(),
+        }
+        return _json(document)
+
+    async def warm_up(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        """Fills the cache anew with what every quote needs; 503 while there is no usable model."""
+        cache = self._engine.cache
+        if cache is None:
+            state = self._engine.readiness()
+            return _json({"status": "unavailable", "reason": state.reason, "message": state.message}, status=503)
+        started = time.perf_counter()
+        cells = await asyncio.to_thread(cache.warm_up)
+        return _json(
+            {
+                "status": "warm",
+                "cells": cells,
+                "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
+                "cache": self._cache_stats(),
+            }
+        )
+
+    async def cache_stats(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        return _json(self._cache_stats())
+
+    async def cache_reset(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        """Empties the cache; the counters under /metrics go on."""
+        self._metrics.reset_cache()
+        return _json({"status": "reset", "cache": self._cache_stats()})
+
     async def detailed(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        """Prices one option through the queue, as a client's would be; 503 unless everything is well."""
+        """Prices one option on the way of a client's; 503 unless everything that pricing needs is well."""
         state = self._engine.readiness()
         model = await self._prediction_test()
         if not self._engine.model_ready:
             model["status"] = "unhealthy" if self._engine.failure is not None else "starting"
         healthy = state.ready and model["status"] == "healthy"
+        stats = self._cache_stats()
         document = {
             "status": "healthy" if healthy else _overall(self._engine, state),
             "timestamp": _now(),
             "reason": state.reason,
             "message": state.message,
-            "components": {"pinn_model": model, "tensorflow": self._engine.tensorflow},
+            "components": {
+                "pinn_cache": {
+                    "status": "healthy" if self._engine.cache is not None else model["status"],
+                    "cache_size": stats["size"],
+                    "hit_rate": stats["hit_rate"],
+                },
+                "pinn_model": model,
+                "tensorflow": dict(self._tensorflow()),
+                **{name: dict(component()) for name, component in self._others.items()},
+            },
         }
         return _json(document, status=200 if healthy else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:  # noqa: ARG002
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "options_priced": dict(self._metrics.quotes.priced),
+            "fallbacks": dict(self._metrics.quotes.fallbacks),
+            "queue": {"options": self._service.waiting},
+        }
+
+    def _cache_stats(self) -> dict[str, Any]:
+        cache = self._engine.cache
+        return cache.stats().as_dict() if cache is not None else _NO_CACHE.as_dict()
+
     async def _prediction_test(self) -> dict[str, Any]:
         started = time.perf_counter()
         try:
-            quotes = await self._worker.price(_test_option())
+            quote = (await self._service.desk.quote([_TEST_OPTION]))[0][0]
         except ServerError as error:
             return {"status": "unhealthy", "prediction_test": "failed", "message": str(error)}
-        right = bool(abs(quotes.price[0] - _TEST_PRICE) <= _TEST_TOLERANCE)
+        right = abs(quote.price - _TEST_PRICE) <= _TEST_TOLERANCE
         return {
             "status": "healthy" if right else "unhealthy",
             "prediction_test": "passed" if right else "failed",
-            "method": Method(int(quotes.method[0])).label,
+            "method": quote.method.label,
             "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
         }
 
 
-# Black–Scholes price of `_test_option`, computed with 50 digits.
-_TEST_PRICE = 10.450583572185568
-_TEST_TOLERANCE = 1e-4
-
-
-def _test_option() -> OptionBatch:
-    def column(value: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array([value])
-
-    return OptionBatch(
-        spot=column(100.0),
-        strike=column(100.0),
-        maturity=column(1.0),
-        rate=column(0.05),
-        dividend=column(0.0),
-        volatility=column(0.2),
-        is_call=np.array([True]),
-    )
+_TEST_OPTION: Final = (100.0, 100.0, 1.0, 0.05, 0.0, 0.2, True, False)
+_TEST_PRICE: Final = 10.450583572185568
+"""Black–Scholes, computed with 50 digits."""
+_TEST_TOLERANCE: Final = 1e-4
 
 
 def _overall(engine: PricingEngine, state: Readiness) -> str:

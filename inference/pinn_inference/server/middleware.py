@@ -1,16 +1,19 @@
-"""The outermost middleware: every request is counted once, with its status and its whole time, however it ends.
+"""Every request is counted once, with its status and its whole time, however it ends.
 
-Whatever another middleware or a handler does inside, answer, sleep, raise, is seen here. So a revision's failures are
-in its own counters even when they come from code this package knows nothing of.
+`Observer` does it; the outermost middleware tells it of all requests but those on the `lane`, which tell of themselves.
+Whatever another middleware or a handler does inside, answer, sleep, raise, is seen. So a revision's failures are in its
+own counters even when they come from code this package knows nothing of.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -18,7 +21,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from pinn_inference.server.engine import PricingEngine
-from pinn_inference.server.errors import ServerError, error_response
+from pinn_inference.server.errors import NonFiniteResult, Overloaded, ServerError, render_error
 from pinn_inference.server.logs import request_id
 from pinn_inference.server.metrics import CLIENT_CLOSED_REQUEST, ServerMetrics
 
@@ -27,94 +30,195 @@ log = logging.getLogger(__name__)
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 REVISION_HEADER: Final = "X-PINN-Revision"
 """Which revision answered, so that a client can count the shares of a rollout itself; absent without PINN_REVISION."""
-PRICING_HANDLERS: Final = frozenset(("/v1/price",))
+SERVER_NAME: Final = "pinn-inference"
+PRICING_HANDLERS: Final = frozenset(
+    ("/v1/price", "/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
+)
+BODY: Final = web.RequestKey("body", bytes)
+"""Where a handler leaves the beginning of the request's body for the log of slow requests."""
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+_LOGGED_BYTES: Final = 2048
 
 
 class RequestsInFlight:
     """How many requests are being served, from head to answer, so that the end of the process can wait for them."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.count = 0
+        self._idle: asyncio.Event | None = None
 
     def begin(self) -> None:
-        self._count += 1
-        self._idle.clear()
+        self.count += 1
 
     def end(self) -> None:
-        self._count -= 1
-        if self._count == 0:
+        self.count -= 1
+        if self.count == 0 and self._idle is not None:
             self._idle.set()
 
     async def finished(self, *, within: float) -> int:
         """Waits until no request is in flight, `within` seconds at most; returns how many still are."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), within)
-        return self._count
+        if self.count:
+            self._idle = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), within)
+        return self.count
 
 
-def observing_middleware(
-    metrics: ServerMetrics, engine: PricingEngine, in_flight: RequestsInFlight, *, revision: str = ""
-) -> Middleware:
-    """Counts, times, names request and revision, answers exceptions in JSON, closes connections while draining."""
+class Observer:
+    """Counts, times and names requests; logs those that were slow or failed.
+
+    `limit` bounds the requests in flight, `slow_seconds` is from when on a request is logged.
+    """
+
+    def __init__(
+        self,
+        metrics: ServerMetrics,
+        in_flight: RequestsInFlight,
+        *,
+        revision: str = "",
+        limit: int = 4096,
+        slow_seconds: float = 0.25,
+    ) -> None:
+        self._metrics = metrics
+        self._in_flight = in_flight
+        self.revision = revision
+        self._limit = limit
+        self._slow_seconds = slow_seconds
+        # Ids for requests that bring none: random once, then counted.
+        self._own_ids = map("{:032x}".format, itertools.count(int.from_bytes(os.urandom(15)) << 8))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be in flight."""
+        return self._in_flight.count < self._limit
+
+    def identify(self, given: str | None) -> str:
+        """The id of a request: what it brought, if that is fit for a header and a log, or a new one."""
+        if given is not None and _ACCEPTABLE_ID.fullmatch(given):
+            return given
+        return next(self._own_ids)
+
+    def begin(self) -> None:
+        """A request has come."""
+        self._in_flight.begin()
+
+    def refuse_beyond_limit(self) -> None:
+        """Raises Overloaded if the request that has just begun is one too many."""
+        if self._in_flight.count > self._limit:
+            self._metrics.overloads.inc()
+            raise Overloaded(queued=self._in_flight.count - 1, asked=1, limit=self._limit, what="requests")
+
+    def end(
+        self, *, method: str, handler: str, status: int | None, started: float, identity: str, body: bytes = b""
+    ) -> None:
+        """A request was answered; `status` is None if its client had gone, `started` is of `time.perf_counter`."""
+        seconds = time.perf_counter() - started
+        self._in_flight.end()
+        self._metrics.observe_request(
+            method=method,
+            handler=handler,
+            status=CLIENT_CLOSED_REQUEST if status is None else status,
+            seconds=seconds,
+            prices=handler in PRICING_HANDLERS,
+        )
+        if seconds >= self._slow_seconds:
+            self._log_slow(handler, status, seconds, identity, body)
+
+    def count_error(self, error: ServerError) -> None:
+        """Count a prediction that gave no answer."""
+        self._metrics.prediction_errors.labels(error.reason).inc()
+
+    def explain(self, error: Exception, path: str) -> tuple[int, str, str]:
+        """Status, message and reason for the client; what it need not know goes to the log."""
+        if isinstance(error, ServerError):
+            if error.status >= web.HTTPInternalServerError.status_code:
+                extra = {"status": error.status, "reason": error.reason, "error": str(error)}
+                log.warning("request failed", extra=extra)
+            return error.status, str(error), error.reason
+        log.error("unhandled error", extra={"status": 500, "path": path}, exc_info=error)
+        message = "the server failed to answer this request; its log has the details under the request id"
+        return 500, message, "InternalError"
+
+    def _log_slow(self, handler: str, status: int | None, seconds: float, identity: str, body: bytes) -> None:
+        shown = body[:_LOGGED_BYTES].decode("utf-8", "replace")
+        token = request_id.set(identity)
+        try:
+            extra = {"handler": handler, "status": status, "seconds": round(seconds, 4)}
+            log.warning("slow request", extra={**extra, "body": shown, "body_bytes": len(body)})
+        finally:
+            request_id.reset(token)
+
+
+def observing_middleware(observer: Observer, engine: PricingEngine) -> Middleware:
+    """Tells the observer, names request and revision, answers exceptions in JSON, closes connections while draining."""
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
-        given = request.headers.get(REQUEST_ID_HEADER, "")
-        identity = given if _ACCEPTABLE_ID.fullmatch(given) else os.urandom(16).hex()
+        identity = observer.identify(request.headers.get(REQUEST_ID_HEADER))
         token = request_id.set(identity)
-        status = CLIENT_CLOSED_REQUEST
-        in_flight.begin()
+        status: int | None = None
+        observer.begin()
+        resource = request.match_info.route.resource
+        name = resource.canonical if resource is not None else "unmatched"
         try:
-            response = await _answer(request, handler, identity)
+            response = await _answer(request, handler, observer, name, identity)
         except web.HTTPException as redirect:
             status = redirect.status
             raise
         else:
             status = response.status
             if not response.prepared:
-                response.headers[REQUEST_ID_HEADER] = identity
-                if revision:
-                    response.headers[REVISION_HEADER] = revision
-                response.headers[hdrs.SERVER] = "pinn-inference"
+                name_answer(response, identity, observer.revision)
                 if engine.draining:
                     # The client must not send its next request on this connection: it will be gone. A new connection
                     # is routed to a pod that stays, or still answered here.
                     response.force_close()
             return response
         finally:
-            in_flight.end()
-            resource = request.match_info.route.resource
-            name = resource.canonical if resource is not None else "unmatched"
-            metrics.observe_request(
+            observer.end(
                 method=request.method,
                 handler=name,
                 status=status,
-                seconds=time.perf_counter() - started,
-                prices=name in PRICING_HANDLERS,
+                started=started,
+                identity=identity,
+                body=request.get(BODY, b""),
             )
             request_id.reset(token)
 
     return observe
 
 
-async def _answer(request: web.Request, handler: Handler, identity: str) -> web.StreamResponse:
+def name_answer(response: web.StreamResponse, identity: str, revision: str) -> None:
+    """The headers that every answer has."""
+    headers = response.headers
+    headers[REQUEST_ID_HEADER] = identity
+    if revision:
+        headers[REVISION_HEADER] = revision
+    headers[hdrs.SERVER] = SERVER_NAME
+
+
+def error_response(
+    status: int,
+    message: str,
+    *,
+    reason: str,
+    request_id: str,
+    details: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """The JSON answer to a request that failed."""
+    body = render_error(message, reason=reason, request_id=request_id, details=details)
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+async def _answer(
+    request: web.Request, handler: Handler, observer: Observer, name: str, identity: str
+) -> web.StreamResponse:
     try:
+        if name in PRICING_HANDLERS:
+            observer.refuse_beyond_limit()
         return await handler(request)
-    except ServerError as error:
-        if error.status >= web.HTTPInternalServerError.status_code:
-            log.warning("request refused", extra={"status": error.status, "reason": error.reason, "error": str(error)})
-        return error_response(
-            error.status,
-            str(error),
-            reason=error.reason,
-            request_id=identity,
-            details=error.details(),
-            headers=error.headers,
-        )
     except web.HTTPRequestEntityTooLarge as error:
         return error_response(413, error.text or "the body is too large", reason="BodyTooLarge", request_id=identity)
     except web.HTTPException as error:
@@ -124,9 +228,10 @@ async def _answer(request: web.Request, handler: Handler, identity: str) -> web.
         message = f"{request.method} {request.path}: {error.reason}"
         reason = type(error).__name__.removeprefix("HTTP")
         return error_response(error.status, message, reason=reason, request_id=identity, headers=headers)
-    except asyncio.CancelledError:
-        raise
-    except Exception:
-        log.exception("unhandled error", extra={"status": 500, "path": request.path})
-        message = "the server failed to answer this request; its log has the details under the request id"
-        return error_response(500, message, reason="InternalError", request_id=identity)
+    except Exception as error:  # noqa: BLE001 - explained to the client or to the log
+        if isinstance(error, NonFiniteResult):
+            observer.count_error(error)
+        status, message, reason = observer.explain(error, request.path)
+        details = error.details() if isinstance(error, ServerError) else None
+        headers = dict(error.headers) if isinstance(error, ServerError) else None
+        return error_response(status, message, reason=reason, request_id=identity, details=details, headers=headers)

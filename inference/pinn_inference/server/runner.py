@@ -17,7 +17,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client import disable_created_metrics
 
-from pinn_inference.server.app import CONFIG, ENGINE, IN_FLIGHT
+from pinn_inference.server.app import CONFIG, ENGINE, IN_FLIGHT, PricingRunner
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.logs import configure_logging
@@ -25,6 +25,7 @@ from pinn_inference.server.logs import configure_logging
 log = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED = 0, 1
+_SWITCH_SECONDS = 0.0005
 _LAST_WRITE_SECONDS = 5.0
 """For bytes of finished answers that clients have not taken yet."""
 
@@ -32,11 +33,13 @@ _LAST_WRITE_SECONDS = 5.0
 def run_app(app: web.Application) -> int:
     """Serve `app` (from `create_app`) until a signal; returns the exit code, 1 if the address cannot be used.
 
-    Sets up logging. If a signal comes while the model is still being loaded, the process
-    leaves at once after draining instead of returning: TensorFlow's import can neither be interrupted nor outlived.
+    Sets up logging. If a signal comes while the model is still being read, from a volume that hangs perhaps, the
+    process leaves at once after draining instead of returning.
     """
     config, engine = app[CONFIG], app[ENGINE]
     configure_logging(level=config.log_level, revision=config.revision, service=config.service)
+    # A thread beside the event loop must not keep it waiting for the default 5 ms.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     code: int = uvloop.run(_serve(app, config, engine))
     if engine.loading:
@@ -47,7 +50,7 @@ def run_app(app: web.Application) -> int:
 
 async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngine) -> int:
     stop = _Signals(engine, config.drain_seconds)
-    runner = web.AppRunner(
+    runner = PricingRunner(
         app,
         access_log=None,
         keepalive_timeout=config.keep_alive_seconds,
@@ -86,6 +89,7 @@ class _Signals:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._terminate)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     async def wait(self) -> None:
         await self._asked.wait()
@@ -108,3 +112,6 @@ class _Signals:
         self._engine.begin_draining()
         self._asked.set()
         self._hurry.set()
+
+    def _hang_up(self) -> None:
+        log.warning("SIGHUP is ignored: a process keeps its model, another model comes in another pod")

@@ -1,4 +1,4 @@
-"""One thread that prices, and the queue before it.
+"""One thread that prices what is too large for the event loop, and the queue before it.
 
 Requests that arrive while the thread is busy are merged into one evaluation; when it is idle a request never waits for
 company: there is no timer. A request alone is evaluated at once; under load the batches grow by themselves to what
@@ -14,13 +14,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import Method, OptionBatch, Quotes
 from pinn_inference.server.errors import Overloaded
 from pinn_inference.server.metrics import ServerMetrics
 
 PriceFunction = Callable[[OptionBatch], Quotes]
-_METHOD_LABELS = tuple((int(method), method.label) for method in Method)
-_REASON_LABELS = tuple((int(reason), reason.label) for reason in FallbackReason if reason != FallbackReason.NONE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,22 +149,8 @@ class PricingWorker:
                 if not job.answer.done():
                     job.answer.set_exception(outcome)
                 continue
-            self._count(outcome, evaluation.seconds)
+            self._metrics.quotes.count_batch(job.options, outcome)
+            by_network = bool((outcome.method == Method.PINN).any())
+            self._metrics.observe_prediction(seconds=evaluation.seconds, by_network=by_network)
             if not job.answer.done():
                 job.answer.set_result(outcome)
-
-    def _count(self, quotes: Quotes, seconds: float) -> None:
-        methods = quotes.method
-        by_network = False
-        for code, label in _METHOD_LABELS:
-            count = int((methods == code).sum())
-            if count:
-                self._metrics.options.labels(label).inc(count)
-                by_network = by_network or code == Method.PINN
-        method = Method.PINN if by_network else Method.CLOSED_FORM
-        self._metrics.prediction_latency.labels(method.label).observe(seconds)
-        if quotes.reason.any():
-            for code, label in _REASON_LABELS:
-                count = int((quotes.reason == code).sum())
-                if count:
-                    self._metrics.fallbacks.labels(label).inc(count)

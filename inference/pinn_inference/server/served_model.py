@@ -1,0 +1,167 @@
+"""The model as the server's own process uses it: without TensorFlow, and with a cache before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Final, Protocol
+
+import numpy as np
+
+from pinn_inference.pricing import golden
+from pinn_inference.pricing.cache import OptionKey, QuoteCache
+from pinn_inference.pricing.errors import ModelSelfCheckError
+from pinn_inference.pricing.model import PinnModel, bundled_directory, load_numpy_model
+from pinn_inference.pricing.scalar import ScalarQuote
+from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
+from pinn_inference.server.config import ServerConfig
+
+MERGE_FROM: Final = 16
+"""From so many options on one array evaluation is faster than one by one; measured, see `benchmarks`."""
+_PATHS_AGREE: Final = 1e-9
+"""Most by which a quote alone and the same in a batch may differ, in strikes: a cell of the cache is exact to 1e-10."""
+
+
+class PricingModel(Protocol):
+    """A loaded model. `price` may be called from several threads, `quote` from the event loop alone."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def error_bound(self) -> float: ...
+
+    def price(self, batch: OptionBatch) -> Quotes:
+        """Prices and Greeks in the batch's order."""
+
+    def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
+        """The same for a few options."""
+
+    def warm_up(self) -> None:
+        """Uses every path once."""
+
+    def self_check(self) -> None:
+        """Raises an exception that says what is wrong with the model's prices."""
+
+    @property
+    def cache(self) -> QuoteCache | None:
+        """The cache before it."""
+
+
+ModelLoader = Callable[[ServerConfig], PricingModel]
+"""Loads the model a configuration names; what it raises may carry a CamelCase `reason`."""
+
+
+class CachedModel:
+    """A model of which single quotes come from a cache and from the scalar path, and larger numbers from arrays."""
+
+    def __init__(self, model: PinnModel, cache: QuoteCache) -> None:
+        self._model = model
+        self._cache = cache
+        self.name, self.version, self.sha256 = model.name, model.version, model.sha256
+        self.error_bound = model.error_bound
+
+    @property
+    def cache(self) -> QuoteCache:
+        return self._cache
+
+    def price(self, batch: OptionBatch) -> Quotes:
+        return self._model.price(batch)
+
+    def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
+        """Many at once do not ask the cache: together they cost less than looking them up one by one."""
+        if len(options) < MERGE_FROM:
+            return [self._quote(option) for option in options]
+        return quotes_by_batch(self._model.price, options)
+
+    def warm_up(self) -> None:
+        self._model.warm_up()
+        self._cache.warm_up()
+
+    def self_check(self) -> None:
+        """The golden prices by arrays, and by the scalar path, which must agree; raises ModelSelfCheckError."""
+        self._model.self_check()
+        batch = golden.golden_batch()
+        for row, (option, price) in enumerate(
+            zip(options_of(batch), self._model.price(batch).price.tolist(), strict=True)
+        ):
+            quote = self._quote(option)
+            if not abs(quote.price - price) <= _PATHS_AGREE * option[1]:
+                raise ModelSelfCheckError(f"golden option {row}: {quote.price!r} alone, {price!r} in a batch")
+        self._cache.reset()
+        self._cache.warm_up()
+
+    def _quote(self, option: OptionKey) -> ScalarQuote:
+        quote = self._cache.quote(*option[:7]) if not option[7] else self._cache.lookup(option)
+        if quote is None:
+            quote = quotes_by_batch(self._model.price, [option])[0]
+            self._cache.store(option, quote)
+        return quote
+
+
+def options_of(batch: OptionBatch) -> list[OptionKey]:
+    """The rows of a batch, as plain numbers."""
+    return list(zip(*(getattr(batch, column.name).tolist() for column in fields(batch)), strict=True))
+
+
+def quotes_by_batch(price: Callable[[OptionBatch], Quotes], options: Sequence[OptionKey]) -> list[ScalarQuote]:
+    """Quotes of a few options by a function that prices batches."""
+    table = np.array(options, dtype=np.float64).T
+    spot, strike, maturity, rate, dividend, volatility = np.ascontiguousarray(table[:6])
+    quotes = price(
+        OptionBatch(
+            spot, strike, maturity, rate, dividend, volatility, is_call=table[6] != 0, is_american=table[7] != 0
+        )
+    )
+    return scalars_of(quotes)
+
+
+def scalars_of(quotes: Quotes) -> list[ScalarQuote]:
+    """The rows of quotes, as plain numbers."""
+    return list(
+        map(
+            ScalarQuote,
+            quotes.price.tolist(),
+            quotes.delta.tolist(),
+            quotes.gamma.tolist(),
+            quotes.vega.tolist(),
+            quotes.theta.tolist(),
+            quotes.rho.tolist(),
+            quotes.error_bound.tolist(),
+            quotes.exercise_boundary.tolist(),
+            [_METHODS[code] for code in quotes.method.tolist()],
+            [_REASONS[code] for code in quotes.reason.tolist()],
+        )
+    )
+
+
+def quotes_of(rows: Sequence[ScalarQuote]) -> tuple[Quotes, BoolArray]:
+    """The rows as columns, and which of them came from the cache."""
+    price, delta, gamma, vega, theta, rho, error_bound, boundary, method, reason, cached = zip(*rows, strict=True)
+    quotes = Quotes(
+        price=np.array(price),
+        delta=np.array(delta),
+        gamma=np.array(gamma),
+        vega=np.array(vega),
+        theta=np.array(theta),
+        rho=np.array(rho),
+        error_bound=np.array(error_bound),
+        method=np.array(method, dtype=np.int8),
+        reason=np.array(reason, dtype=np.int8),
+        exercise_boundary=np.array(boundary),
+    )
+    return quotes, np.array(cached, dtype=np.bool_)
+
+
+_METHODS: Final = tuple(Method)
+_REASONS: Final = tuple(FallbackReason)
+
+
+def load_configured_model(config: ServerConfig) -> PricingModel:
+    """The product's loader: `model_dir`, or the bundled model of that name; the checksum comes first."""
+    directory = config.model_dir or bundled_directory(config.model)
+    model = load_numpy_model(directory, expected_sha256=config.model_sha256)
+    return CachedModel(model, QuoteCache(model.artefact, max_quotes=config.cache_quotes))

@@ -18,7 +18,7 @@ from pinn_inference.pricing.cache import OptionKey
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import Method, OptionBatch, Quotes
 from pinn_inference.server import ServerConfig, create_app
-from pinn_inference.server.app import ENGINE, METRICS, PricingRunner
+from pinn_inference.server.app import CONFIG, ENGINE, METRICS, PricingRunner
 from pinn_inference.server.served_model import quotes_by_batch
 
 PUT = {
@@ -103,7 +103,7 @@ class _Server(TestServer):
     """Serves as `run_app` does, with the lane for single quotes."""
 
     async def _make_runner(self, **kwargs: Any) -> PricingRunner:
-        return PricingRunner(self.app, **kwargs)
+        return PricingRunner(self.app, keepalive_timeout=self.app[CONFIG].keep_alive_seconds, **kwargs)
 
 
 @asynccontextmanager

@@ -43,6 +43,8 @@ class Lane:
         self.desk = desk
         self.engine = engine
         self.observer = observer
+        self.taken = 0
+        """Quotes that came this way."""
         self._is_open = is_open
         self._fixed = f"Content-Type: application/json\r\nServer: {SERVER_NAME}\r\n"
         if observer.revision:
@@ -193,6 +195,7 @@ class LaneProtocol(web.RequestHandler):
             self._parser.message_consumed()
         if self._manager is not None:
             self._manager.requests_count += 1
+        lane.taken += 1
         observer = lane.observer
         observer.begin()
         identity = observer.identify(message.headers.get(REQUEST_ID_HEADER))
@@ -205,7 +208,7 @@ class LaneServer(web.Server):
 
     def __init__(self, lane: Lane, handler: Any, **kwargs: Any) -> None:
         super().__init__(handler, **kwargs)
-        self._lane = lane
+        self.lane = lane
 
     def __call__(self) -> web.RequestHandler:
-        return LaneProtocol(self._lane, self, loop=self._loop, **self._kwargs)
+        return LaneProtocol(self.lane, self, loop=self._loop, **self._kwargs)

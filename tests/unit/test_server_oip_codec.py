@@ -506,10 +506,13 @@ def test_binary_numbers_start_at_a_multiple_of_their_size() -> None:
         assert (answered(request).header_length or 1) % 8 == 0
 
 
-def test_an_infinite_boundary_is_a_null_in_json_and_infinity_in_binary() -> None:
-    for binary, expected in ((False, None), (True, np.inf)):
+@pytest.mark.parametrize(("boundary", "in_json"), [(np.inf, None), (0.0, None), (81.5, 81.5)])
+def test_a_boundary_at_which_nobody_exercises_is_a_null_in_json_and_itself_in_binary(
+    boundary: float, in_json: float | None
+) -> None:
+    for binary, expected in ((False, in_json), (True, boundary)):
         request = parse(json_request(parameters={"binary_data_output": binary}), target=AMERICAN)
-        assert decoded(answered(request, target=AMERICAN, boundary=np.inf))["exercise_boundary"] == [expected]
+        assert decoded(answered(request, target=AMERICAN, boundary=boundary))["exercise_boundary"] == [expected]
 
 
 @pytest.mark.parametrize("name", ["price", "gamma", "error_bound"])

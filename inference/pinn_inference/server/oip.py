@@ -7,6 +7,7 @@ own; the protocol asks for the field `error` alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from aiohttp import web
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.bodies import BodyReader
 from pinn_inference.server.errors import Fault, InvalidRequest, ServerError
+from pinn_inference.server.middleware import BODY
 from pinn_inference.server.oip_codec import (
     AMERICAN_OUTPUTS,
     HEADER_LENGTH,
@@ -30,6 +32,7 @@ from pinn_inference.server.oip_codec import (
     parse_infer_request,
     render_infer_answer,
 )
+from pinn_inference.server.timing import SERVER_TIMING, server_timing
 
 INFER_PATHS: Final = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
 EXTENSIONS: Final = ("binary_tensor_data",)
@@ -136,9 +139,17 @@ class OpenInferencePages:
         start, is_whole = await body.start(INLINE_BYTES)
         if not is_whole:
             return await self._large(request, body.rest(start), target)
+        request[BODY] = start
+        began = time.perf_counter()
         parsed = parse_infer_request(start, target=target, max_batch=self._max_batch)
+        parsed_at = time.perf_counter()
         quotes = await self._price(parsed.options)
-        return infer_response(render_infer_answer(parsed, quotes, target=target))
+        priced_at = time.perf_counter()
+        response = infer_response(render_infer_answer(parsed, quotes, target=target))
+        response.headers[SERVER_TIMING] = server_timing(
+            parse=parsed_at - began, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
+        )
+        return response
 
     def _target(self, request: web.Request) -> InferTarget:
         """Raises UnknownModel, and InvalidRequest for a length header that stands twice."""

@@ -518,8 +518,8 @@ _ELEMENTS: Final = {code: len(label).to_bytes(4, "little") + label.encode() for 
 def render_infer_answer(request: InferRequest, quotes: Quotes, *, target: InferTarget) -> InferAnswer:
     """The answer to `request`, of one row of `quotes` for each of its options.
 
-    Raises NonFiniteResult, as every other answer does: no NaN goes out in binary either. Only `exercise_boundary` may
-    be infinite (a call that is never exercised early), which JSON writes as null.
+    Raises NonFiniteResult, as every other answer does: no NaN goes out in binary either. Only an `exercise_boundary`
+    may be 0 (a put that is never exercised early) or infinite (such a call), for both of which JSON has null.
     """
     _demand_finite(quotes, american=target.american)
     header: dict[str, Any] = {"model_name": target.model}
@@ -541,7 +541,10 @@ def render_infer_answer(request: InferRequest, quotes: Quotes, *, target: InferT
         elif is_method:
             tensor["data"] = [_LABELS[code] for code in quotes.method.tolist()]
         else:
-            tensor["data"] = np.ascontiguousarray(getattr(quotes, output.name))
+            column = getattr(quotes, output.name)
+            if output.name == "exercise_boundary":  # orjson writes null for a NaN
+                column = np.where((column > 0.0) & (column < np.inf), column, np.nan)
+            tensor["data"] = np.ascontiguousarray(column)
         tensors.append(tensor)
     header["outputs"] = tensors
     text = orjson.dumps(header, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-from bisect import bisect_left
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -118,9 +117,9 @@ class ScalarPricer:
         self._evaluate = self._source.evaluate
         self._source_error = self._source.error
         self._w_max = artefact.network.domain.w_max
-        # Whoever is beyond the last knot by a rounding error belongs to it, as in `Certificate.at`.
-        self._certificate_s: list[float] = artefact.certificate.s[:-1].tolist()
-        self._certificate_bound: list[float] = artefact.certificate.bound.tolist()
+        self._bounds: list[float] = artefact.certificate.bound.tolist()
+        self._last_knot = len(self._bounds) - 1
+        self._knots_per_s = len(self._bounds) / float(artefact.certificate.s[-1])
 
     def quote(
         self,
@@ -147,7 +146,6 @@ class ScalarPricer:
             cash = strike * math.exp(-rate * maturity)
             scale = math.sqrt(asset) * math.sqrt(cash)
             y = abs(x) / s
-            s = math.sqrt(w)
             n, n_y, n_w, cached = self._evaluate(y, w)
             slope = n_y - y * n
             density = math.exp(-0.5 * y * y) * INV_SQRT_2PI
@@ -163,7 +161,9 @@ class ScalarPricer:
             vega = 2.0 * volatility * maturity * time_part
             theta = dividend * asset_value + rate * cash_value - volatility * volatility * time_part
             rho = -maturity * cash_value
-            bound = self._certificate_bound[bisect_left(self._certificate_s, s)] + s * density * self._source_error
+            # As in `Certificate.at`; who is beyond the last knot by a rounding error belongs to it.
+            knot = min(max(math.ceil(s * self._knots_per_s - 1.0), 0), self._last_knot)
+            bound = self._bounds[knot] + s * density * self._source_error
             digits = 1.0 + abs(x) + (abs(rate) + abs(dividend)) * maturity
             error_bound = scale * bound + 8.0 * _EPSILON * (asset + cash) * digits
         except (ArithmeticError, ValueError):

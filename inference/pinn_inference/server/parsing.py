@@ -251,26 +251,35 @@ def _batch_of_one(option: OptionTuple) -> OptionBatch:
 
 
 def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
-    document = _load(body)
+    document, complaint = _load(body)
     if not isinstance(document, dict):
         message = 'must be an object: one option, {"options": [option, …]} or {"columns": {…}}'
         raise InvalidRequest([Fault("body", message, value=shown(document))])
     if "options" in document:
-        return PriceRequest(_list_of(document, max_batch), Form.LIST)
-    if "columns" in document:
-        return PriceRequest(_columns_of(document, max_batch), Form.COLUMNS)
-    return PriceRequest(_batch_of_rows([document], many=False), Form.SINGLE)
+        request = PriceRequest(_list_of(document, max_batch), Form.LIST)
+    elif "columns" in document:
+        request = PriceRequest(_columns_of(document, max_batch), Form.COLUMNS)
+    else:
+        request = PriceRequest(_batch_of_rows([document], many=False), Form.SINGLE)
+    if complaint is not None:  # what is not JSON was in a place that no rule reads, such as the first of two equal keys
+        raise InvalidRequest([_not_json(complaint)])
+    return request
 
 
-def _load(body: Body) -> Any:
+def _load(body: Body) -> tuple[Any, str | None]:
+    """The document, and what a strict reader had to say against it."""
     try:
-        return orjson.loads(body)
+        return orjson.loads(body), None
     except orjson.JSONDecodeError as strict:
         # The standard library accepts NaN and Infinity, so that the answer can name the field that holds them.
         try:
-            return json.loads(bytes(body))
+            return json.loads(str(body, "utf-8")), str(strict)
         except (ValueError, RecursionError):
-            raise InvalidRequest([Fault("body", f"is not valid JSON: {strict}", has_value=False)]) from None
+            raise InvalidRequest([_not_json(str(strict))]) from None
+
+
+def _not_json(complaint: str) -> Fault:
+    return Fault("body", f"is not valid JSON: {complaint}", has_value=False)
 
 
 def _list_of(document: dict[str, Any], max_batch: int) -> OptionBatch:

@@ -1,0 +1,187 @@
+"""The batch process: `python -m pinn_inference.server.batch.child`, started by `supervisor`.
+
+It parses, prices and renders one batch after the other, with NumPy until it is told to load TensorFlow and has done so.
+It runs at a lower priority than the server, so that a batch takes what single quotes leave over, and loading TensorFlow
+takes what batches leave over. It ends when the server does, or closes the connection; signals meant for the server's
+group leave it alone, because the server decides when the last batch has been answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from pinn_inference.server.batch.arena import Arena, ArenaLayout
+from pinn_inference.server.batch.jobs import Piece, Pricer, Refusal, Work, perform
+from pinn_inference.server.batch.protocol import (
+    Done,
+    Failed,
+    FromChild,
+    Job,
+    Loaded,
+    LoadTensorFlow,
+    Refused,
+    Start,
+    Started,
+    receive_from_server,
+    send,
+)
+from pinn_inference.server.logs import configure_logging, request_id
+
+log = logging.getLogger("pinn_inference.server.batch.child")  # its `__name__` is `__main__`
+
+BATCH_NICENESS: Final = 2
+LOADING_NICENESS: Final = 8
+"""In steps below the server, and once more below batches."""
+_OOM_SCORE: Final = "500"  # whoever has to free memory should take the child first: it can be started again
+_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG, linux/prctl.h
+EXIT_OK, EXIT_ORPHANED = 0, 3
+
+
+class LoadablePricer(Pricer, Protocol):
+    """A pricer that can change from NumPy to TensorFlow."""
+
+    def load_tensorflow(self, *, threads: int) -> dict[str, Any]:
+        """Import TensorFlow and price by it from then on; called once, in a thread, while `price` goes on.
+
+        Returns what the health page shows: version, whether there is a GPU. What it raises leaves NumPy in charge.
+        """
+
+
+PricerFactory = Callable[[dict[str, Any]], LoadablePricer]
+"""Makes a pricer from the settings' `options`, without TensorFlow and within a second."""
+
+
+class Child:
+    """Answers what comes over the connection until it is closed."""
+
+    def __init__(self, connection: socket.socket, arena: Arena, start: Start, pricer: LoadablePricer) -> None:
+        self._connection = connection
+        self._arena = arena
+        self._start = start
+        self._pricer = pricer
+
+    def run(self) -> None:
+        """Returns when the server has closed the connection."""
+        self._send(Started())
+        while (message := receive_from_server(self._connection)) is not None:
+            if isinstance(message, Job):
+                self._send(self._answer(message))
+            elif isinstance(message, LoadTensorFlow):
+                # Daemon: nobody waits for an import that cannot be interrupted when the server has gone.
+                threading.Thread(target=self._load, name="tensorflow-loader", daemon=True).start()
+
+    def _answer(self, job: Job) -> FromChild:
+        token = request_id.set(job.request_id)
+        length = 0
+
+        def write(piece: Piece) -> None:
+            nonlocal length
+            self._arena.write_answer(job.slot, length, piece)
+            length += len(piece)
+
+        try:
+            body = self._arena.request(job.slot, job.length)
+            outcome = perform(Work(job.kind, body, job.parameters, self._start.max_batch), self._pricer, write)
+        except Exception as unforeseen:
+            log.exception("unhandled error", extra={"kind": job.kind, "bytes": job.length})
+            return Failed(job.number, repr(unforeseen)[:1000])
+        finally:
+            request_id.reset(token)
+        if isinstance(outcome, Refusal):
+            error = outcome.error
+            return Refused(
+                job.number,
+                error.status,
+                error.reason,
+                str(error),
+                error.details(),
+                dict(error.headers),
+                outcome.counts,
+            )
+        return Done(job.number, length, outcome.content_type, outcome.header_length, outcome.counts)
+
+    def _load(self) -> None:
+        _step_back(LOADING_NICENESS)
+        started = time.monotonic()
+        try:
+            description = self._pricer.load_tensorflow(threads=self._start.tf_threads)
+            # What was imported stays for good: the collector need not walk its million objects again and again.
+            gc.collect()
+            gc.freeze()
+            ok = True
+        except Exception as error:
+            log.exception("TensorFlow not usable: batches are priced with NumPy")
+            description, ok = {"status": "unhealthy", "message": f"{type(error).__name__}: {error}"[:1000]}, False
+        seconds = round(time.monotonic() - started, 3)
+        if ok:
+            log.info("TensorFlow loaded", extra={"seconds": seconds, "tensorflow": description})
+        try:
+            self._send(Loaded(ok, seconds, description))
+        except OSError:
+            log.debug("the server is gone: nobody waits for TensorFlow any more")
+
+    def _send(self, message: FromChild) -> None:
+        send(self._connection, message)
+
+
+def make_pricer(factory: str, options: dict[str, Any]) -> LoadablePricer:
+    """The pricer of a factory named `module:function`."""
+    module, _, name = factory.partition(":")
+    make: PricerFactory = getattr(import_module(module), name)
+    return make(options)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The batch process of the inference server, which starts it.")
+    parser.add_argument("--connection", type=int, required=True, help="descriptor of the socket to the server")
+    parser.add_argument("--arena", type=int, required=True, help="descriptor of the shared memory")
+    parser.add_argument("--parent", type=int, required=True, help="process id of the server")
+    arguments = parser.parse_args()
+    if not _tie_to_parent(arguments.parent):
+        return EXIT_ORPHANED
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _step_back(BATCH_NICENESS)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+    except OSError as error:
+        log.debug("cannot offer itself to the out-of-memory killer", extra={"error": str(error)})
+    with socket.socket(fileno=arguments.connection) as connection:
+        start = receive_from_server(connection)
+        if not isinstance(start, Start):
+            return EXIT_ORPHANED
+        configure_logging(level=start.log_level, revision=start.revision, service=start.service)
+        arena = Arena(ArenaLayout(start.slots, start.request_bytes, start.answer_bytes), arguments.arena)
+        Child(connection, arena, start, make_pricer(start.factory, start.options)).run()
+    sys.stdout.flush()
+    # Neither threads inside TensorFlow nor views of the arena are waited for.
+    os._exit(EXIT_OK)
+
+
+def _tie_to_parent(parent: int) -> bool:
+    """Have the kernel end this process with its parent, whatever it is doing then; False if the parent is gone."""
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def _step_back(niceness: int) -> None:
+    """Lower the priority of the calling thread, and of threads that it starts; Linux has one for each thread."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -42,6 +42,7 @@ class ExactModel:
     version: str = "test"
     sha256: str = "ab" * 32
     error_bound: float = 1e-6
+    american_label: str = ""
     on_warm_up: Callable[[], None] = lambda: None
     on_self_check: Callable[[], None] = lambda: None
     on_price: Callable[[OptionBatch], None] = lambda batch: None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from pinn_inference.server.bodies import read_body
+from pinn_inference.server.batch import JobKind
+from pinn_inference.server.bodies import BodyReader
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
@@ -21,6 +23,7 @@ from pinn_inference.server.parsing import parse_price_request
 from pinn_inference.server.rendering import render_quotes
 from pinn_inference.server.served_model import ModelLoader, load_configured_model
 from pinn_inference.server.service import SMALL_BYTES, PricingService
+from pinn_inference.server.timing import SERVER_TIMING, server_timing
 
 CONFIG: Final = web.AppKey("config", ServerConfig)
 ENGINE: Final = web.AppKey("engine", PricingEngine)
@@ -47,13 +50,20 @@ def create_app(
     observer = Observer(
         metrics,
         in_flight,
+        engine,
         revision=config.revision,
         limit=config.max_in_flight,
         slow_seconds=config.slow_request_seconds,
     )
-    service = PricingService(config, engine=engine, metrics=metrics)
+    service = PricingService(
+        config,
+        engine=engine,
+        metrics=metrics,
+        observer=observer,
+        has_batch_process=load_model is load_configured_model,
+    )
     app = web.Application(
-        middlewares=[observing_middleware(observer, engine), *middlewares], client_max_size=config.max_body_bytes
+        middlewares=[observing_middleware(observer), *middlewares], client_max_size=config.max_body_bytes
     )
     app[CONFIG], app[ENGINE], app[IN_FLIGHT], app[METRICS] = config, engine, in_flight, metrics
     app[OBSERVER], app[SERVICE] = observer, service
@@ -87,36 +97,45 @@ class PricingRunner(web.AppRunner):
 
 
 async def _life(app: web.Application) -> AsyncIterator[None]:
-    app[ENGINE].start_loading()
+    engine, service = app[ENGINE], app[SERVICE]
+    service.start()
+    engine.start_loading()
+    batches = asyncio.get_running_loop().create_task(_start_batch_process(engine, service))
     yield
-    await app[SERVICE].close()
+    batches.cancel()
+    with suppress(asyncio.CancelledError):
+        await batches
+    await service.close()
 
 
-async def price(request: web.Request) -> web.Response:
+async def _start_batch_process(engine: PricingEngine, service: PricingService) -> None:
+    await engine.settled.wait()
+    if engine.model_ready:
+        await service.start_batch_process()
+
+
+async def price(request: web.Request) -> web.StreamResponse:
     """POST /v1/price: one option, or many; see docs/inference-server.md for the contract."""
     app = request.app
-    max_batch = app[CONFIG].max_batch
-    body = await read_body(request)
+    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
+    body, is_whole = await reader.start(SMALL_BYTES)
     request[BODY] = body
+    if not is_whole:
+        return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.PRICE)
     started = time.perf_counter()
-    small = len(body) <= SMALL_BYTES
-    # Thousands of options take tens of milliseconds to parse; other requests and the probes must not wait for them.
-    if small:
-        parsed = parse_price_request(body, max_batch=max_batch)
-    else:
-        parsed = await asyncio.to_thread(parse_price_request, body, max_batch=max_batch)
+    parsed = parse_price_request(body, max_batch=app[CONFIG].max_batch)
     parsed_at = time.perf_counter()
     quotes, cached = await app[SERVICE].price(parsed.options)
     priced_at = time.perf_counter()
-    model = app[ENGINE].model_label or ""
-    if small:
-        answer = render_quotes(quotes, model=model, form=parsed.form, cached=cached)
-    else:
-        answer = await asyncio.to_thread(render_quotes, quotes, model=model, form=parsed.form, cached=cached)
-    timing = server_timing(parsed_at - started, priced_at - parsed_at, time.perf_counter() - priced_at)
-    return web.Response(body=answer, content_type="application/json", headers={"Server-Timing": timing})
-
-
-def server_timing(parse: float, price: float, render: float) -> str:
-    """The header of that name; arguments in seconds."""
-    return f"parse;dur={parse * 1e3:.3f}, price;dur={price * 1e3:.3f}, render;dur={render * 1e3:.3f}"
+    engine = app[ENGINE]
+    answer = render_quotes(
+        quotes,
+        model=engine.label(),
+        american_model=engine.label(american=True),
+        form=parsed.form,
+        cached=cached,
+    )
+    timing = server_timing(
+        parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
+    )
+    return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})

@@ -40,14 +40,15 @@ class BodyReader:
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def start(self, size: int) -> tuple[bytes, bool]:
-        """The first `size` bytes or a little more, or all; and whether that was all."""
+        """The beginning of the body, and whether that is all of it, in at most `size` bytes."""
         pieces: list[bytes] = []
         while self._size <= size:
             piece = await self._next()
-            if not piece:
+            if piece:
+                pieces.append(piece)
+            if not piece or (self._content.at_eof() and self._size <= size):
                 return b"".join(pieces), True
-            pieces.append(piece)
-        return b"".join(pieces), self._content.at_eof()
+        return b"".join(pieces), False
 
     async def rest(self, start: bytes) -> AsyncIterator[bytes]:
         """`start`, and what follows it."""

@@ -51,7 +51,9 @@ class ServerConfig:
     max_body_bytes: int = 32 * 1024 * 1024
     max_batch: int = 65_536
     queue_options: int = 262_144
-    """Options that may wait or be priced at one time; a request beyond it is answered 429."""
+    """Options of small requests that may wait or be priced at one time; a request beyond it is answered 429."""
+    max_batches: int = 64
+    """Large requests that may arrive, wait, be priced or be on their way back; one beyond it is answered 429."""
     max_in_flight: int = 4096
     """Pricing requests that may be in flight at one time; one beyond it is answered 429."""
     cache_quotes: int = 4096
@@ -193,7 +195,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tf_threads", "PINN_TF_THREADS", _integer(1, 256), "threads TensorFlow may use for one evaluation"),
     Setting("max_body_bytes", "PINN_MAX_BODY_BYTES", _integer(1024, 2**30), "largest request body in bytes"),
     Setting("max_batch", "PINN_MAX_BATCH", _integer(1, 1_000_000), "most options in one request"),
-    Setting("queue_options", "PINN_QUEUE_OPTIONS", _integer(1, 10_000_000), "most options waiting or being priced"),
+    Setting("queue_options", "PINN_QUEUE_OPTIONS", _integer(1, 10_000_000), "most options of small requests waiting"),
+    Setting("max_batches", "PINN_MAX_BATCHES", _integer(1, 4096), "most large requests at one time"),
     Setting("max_in_flight", "PINN_MAX_IN_FLIGHT", _integer(1, 1_000_000), "most pricing requests in flight"),
     Setting("cache_quotes", "PINN_CACHE_QUOTES", _integer(0, 10_000_000), "most quotes in the cache"),
     Setting(

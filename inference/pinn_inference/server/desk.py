@@ -112,7 +112,6 @@ class QuoteDesk:
         """
         size = len(options)
         if self._waiting + size > self._capacity:
-            self._metrics.overloads.inc()
             raise Overloaded(queued=self._waiting, asked=size, limit=self._capacity)
         batch = _Batch(options, asyncio.get_running_loop().create_future())
         self._batches.append(batch)

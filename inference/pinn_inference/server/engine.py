@@ -19,10 +19,10 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
+from pinn_inference.server.batch.jobs import AmericanUnavailable, price_without_model
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.served_model import ModelLoader, PricingModel, load_configured_model, quotes_by_batch
@@ -150,6 +150,23 @@ class PricingEngine:
     def model_ready(self) -> bool:
         return self._model is not None
 
+    def label(self, *, american: bool = False) -> str:
+        """`name/version` of the model in use for a style, empty where there is none."""
+        model = self._model
+        if model is None:
+            return ""
+        return model.american_label if american else self._label or ""
+
+    @property
+    def prices_american(self) -> bool:
+        """Whether a model for American options is in use."""
+        return self._model is not None and self._model.american_label != ""
+
+    def check_styles(self, options: OptionBatch) -> None:
+        """Raises AmericanUnavailable for options that nothing here can price: the closed form is for European ones."""
+        if not self.prices_american and options.is_american.any():
+            raise AmericanUnavailable
+
     @property
     def cache(self) -> QuoteCache | None:
         """The cache in use; None without a usable model, or if it has none."""
@@ -197,15 +214,17 @@ class PricingEngine:
         """Price a batch, on any thread.
 
         An evaluation that raises is counted and answered in closed form: the request must not suffer from the model.
+        Raises AmericanUnavailable.
         """
+        self.check_styles(options)
         model = self._model
         if model is None:
-            return closed_form.price(options, reason=FallbackReason.MODEL_UNAVAILABLE)
+            return price_without_model(options, FallbackReason.MODEL_UNAVAILABLE)
         try:
             return model.price(options)
         except Exception as error:  # noqa: BLE001 - counted and logged there
             self._count_failure(error)
-            return closed_form.price(options, reason=FallbackReason.DEVICE_ERROR)
+            return price_without_model(options, FallbackReason.DEVICE_ERROR)
 
     def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
         """Price a few options, on the event loop; as `price`."""
@@ -216,7 +235,7 @@ class PricingEngine:
             return model.quote(options)
         except Exception as error:  # noqa: BLE001 - counted and logged there
             self._count_failure(error)
-            return quotes_by_batch(partial(closed_form.price, reason=FallbackReason.DEVICE_ERROR), options)
+            return quotes_by_batch(partial(price_without_model, reason=FallbackReason.DEVICE_ERROR), options)
 
     def _count_failure(self, error: Exception) -> None:
         self._metrics.prediction_errors.labels(type(error).__name__).inc()

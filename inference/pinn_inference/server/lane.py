@@ -28,6 +28,7 @@ from pinn_inference.server.logs import request_id
 from pinn_inference.server.middleware import REQUEST_ID_HEADER, REVISION_HEADER, SERVER_NAME, Observer
 from pinn_inference.server.parsing import read_option
 from pinn_inference.server.rendering import render_quote
+from pinn_inference.server.timing import SERVER_TIMING, server_timing
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +90,14 @@ class LaneTicket:
     def deliver(self, quotes: Sequence[ScalarQuote], seconds: float) -> None:
         rendering = time.perf_counter()
         try:
-            content = render_quote(quotes[0], model=self._lane.engine.model_label or "")
+            content = render_quote(quotes[0], model=self._lane.engine.label(american=self.options[0][7]))
         except NonFiniteResult as error:
             self._lane.observer.count_error(error)
             self.fail(error)
             return
         spent = time.perf_counter() - rendering
-        timing = (
-            f"parse;dur={self._parse_seconds * 1e3:.3f}, price;dur={seconds * 1e3:.3f}, render;dur={spent * 1e3:.3f}"
-        )
-        self._answer(200, "200 OK", content, f"Server-Timing: {timing}\r\n")
+        timing = server_timing(parse=self._parse_seconds, price=seconds, render=spent)
+        self._answer(200, "200 OK", content, f"{SERVER_TIMING}: {timing}\r\n")
 
     def fail(self, error: Exception) -> None:
         token = request_id.set(self._identity)
@@ -184,7 +183,8 @@ class LaneProtocol(web.RequestHandler):
         started = time.perf_counter()
         body = payload.read_nowait()
         option = read_option(body)
-        if option is None:  # a list, or something wrong that the ordinary way explains
+        if option is None or (option[7] and not lane.engine.prices_american):
+            # A list, or something wrong that the ordinary way explains.
             again = StreamReader(self, self._read_bufsize, loop=self._loop)
             again.feed_data(body)
             again.feed_eof()

@@ -164,6 +164,9 @@ class ServerMetrics:
         self.batch_options = Histogram(
             "pinn_batch_options", "Options in one evaluation.", buckets=_BATCH_BUCKETS, registry=self.registry
         )
+        self.batch_restarts = Counter(
+            "pinn_batch_process_restarts", "Ends of the batch process that nobody asked for.", registry=self.registry
+        )
         self.batch_detours = Counter(
             "pinn_batch_detours",
             "Large requests that the server priced itself because its batch process could not, by the reason.",

@@ -37,6 +37,8 @@ PRICING_HANDLERS: Final = frozenset(
 BODY: Final = web.RequestKey("body", bytes)
 """Where a handler leaves the beginning of the request's body for the log of slow requests."""
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+_IDENTITY: Final = web.RequestKey("identity", str)
+_GONE: Final = web.RequestKey("gone", bool)
 _LOGGED_BYTES: Final = 2048
 
 
@@ -74,6 +76,7 @@ class Observer:
         self,
         metrics: ServerMetrics,
         in_flight: RequestsInFlight,
+        engine: PricingEngine,
         *,
         revision: str = "",
         limit: int = 4096,
@@ -81,6 +84,7 @@ class Observer:
     ) -> None:
         self._metrics = metrics
         self._in_flight = in_flight
+        self._engine = engine
         self.revision = revision
         self._limit = limit
         self._slow_seconds = slow_seconds
@@ -105,7 +109,6 @@ class Observer:
     def refuse_beyond_limit(self) -> None:
         """Raises Overloaded if the request that has just begun is one too many."""
         if self._in_flight.count > self._limit:
-            self._metrics.overloads.inc()
             raise Overloaded(queued=self._in_flight.count - 1, asked=1, limit=self._limit, what="requests")
 
     def end(
@@ -131,6 +134,8 @@ class Observer:
     def explain(self, error: Exception, path: str) -> tuple[int, str, str]:
         """Status, message and reason for the client; what it need not know goes to the log."""
         if isinstance(error, ServerError):
+            if error.reason == Overloaded.__name__:
+                self._metrics.overloads.inc()
             if error.status >= web.HTTPInternalServerError.status_code:
                 extra = {"status": error.status, "reason": error.reason, "error": str(error)}
                 log.warning("request failed", extra=extra)
@@ -138,6 +143,22 @@ class Observer:
         log.error("unhandled error", extra={"status": 500, "path": path}, exc_info=error)
         message = "the server failed to answer this request; its log has the details under the request id"
         return 500, message, "InternalError"
+
+    def name_answer(self, request: web.Request, response: web.StreamResponse) -> None:
+        """The headers that every answer has. A handler that sends its answer itself calls this before."""
+        headers = response.headers
+        headers[REQUEST_ID_HEADER] = request[_IDENTITY]
+        if self.revision:
+            headers[REVISION_HEADER] = self.revision
+        headers[hdrs.SERVER] = SERVER_NAME
+        if self._engine.draining:
+            # The client must not send its next request on this connection: it will be gone. A new connection is
+            # routed to a pod that stays, or still answered here.
+            response.force_close()
+
+    def client_gone(self, request: web.Request) -> None:
+        """A handler that sends its answer itself found nobody there to take it."""
+        request[_GONE] = True
 
     def _log_slow(self, handler: str, status: int | None, seconds: float, identity: str, body: bytes) -> None:
         shown = body[:_LOGGED_BYTES].decode("utf-8", "replace")
@@ -149,13 +170,13 @@ class Observer:
             request_id.reset(token)
 
 
-def observing_middleware(observer: Observer, engine: PricingEngine) -> Middleware:
+def observing_middleware(observer: Observer) -> Middleware:
     """Tells the observer, names request and revision, answers exceptions in JSON, closes connections while draining."""
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
-        identity = observer.identify(request.headers.get(REQUEST_ID_HEADER))
+        identity = request[_IDENTITY] = observer.identify(request.headers.get(REQUEST_ID_HEADER))
         token = request_id.set(identity)
         status: int | None = None
         observer.begin()
@@ -167,13 +188,10 @@ def observing_middleware(observer: Observer, engine: PricingEngine) -> Middlewar
             status = redirect.status
             raise
         else:
-            status = response.status
             if not response.prepared:
-                name_answer(response, identity, observer.revision)
-                if engine.draining:
-                    # The client must not send its next request on this connection: it will be gone. A new connection
-                    # is routed to a pod that stays, or still answered here.
-                    response.force_close()
+                observer.name_answer(request, response)
+            if not request.get(_GONE, False):
+                status = response.status
             return response
         finally:
             observer.end(
@@ -187,15 +205,6 @@ def observing_middleware(observer: Observer, engine: PricingEngine) -> Middlewar
             request_id.reset(token)
 
     return observe
-
-
-def name_answer(response: web.StreamResponse, identity: str, revision: str) -> None:
-    """The headers that every answer has."""
-    headers = response.headers
-    headers[REQUEST_ID_HEADER] = identity
-    if revision:
-        headers[REVISION_HEADER] = revision
-    headers[hdrs.SERVER] = SERVER_NAME
 
 
 def error_response(

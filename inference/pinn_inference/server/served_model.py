@@ -11,7 +11,8 @@ import numpy as np
 from pinn_inference.pricing import golden
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
 from pinn_inference.pricing.errors import ModelSelfCheckError
-from pinn_inference.pricing.model import PinnModel, bundled_directory, load_numpy_model
+from pinn_inference.pricing.model import bundled_directory, load_numpy_model
+from pinn_inference.pricing.model_set import ModelSet
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.config import ServerConfig
@@ -47,6 +48,10 @@ class PricingModel(Protocol):
         """Raises an exception that says what is wrong with the model's prices."""
 
     @property
+    def american_label(self) -> str:
+        """`name/version` of what prices American options; empty if nothing does."""
+
+    @property
     def cache(self) -> QuoteCache | None:
         """The cache before it."""
 
@@ -58,35 +63,37 @@ ModelLoader = Callable[[ServerConfig], PricingModel]
 class CachedModel:
     """A model of which single quotes come from a cache and from the scalar path, and larger numbers from arrays."""
 
-    def __init__(self, model: PinnModel, cache: QuoteCache) -> None:
-        self._model = model
+    def __init__(self, models: ModelSet, cache: QuoteCache) -> None:
+        self._models = models
         self._cache = cache
-        self.name, self.version, self.sha256 = model.name, model.version, model.sha256
-        self.error_bound = model.error_bound
+        self.name, self.version, self.sha256 = models.name, models.version, models.sha256
+        self.error_bound = models.error_bound
+        american = models.american
+        self.american_label = "" if american is None else f"{american.name}/{american.version}"
 
     @property
     def cache(self) -> QuoteCache:
         return self._cache
 
     def price(self, batch: OptionBatch) -> Quotes:
-        return self._model.price(batch)
+        return self._models.price(batch)
 
     def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
         """Many at once do not ask the cache: together they cost less than looking them up one by one."""
         if len(options) < MERGE_FROM:
             return [self._quote(option) for option in options]
-        return quotes_by_batch(self._model.price, options)
+        return quotes_by_batch(self._models.price, options)
 
     def warm_up(self) -> None:
-        self._model.warm_up()
+        self._models.warm_up()
         self._cache.warm_up()
 
     def self_check(self) -> None:
         """The golden prices by arrays, and by the scalar path, which must agree; raises ModelSelfCheckError."""
-        self._model.self_check()
+        self._models.self_check()
         batch = golden.golden_batch()
         for row, (option, price) in enumerate(
-            zip(options_of(batch), self._model.price(batch).price.tolist(), strict=True)
+            zip(options_of(batch), self._models.price(batch).price.tolist(), strict=True)
         ):
             quote = self._quote(option)
             if not abs(quote.price - price) <= _PATHS_AGREE * option[1]:
@@ -97,7 +104,7 @@ class CachedModel:
     def _quote(self, option: OptionKey) -> ScalarQuote:
         quote = self._cache.quote(*option[:7]) if not option[7] else self._cache.lookup(option)
         if quote is None:
-            quote = quotes_by_batch(self._model.price, [option])[0]
+            quote = quotes_by_batch(self._models.price, [option])[0]
             self._cache.store(option, quote)
         return quote
 
@@ -164,4 +171,4 @@ def load_configured_model(config: ServerConfig) -> PricingModel:
     """The product's loader: `model_dir`, or the bundled model of that name; the checksum comes first."""
     directory = config.model_dir or bundled_directory(config.model)
     model = load_numpy_model(directory, expected_sha256=config.model_sha256)
-    return CachedModel(model, QuoteCache(model.artefact, max_quotes=config.cache_quotes))
+    return CachedModel(ModelSet(model), QuoteCache(model.artefact, max_quotes=config.cache_quotes))

@@ -5,49 +5,131 @@ Handlers of every protocol come here with options or with a request's body, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
+from aiohttp import hdrs, web
 
 from pinn_inference.pricing.types import BoolArray, OptionBatch, Quotes
+from pinn_inference.server.batch import (
+    BatchAnswer,
+    BatchProcess,
+    BatchSettings,
+    BatchState,
+    BatchStatus,
+    Counts,
+    JobKind,
+    ModelLabels,
+    RemoteError,
+)
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.desk import QuoteDesk
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.metrics import ServerMetrics
+from pinn_inference.server.middleware import Observer
+from pinn_inference.server.oip_codec import HEADER_LENGTH
 from pinn_inference.server.served_model import options_of, quotes_of, scalars_of
+from pinn_inference.server.timing import SERVER_TIMING, server_timing
 from pinn_inference.server.worker import PricingWorker
 
-SMALL_BYTES = 16 * 1024
-"""Bodies up to here are parsed, priced and rendered on the event loop; that takes a millisecond at most."""
-FEW_OPTIONS = 8
+SMALL_BYTES: Final = 16 * 1024
+"""Bodies up to about here are parsed, priced and rendered on the event loop; that takes a millisecond at most."""
+FEW_OPTIONS: Final = 8
 """Up to here the cache is asked for each option of a request."""
-SOME_OPTIONS = 512
+SOME_OPTIONS: Final = 512
 """Up to here a batch is priced on the event loop."""
 
 
 class PricingService:
-    """For one event loop."""
+    """For one event loop. Call `start` before anything else, and `close` at the end.
 
-    def __init__(self, config: ServerConfig, *, engine: PricingEngine, metrics: ServerMetrics) -> None:
+    `has_batch_process` is False for servers whose model exists in this process alone; their large requests are priced
+    by a thread.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        engine: PricingEngine,
+        metrics: ServerMetrics,
+        observer: Observer,
+        has_batch_process: bool = True,
+    ) -> None:
+        self._config = config
         self._engine = engine
+        self._metrics = metrics
+        self._observer = observer
+        self._has_batch_process = has_batch_process
+        self._batches: BatchProcess | None = None
         self.desk = QuoteDesk(engine, capacity=config.queue_options, metrics=metrics)
         self.worker = PricingWorker(engine.price, capacity=config.queue_options, metrics=metrics)
 
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Accept requests."""
+        self._batches = BatchProcess(
+            replace(BatchSettings.from_config(self._config), slots=self._config.max_batches),
+            price=self._engine.price,
+            labels=self._labels,
+            on_restart=lambda _reason: self._metrics.batch_restarts.inc(),
+        )
+
+    async def start_batch_process(self) -> None:
+        """Start the batch process, which then loads TensorFlow. For a server that is ready: before that it would only
+        take processor time from what the server is waiting for."""
+        if self._has_batch_process and self._batches is not None:
+            await self._batches.start()
+            self._batches.load_tensorflow()
+
+    async def close(self) -> None:
+        """Finish what was accepted."""
+        await self.worker.close()
+        if self._batches is not None:
+            await self._batches.close(within=self._config.inflight_timeout_seconds)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
     @property
     def waiting(self) -> int:
-        """Options that wait or are being priced."""
+        """Options that wait or are being priced in this process."""
         return self.desk.waiting + self.worker.outstanding
 
+    def batch_status(self) -> BatchStatus | None:
+        """The batch process, None before the start."""
+        return self._batches.status if self._batches is not None else None
+
     def tensorflow(self) -> Mapping[str, Any]:
-        """TensorFlow's state, for the health pages."""
-        return {"status": "not_loaded", "gpu_available": False}
+        """TensorFlow's state in the batch process, for the health pages: `status`, `version`, `gpu_available`."""
+        status = self.batch_status()
+        described: dict[str, Any] = {"status": "not_loaded", "version": None, "gpu_available": False}
+        if status is None:
+            return described
+        described.update(status.tensorflow)
+        if status.state in (BatchState.STARTING, BatchState.LOADING) and described["status"] == "not_loaded":
+            described["status"] = "loading"
+        described["batch_process"] = {
+            "state": status.state.value,
+            "restarts": status.restarts,
+            "waiting": status.waiting,
+            **({"message": status.message} if status.message else {}),
+        }
+        return described
+
+    def _labels(self) -> ModelLabels:
+        return ModelLabels(european=self._engine.label(), american=self._engine.label(american=True))
+
+    # --- pricing ----------------------------------------------------------------------------------------------------
 
     async def price(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
         """Price a batch; also says which rows came from the cache.
 
-        Raises Overloaded.
+        Raises Overloaded, and AmericanUnavailable for American options when there is no model for them.
         """
+        self._engine.check_styles(options)
         rows = len(options)
         if rows <= FEW_OPTIONS:
             known, _ = await self.desk.quote(options_of(options))
@@ -60,7 +142,7 @@ class PricingService:
     async def price_again(self, options: OptionBatch) -> Quotes:
         """Price a batch that is asked for again and again, as reports are: every option is looked up in the cache.
 
-        Raises Overloaded.
+        Raises what `price` does.
         """
         cache = self._engine.cache
         if cache is None:
@@ -78,6 +160,54 @@ class PricingService:
             cache.store(keys[row], quote)
         return quotes_of([quote for quote in found if quote is not None])[0]
 
-    async def close(self) -> None:
-        """Finish what was accepted."""
-        await self.worker.close()
+    async def answer_large(
+        self,
+        request: web.Request,
+        body: AsyncIterator[bytes],
+        kind: JobKind,
+        parameters: Mapping[str, str] | None = None,
+    ) -> web.StreamResponse:
+        """The answer to a request with a large body, sent; parsed, priced and rendered in the batch process.
+
+        Raises what `BatchProcess.run` does.
+        """
+        assert self._batches is not None, "start comes first"
+        try:
+            answer = await self._batches.run(kind, body, parameters=parameters)
+        except RemoteError as error:
+            self._count(error.counts)
+            raise
+        with answer:
+            self._count(answer.counts)
+            return await self._send(request, answer)
+
+    async def _send(self, request: web.Request, answer: BatchAnswer) -> web.StreamResponse:
+        counts = answer.counts
+        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: answer.content_type})
+        response.content_length = answer.length
+        if answer.header_length is not None:
+            response.headers[HEADER_LENGTH] = str(answer.header_length)
+        response.headers[SERVER_TIMING] = server_timing(
+            parse=counts.parse_seconds, price=counts.evaluation_seconds, render=counts.render_seconds
+        )
+        self._observer.name_answer(request, response)
+        try:
+            await response.prepare(request)
+            for piece in answer.pieces():
+                await response.write(piece)
+            await response.write_eof()
+        except ConnectionError:
+            self._observer.client_gone(request)
+        return response
+
+    def _count(self, counts: Counts) -> None:
+        metrics = self._metrics
+        for name, number in counts.failed_evaluations.items():
+            metrics.prediction_errors.labels(name).inc(number)
+        if counts.where == "server" and self._has_batch_process:
+            status = self.batch_status()
+            metrics.batch_detours.labels(status.state.value if status is not None else "closed").inc()
+        if counts.moments:
+            metrics.quotes.count_elsewhere(counts.methods, counts.reasons, counts.moments)
+            by_network = bool(counts.methods[0])
+            metrics.observe_evaluation(rows=counts.options, seconds=counts.evaluation_seconds, by_network=by_network)

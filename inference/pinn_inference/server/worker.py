@@ -66,7 +66,6 @@ class PricingWorker:
         """
         size = len(options)
         if self._outstanding + size > self._capacity:
-            self._metrics.overloads.inc()
             raise Overloaded(queued=self._outstanding, asked=size, limit=self._capacity)
         job = _Job(options, asyncio.get_running_loop().create_future())
         self._add_outstanding(size)

@@ -7,7 +7,7 @@ import pytest
 
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.certificate import Certificate, certify
-from pinn_inference.pricing.engine import TensorFlowEngine
+from pinn_inference.pricing.engine import NumPyEngine
 from pinn_inference.pricing.mills import SQRT_HALF_PI
 from pinn_inference.pricing.network import Architecture, Domain, Jets, Network, evaluate, residual
 from pinn_inference.pricing.reduction import from_network, reduce
@@ -19,6 +19,10 @@ from pinn_inference.training.equation import initial_parameters
 def untrained(hidden: tuple[int, ...] = (7, 5), seed: int = 4) -> Network:
     architecture = Architecture(hidden=hidden)
     return Network.from_vector(initial_parameters(architecture, seed=seed), architecture, Domain())
+
+
+def engine_of(network: Network) -> NumPyEngine:
+    return NumPyEngine(network, Certificate(s=np.array([2.5]), bound=np.array([1.0])))
 
 
 def points(n: int = 200, seed: int = 1) -> tuple[FloatArray, FloatArray]:
@@ -53,18 +57,13 @@ def test_the_jets_are_the_derivatives_of_the_network() -> None:
     assert jets.n_yy == pytest.approx(second, rel=1e-4, abs=1e-6)
 
 
-def test_tensorflow_and_numpy_evaluate_the_same_network() -> None:
-    network, (y, w) = untrained(), points()
+@pytest.mark.parametrize("hidden", [(16, 16), (3,), (4, 5, 6), (6, 5, 4)])
+@pytest.mark.parametrize("n", [1, 2047, 2048, 2049, 5000])
+def test_the_tiled_evaluation_gives_the_jets_for_any_number_of_points(hidden: tuple[int, ...], n: int) -> None:
+    network, (y, w) = untrained(hidden), points(n)
     jets = evaluate(network, y, w)
-    for found, exact in zip(TensorFlowEngine(network).evaluate(y, w), (jets.n, jets.n_y, jets.n_w), strict=True):
-        assert found == pytest.approx(exact, rel=1e-13, abs=1e-14)
-
-
-def test_the_engine_does_not_trace_again_for_another_batch_size() -> None:
-    engine = TensorFlowEngine(untrained())
-    for n in (1, 2, 17, 64, 1000):
-        n_value, n_y, n_w = engine.evaluate(np.zeros(n), np.ones(n))
-        assert n_value.shape == n_y.shape == n_w.shape == (n,)
+    for found, exact in zip(engine_of(network).jets(y, w), (jets.n, jets.n_y, jets.n_w), strict=True):
+        assert found == pytest.approx(exact, rel=1e-12, abs=1e-13)
 
 
 def exact_jets(y: FloatArray, s: FloatArray) -> Jets:

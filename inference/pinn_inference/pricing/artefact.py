@@ -186,8 +186,9 @@ def _parse_weights(content: bytes, path: Path) -> tuple[Network, Certificate]:
     s = array("certificate_s", None)
     certificate = Certificate(s=s, bound=array("certificate_bound", len(s)))
     grows = bool((np.diff(s) > 0.0).all() and (np.diff(certificate.bound) >= 0.0).all())
-    if len(s) == 0 or not grows or s[-1] ** 2 < w_max * (1.0 - 1e-12):
-        raise ModelFormatError(f"{path}: the certificate must grow with s and reach s = √w_max")
+    even = len(s) > 0 and bool(np.allclose(s, s[-1] * np.arange(1, len(s) + 1) / len(s), rtol=1e-12, atol=0.0))
+    if not even or not grows or s[-1] ** 2 < w_max * (1.0 - 1e-12):
+        raise ModelFormatError(f"{path}: the certificate must grow with s, in even steps, and reach s = √w_max")
     depth = sum(key.startswith("kernel_") for key in arrays)
     if depth == 0:
         raise ModelFormatError(f"{path}: array 'kernel_0' is missing")

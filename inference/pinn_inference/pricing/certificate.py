@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pinn_inference.pricing.mills import SQRT_HALF_PI, normal_density
 from pinn_inference.pricing.network import Network, evaluate, residual
@@ -28,7 +29,8 @@ _PANELS: Final = 50
 class Certificate:
     """Error bounds in units of D·√(FK), growing with s = σ√T.
 
-    `s` and `bound` have shape (m,): for every option with σ√T ≤ s[i] the price error is at most bound[i].
+    `s` and `bound` have shape (m,): for every option with σ√T ≤ s[i] the price error is at most bound[i]. The knots are
+    evenly spaced, s[i] = (i + 1)·s[0].
     """
 
     s: FloatArray
@@ -40,8 +42,12 @@ class Certificate:
         return float(self.bound[-1])
 
     def at(self, s: FloatArray) -> FloatArray:
-        """The bound for options with σ√T = s, shape (n,); s must not exceed the domain."""
-        return self.bound[np.minimum(np.searchsorted(self.s, s, side="left"), len(self.s) - 1)]
+        """The bound for options with σ√T = s, shape (n,); s must not exceed the domain, NaN gives any bound."""
+        return self.bound.take(self.knot(s), mode="clip")
+
+    def knot(self, s: FloatArray) -> NDArray[np.intp]:
+        """The position of the first knot that is not below s, shape (n,); the knots are evenly spaced."""
+        return np.ceil(s * (len(self.s) / self.s[-1]) - 1.0).astype(np.intp)
 
 
 def certify(network: Network, *, per_panel: int = 30, y_points: int = 1201) -> Certificate:

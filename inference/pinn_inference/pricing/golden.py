@@ -220,6 +220,11 @@ def compare(quotes: Quotes) -> list[CheckResult]:
     return results
 
 
+def worse(first: CheckResult, second: CheckResult) -> CheckResult:
+    """Of two results of one check the one that failed, or else the one with the larger value."""
+    return second if (first.passed, -first.value) > (second.passed, -second.value) else first
+
+
 def greek_scales(batch: OptionBatch) -> dict[str, FloatArray]:
     """The natural size of each Greek, each of shape (n,).
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pinn_inference.pricing import closed_form, golden
 from pinn_inference.pricing.artefact import Artefact, bundled_directory, read
-from pinn_inference.pricing.engine import NetworkEngine, engines_for
+from pinn_inference.pricing.engine import Evaluation, NumPyEngine, PricingEngine
 from pinn_inference.pricing.errors import (
     ModelChecksumError,
     ModelError,
@@ -22,7 +22,6 @@ from pinn_inference.pricing.errors import (
     ModelSelfCheckError,
 )
 from pinn_inference.pricing.golden import CheckResult
-from pinn_inference.pricing.reduction import from_network, reduce, rounding_bound
 from pinn_inference.pricing.types import CodeArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
 
 __all__ = [
@@ -36,23 +35,33 @@ __all__ = [
     "PinnModel",
     "bundled_directory",
     "load_model",
+    "load_numpy_model",
 ]
 
 log = logging.getLogger(__name__)
 
-_CHUNK: Final = 65_536  # bounds the memory of one evaluation to some 50 MB
-_MIN_VARIANCE: Final = 1e-16  # σ√T = 1e-8: below it y = |x|/(σ√T) is rounding noise
-_WARM_UP_SIZES: Final = (1, 64, 4096)
+MIN_VARIANCE: Final = 1e-16
+"""σ√T = 1e-8: below it y = |x|/(σ√T) is rounding noise, and the closed form answers."""
 
 
 def load_model(directory: Path, *, expected_sha256: str | None = None, threads: int | None = None) -> PinnModel:
-    """Reads, checks and compiles a model; takes some seconds when TensorFlow is not imported yet.
+    """A model on every device that TensorFlow finds, and NumPy behind them; takes seconds for TensorFlow's import.
 
     `expected_sha256` is the checksum of `weights.npz`; `threads` as in `load_tensorflow`. Raises ModelNotFoundError,
     ModelChecksumError or ModelFormatError, and ImportError where TensorFlow is not installed.
     """
     artefact = read(directory, expected_sha256=expected_sha256)
-    return PinnModel(artefact, engines_for(artefact.network, threads=threads))
+    from pinn_inference.pricing.tensorflow_engine import tensorflow_engines
+
+    numpy_engine = NumPyEngine(artefact.network, artefact.certificate)
+    devices = tensorflow_engines(artefact.network, artefact.certificate, threads=threads)
+    return PinnModel(artefact, (*devices, numpy_engine))
+
+
+def load_numpy_model(directory: Path, *, expected_sha256: str | None = None) -> PinnModel:
+    """A model that never imports TensorFlow; takes milliseconds. Arguments and errors as for `load_model`."""
+    artefact = read(directory, expected_sha256=expected_sha256)
+    return PinnModel(artefact, (NumPyEngine(artefact.network, artefact.certificate),))
 
 
 class PinnModel:
@@ -62,73 +71,85 @@ class PinnModel:
     last the closed form answers with reason `device_error`.
     """
 
-    def __init__(self, artefact: Artefact, engines: Sequence[NetworkEngine]) -> None:
+    def __init__(self, artefact: Artefact, engines: Sequence[PricingEngine]) -> None:
         if not engines:
             raise ValueError("a model needs at least one engine")
-        self._artefact = artefact
+        self.artefact = artefact
         self._engines = tuple(engines)
 
     @property
     def name(self) -> str:
-        return self._artefact.name
+        return self.artefact.name
 
     @property
     def version(self) -> str:
-        return self._artefact.version
+        return self.artefact.version
 
     @property
     def sha256(self) -> str:
         """Checksum of the weights file."""
-        return self._artefact.sha256
+        return self.artefact.sha256
 
     @property
     def error_bound(self) -> float:
         """The certificate over the whole domain, in units of D·√(FK); every quote carries its own, in currency."""
-        return self._artefact.certificate.error_bound
+        return self.artefact.certificate.error_bound
 
     @property
     def device(self) -> str:
         """The device that is tried first."""
         return self._engines[0].device
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices in the order in which they are tried."""
+        return tuple(engine.device for engine in self._engines)
+
     def price(self, batch: OptionBatch) -> Quotes:
-        """Prices and Greeks in the batch's order; never raises for a failing device.
+        """Prices and Greeks of European options in the batch's order; never raises for a failing device.
 
         Rows outside the trained domain, without variance, or for which the network gave no finite number come from the
-        closed form, each with its reason.
+        closed form, each with its reason. `is_american` is not looked at: see `ModelSet`.
         """
-        if len(batch) <= _CHUNK:
-            return self._price_chunk(batch)
-        starts = range(0, len(batch), _CHUNK)
-        return Quotes.concatenate([self._price_chunk(batch.take(slice(start, start + _CHUNK))) for start in starts])
+        for engine in self._engines:
+            try:
+                return self._quotes(batch, engine.price(batch))
+            except ModelRuntimeError as error:
+                log.warning("device failed", extra={"device": engine.device, "rows": len(batch), "error": str(error)})
+        return self._closed_form(batch)
 
-    def warm_up(self, batch_sizes: Sequence[int] = _WARM_UP_SIZES) -> None:
-        """Evaluates batches of these sizes on every engine, so that no request pays for first use.
+    def warm_up(self) -> None:
+        """Compiles whatever an engine compiles, so that no request pays for first use.
 
-        The compiled function takes any batch size; sizes matter only for memory that is taken up front.
-        Raises ModelRuntimeError when the last engine, the CPU, fails.
+        Raises ModelRuntimeError when the last engine fails.
         """
         for position, engine in enumerate(self._engines):
             try:
-                for size in batch_sizes:
-                    engine.evaluate(np.zeros(size), np.full(size, 0.04))
+                engine.warm_up()
             except ModelRuntimeError as error:
                 if position == len(self._engines) - 1:
                     raise
                 log.warning("device failed at warm-up", extra={"device": engine.device, "error": str(error)})
 
     def check_golden_prices(self) -> list[CheckResult]:
-        """One result per golden option, see `golden`, and one that says whether the network priced them all."""
-        quotes = self.price(golden.golden_batch())
-        fallbacks = int(np.count_nonzero(quotes.method != Method.PINN))
-        by_network = CheckResult(
-            name="golden: priced by the network",
-            passed=fallbacks == 0,
-            value=float(fallbacks),
-            limit=0.0,
-            detail=f"{fallbacks} of {len(quotes)} came from the closed form",
-        )
-        return [*golden.compare(quotes), by_network]
+        """One result per golden option, see `golden`, and one that says whether the network priced them all.
+
+        Every engine is asked, in each of the batch sizes it compiles a function for; the results are the worst of them.
+        """
+        batch = golden.golden_batch()
+        worst: list[CheckResult] = []
+        for position, engine in enumerate(self._engines):
+            for size in engine.batch_sizes:
+                try:
+                    quotes = self._quotes_of_first(batch, size, engine)
+                except ModelRuntimeError as error:
+                    log.warning("device failed", extra={"device": engine.device, "rows": size, "error": str(error)})
+                    if position < len(self._engines) - 1:
+                        break  # as in price: the next device takes over
+                    quotes = self._closed_form(batch)
+                results = [*golden.compare(quotes), _priced_by_network(quotes, engine.device)]
+                worst = [golden.worse(*pair) for pair in zip(worst, results, strict=True)] if worst else results
+        return worst
 
     def self_check(self) -> None:
         """Raises ModelSelfCheckError, naming every golden option that came out wrong."""
@@ -136,56 +157,53 @@ class PinnModel:
         if failed:
             raise ModelSelfCheckError("; ".join(f"{result.name}: {result.detail}" for result in failed))
 
-    def _price_chunk(self, batch: OptionBatch) -> Quotes:
-        reduced = reduce(batch)
-        domain = self._artefact.network.domain
-        reason = np.full(len(batch), FallbackReason.NONE, dtype=np.int8)
-        reason[~(reduced.w <= domain.w_max)] = FallbackReason.OUT_OF_DOMAIN
-        reason[reduced.w < _MIN_VARIANCE] = FallbackReason.ZERO_VARIANCE
-        if reason.all():
-            return _overwrite_with_closed_form(None, batch, reason)
-        # Rows that the closed form will overwrite are evaluated at the border: cheaper than taking the batch apart.
-        w = np.clip(reduced.w, _MIN_VARIANCE, domain.w_max)
-        inner = replace(reduced, y=np.minimum(reduced.y, domain.y_max), w=w, s=np.sqrt(w))
-        evaluated = self._evaluate(inner.y, inner.w)
-        if evaluated is None:
-            reason[reason == FallbackReason.NONE] = FallbackReason.DEVICE_ERROR
-            return _overwrite_with_closed_form(None, batch, reason)
-        finite = np.isfinite(evaluated).all(axis=0)
+    def _quotes_of_first(self, batch: OptionBatch, size: int, engine: PricingEngine) -> Quotes:
+        """The batch priced in front of as many copies of itself as make up `size` rows."""
+        rows = np.resize(np.arange(len(batch)), max(size, len(batch)))
+        padded = batch.take(rows)
+        return self._quotes(padded, engine.price(padded)).take(slice(0, len(batch)))
+
+    def _reasons(self, w: FloatArray) -> CodeArray:
+        reason = np.full(len(w), FallbackReason.NONE, dtype=np.int8)
+        reason[~(w <= self.artefact.network.domain.w_max)] = FallbackReason.OUT_OF_DOMAIN
+        reason[w < MIN_VARIANCE] = FallbackReason.ZERO_VARIANCE
+        return reason
+
+    def _quotes(self, batch: OptionBatch, evaluation: Evaluation) -> Quotes:
+        reason = self._reasons(evaluation.w)
+        finite = np.isfinite(evaluation.values).all(axis=0)
         reason[(reason == FallbackReason.NONE) & ~finite] = FallbackReason.NOT_FINITE
-        # Beyond y_max nothing is left of the time value.
-        n, n_y, n_w = np.where(finite & (reduced.y <= domain.y_max), evaluated, 0.0)
-        values = from_network(batch, inner, n=n, n_y=n_y, n_w=n_w)
-        quotes = Quotes(
-            price=values.price,
-            delta=values.delta,
-            gamma=values.gamma,
-            vega=values.vega,
-            theta=values.theta,
-            rho=values.rho,
-            error_bound=reduced.scale * self._artefact.certificate.at(inner.s) + rounding_bound(batch, reduced),
-            method=np.full(len(batch), Method.PINN, dtype=np.int8),
-            reason=reason,
-        )
-        return _overwrite_with_closed_form(quotes, batch, reason) if reason.any() else quotes
+        method = np.full(len(batch), Method.PINN, dtype=np.int8)
+        price, delta, gamma, vega, theta, rho, error_bound = evaluation.values
+        quotes = Quotes(price, delta, gamma, vega, theta, rho, error_bound, method, reason)
+        if reason.any():
+            _overwrite_with_closed_form(quotes, batch)
+        return quotes
 
-    def _evaluate(self, y: FloatArray, w: FloatArray) -> FloatArray | None:
-        """N, N_y, N_w as an array of shape (3, n), or None when every engine failed."""
-        for engine in self._engines:
-            try:
-                return np.stack(engine.evaluate(y, w))
-            except ModelRuntimeError as error:
-                log.warning("device failed", extra={"device": engine.device, "rows": len(y), "error": str(error)})
-        return None
-
-
-def _overwrite_with_closed_form(quotes: Quotes | None, batch: OptionBatch, reason: CodeArray) -> Quotes:
-    """The quotes with every row that has a reason priced by the closed form; None stands for: all rows have one."""
-    if quotes is None:
+    def _closed_form(self, batch: OptionBatch) -> Quotes:
+        """What is left when every device has failed."""
+        with np.errstate(over="ignore"):
+            variance = batch.volatility * batch.volatility * batch.maturity
+        reason = self._reasons(variance)
+        reason[reason == FallbackReason.NONE] = FallbackReason.DEVICE_ERROR
         return replace(closed_form.price(batch), reason=reason)
-    rows = reason != FallbackReason.NONE
+
+
+def _priced_by_network(quotes: Quotes, device: str) -> CheckResult:
+    fallbacks = int(np.count_nonzero(quotes.method != Method.PINN))
+    return CheckResult(
+        name="golden: priced by the network",
+        passed=fallbacks == 0,
+        value=float(fallbacks),
+        limit=0.0,
+        detail=f"{fallbacks} of {len(quotes)} came from the closed form, on {device}",
+    )
+
+
+def _overwrite_with_closed_form(quotes: Quotes, batch: OptionBatch) -> None:
+    """Prices every row that has a reason by the closed form."""
+    rows = quotes.reason != FallbackReason.NONE
     exact = closed_form.price(batch.take(rows))
     for field in fields(Quotes):
         if field.name != "reason":
             getattr(quotes, field.name)[rows] = getattr(exact, field.name)
-    return quotes

@@ -19,7 +19,8 @@ import numpy as np
 from pinn_inference.pricing.mills import INV_SQRT_2PI, normal_density
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
 
-_EPSILON: Final = float(np.finfo(np.float64).eps)
+ROUNDING: Final = 8.0 * float(np.finfo(np.float64).eps)
+"""Share of the present values that float64's rounding may take, see `rounding_bound`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def rounding_bound(batch: OptionBatch, reduced: Reduced) -> FloatArray:
     eps·(1 + |ln(S/K)| + |rT| + |qT|).
     """
     digits = 1.0 + np.abs(reduced.x) + (np.abs(batch.rate) + np.abs(batch.dividend)) * batch.maturity
-    return 8.0 * _EPSILON * (reduced.asset + reduced.cash) * digits
+    return ROUNDING * (reduced.asset + reduced.cash) * digits
 
 
 def assemble(

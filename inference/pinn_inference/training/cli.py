@@ -15,7 +15,7 @@ from typing import Final
 from pinn_inference.pricing import artefact as artefacts
 from pinn_inference.pricing.artefact import Artefact
 from pinn_inference.pricing.certificate import Certificate, certify
-from pinn_inference.pricing.engine import engines_for
+from pinn_inference.pricing.engine import NumPyEngine
 from pinn_inference.pricing.model import PinnModel
 from pinn_inference.pricing.network import Architecture, Network
 from pinn_inference.training.accuracy import Accuracy, measure
@@ -153,7 +153,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 def _measured(name: str, network: Network, certificate: Certificate) -> Accuracy:
     """The accuracy of a network that is not on disk yet."""
     draft = Artefact(name=name, version="draft", sha256="", network=network, certificate=certificate, record={})
-    return measure(PinnModel(draft, engines_for(network)))
+    return measure(PinnModel(draft, (NumPyEngine(network, certificate),)))
 
 
 def _widths(text: str) -> tuple[int, ...]:

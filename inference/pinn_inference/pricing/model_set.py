@@ -1,0 +1,90 @@
+"""One object that prices both exercise styles: what a server holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+
+from pinn_inference.pricing.errors import ModelNotFoundError
+from pinn_inference.pricing.types import OptionBatch, Quotes
+
+
+class StyleModel(Protocol):
+    """A model of one exercise style; `price` may be called from several threads at once."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def error_bound(self) -> float: ...
+
+    def price(self, batch: OptionBatch) -> Quotes:
+        """Quotes in the batch's order; the batch holds options of this model's style only."""
+
+    def warm_up(self) -> None:
+        """Does all that a first call would otherwise have to do."""
+
+    def self_check(self) -> None:
+        """Raises ModelSelfCheckError when known prices come out wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSet:
+    """The European model and, where one is shipped, the American one. Identity and bound are the European model's."""
+
+    european: StyleModel
+    american: StyleModel | None = None
+
+    @property
+    def name(self) -> str:
+        return self.european.name
+
+    @property
+    def version(self) -> str:
+        return self.european.version
+
+    @property
+    def sha256(self) -> str:
+        return self.european.sha256
+
+    @property
+    def error_bound(self) -> float:
+        return self.european.error_bound
+
+    def price(self, batch: OptionBatch) -> Quotes:
+        """Quotes in the batch's order, each row by the model of its style.
+
+        Raises ModelNotFoundError for American options without an American model: a European price would be wrong.
+        """
+        american = batch.is_american
+        if not american.any():
+            return self.european.price(batch)
+        if self.american is None:
+            raise ModelNotFoundError("no American model is loaded: American options cannot be priced")
+        if american.all():
+            return self.american.price(batch)
+        parts = ((~american, self.european), (american, self.american))
+        quotes = [(rows, model.price(batch.take(rows))) for rows, model in parts]
+        columns = {}
+        for field in fields(Quotes):
+            column = np.empty(len(batch), dtype=getattr(quotes[0][1], field.name).dtype)
+            for rows, part in quotes:
+                column[rows] = getattr(part, field.name)
+            columns[field.name] = column
+        return Quotes(**columns)
+
+    def warm_up(self) -> None:
+        self.european.warm_up()
+        if self.american is not None:
+            self.american.warm_up()
+
+    def self_check(self) -> None:
+        """Raises ModelSelfCheckError when known prices come out wrong."""
+        self.european.self_check()
+        if self.american is not None:
+            self.american.self_check()

@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.bodies import BodyReader
 from pinn_inference.server.config import ServerConfig
@@ -19,6 +20,9 @@ from pinn_inference.server.health import HealthPages
 from pinn_inference.server.lane import PATH, Lane, LaneServer
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import BODY, Observer, RequestsInFlight, observing_middleware
+from pinn_inference.server.oip import ModelState, OpenInferencePages
+from pinn_inference.server.oip_codec import InferTarget
+from pinn_inference.server.openapi import OpenApiPages
 from pinn_inference.server.parsing import parse_price_request
 from pinn_inference.server.rendering import render_quotes
 from pinn_inference.server.served_model import ModelLoader, load_configured_model
@@ -69,8 +73,39 @@ def create_app(
     app[OBSERVER], app[SERVICE] = observer, service
     app.add_routes(HealthPages(engine=engine, service=service, metrics=metrics, tensorflow=service.tensorflow).routes())
     app.router.add_post(PATH, price)
+    app.add_routes(_open_inference_pages(config, engine, service).routes())
+    app.add_routes(OpenApiPages(config).routes())
     app.cleanup_ctx.append(_life)
     return app
+
+
+def _open_inference_pages(config: ServerConfig, engine: PricingEngine, service: PricingService) -> OpenInferencePages:
+    async def price_small(options: OptionBatch) -> Quotes:
+        return (await service.price(options))[0]
+
+    async def answer_large(request: web.Request, body: AsyncIterator[bytes], target: InferTarget) -> web.StreamResponse:
+        return await service.answer_large(request, body, JobKind.INFER, target.parameters())
+
+    def state_of(model: str) -> ModelState:
+        label = engine.label(american=model == "american")
+        readiness = engine.readiness()
+        if not label:
+            message = readiness.message if not engine.model_ready else "no model for American options is in use"
+            return ModelState(ready=False, version=None, message=message)
+        return ModelState(ready=readiness.ready, version=label.partition("/")[2], message=readiness.message)
+
+    def why_not_ready() -> str | None:
+        readiness = engine.readiness()
+        return None if readiness.ready else readiness.message
+
+    return OpenInferencePages(
+        price=price_small,
+        large=answer_large,
+        state_of=state_of,
+        server_ready=why_not_ready,
+        max_body_bytes=config.max_body_bytes,
+        max_batch=config.max_batch,
+    )
 
 
 class PricingRunner(web.AppRunner):

@@ -17,7 +17,7 @@ from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.config import ServerConfig
 
-MERGE_FROM: Final = 16
+MERGE_FROM: Final = 20
 """From so many options on one array evaluation is faster than one by one; measured, see `benchmarks`."""
 _PATHS_AGREE: Final = 1e-9
 """Most by which a quote alone and the same in a batch may differ, in strikes: a cell of the cache is exact to 1e-10."""

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Write the locks from pyproject.toml: every dependency by exact version and hash, and no address of any index.
 # `requirements/compile.sh --upgrade` takes newer versions; without it, locked versions stay where they still fit.
-#   build.lock      what builds the wheel        operator.lock   the operator's image
-#   inference.lock  the inference image          dev.lock        both and the tools
-#   inference-gpu.lock  its variant for GPUs
+#   build.lock      what builds the wheel        operator.lock       the operator's image
+#   dev.lock        both halves and the tools    inference.lock      the inference image
+#   rivals.lock     one benchmark's own          inference-gpu.lock  its variant for GPUs
 set -eu
 cd "$(dirname "$0")/.."
 uv=${UV:-uv}
@@ -21,3 +21,4 @@ compile pyproject.toml --extra inference-gpu --constraint requirements/dev.lock 
     --output-file requirements/inference-gpu.lock "$@"
 sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
     compile - --constraint requirements/dev.lock --output-file requirements/build.lock "$@"
+compile requirements/rivals.in --output-file requirements/rivals.lock "$@"

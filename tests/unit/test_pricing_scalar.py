@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pinn_inference.pricing.artefact import Artefact, bundled_directory, read
-from pinn_inference.pricing.engine import NetworkEngine
-from pinn_inference.pricing.model import PinnModel, load_model
+from pinn_inference.pricing.artefact import bundled_directory, read
+from pinn_inference.pricing.model import PinnModel, load_model, load_numpy_model
 from pinn_inference.pricing.network import Architecture, Domain, Network, evaluate
 from pinn_inference.pricing.reduction import Reduced, reduce
 from pinn_inference.pricing.scalar import ScalarNetwork, ScalarPricer, ScalarQuote, single
@@ -26,24 +25,7 @@ FIELDS = ("price", "delta", "gamma", "vega", "theta", "rho", "error_bound")
 Inputs = tuple[float, float, float, float, float, float, bool]
 
 
-@dataclass(frozen=True)
-class NumpyEngine:
-    """The network without TensorFlow."""
-
-    network: Network
-    device: str = "numpy"
-
-    def evaluate(self, y: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        jets = evaluate(self.network, y, w)
-        return jets.n, jets.n_y, jets.n_w
-
-
-def vector_model(artefact: Artefact = ARTEFACT) -> PinnModel:
-    engine: NetworkEngine = NumpyEngine(artefact.network)
-    return PinnModel(artefact, [engine])
-
-
-MODEL = vector_model()
+MODEL = load_numpy_model(bundled_directory())
 
 
 def sizes(batch: OptionBatch, reduced: Reduced) -> dict[str, FloatArray]:

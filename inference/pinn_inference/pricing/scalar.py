@@ -15,11 +15,11 @@ import numpy as np
 
 from pinn_inference.pricing.artefact import Artefact
 from pinn_inference.pricing.mills import INV_SQRT_2PI, SQRT_HALF_PI
+from pinn_inference.pricing.model import MIN_VARIANCE
 from pinn_inference.pricing.network import Network
+from pinn_inference.pricing.reduction import ROUNDING
 from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
 
-_EPSILON: Final = float(np.finfo(np.float64).eps)
-_MIN_VARIANCE: Final = 1e-16  # as in `model`: below it y = |x|/(σ√T) is rounding noise
 _SATURATED: Final = 40.0  # tanh(40) is 1.0 in float64, and its slope 0
 
 
@@ -139,7 +139,7 @@ class ScalarPricer:
         try:
             s = volatility * math.sqrt(maturity)
             w = s * s
-            if not (s > 0.0 and _MIN_VARIANCE <= w <= self._w_max):
+            if not (s > 0.0 and MIN_VARIANCE <= w <= self._w_max):
                 return None
             x = math.log(spot / strike) + (rate - dividend) * maturity
             asset = spot * math.exp(-dividend * maturity)
@@ -165,7 +165,7 @@ class ScalarPricer:
             knot = min(max(math.ceil(s * self._knots_per_s - 1.0), 0), self._last_knot)
             bound = self._bounds[knot] + s * density * self._source_error
             digits = 1.0 + abs(x) + (abs(rate) + abs(dividend)) * maturity
-            error_bound = scale * bound + 8.0 * _EPSILON * (asset + cash) * digits
+            error_bound = scale * bound + ROUNDING * (asset + cash) * digits
         except (ArithmeticError, ValueError):
             return None
         # One sum tells whether all of them are finite: an infinity or a NaN in any makes it one.

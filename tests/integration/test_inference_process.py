@@ -5,118 +5,44 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pinn_inference.pricing.artefact import RECORD_FILE, WEIGHTS_FILE, bundled_directory
 from tests.support.pricing import random_option
+from tests.support.process import PATIENCE, Process, connection, serving
 from tests.support.server import PUT
 
-PATIENCE = 120.0
-"""Seconds after which something that should have happened counts as never happening; no test measures time."""
 READINESS = "/health/deployment/readiness"
 WRONG = "0" * 64
 
 
-class Process:
-    """`pinn-inference serve` on a free port of the loopback, and what it logged."""
-
-    def __init__(self, *flags: str, **environment: str) -> None:
-        self.logs: list[dict[str, Any]] = []
-        self._news = threading.Condition()
-        self._ended = False
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pinn_inference", "serve", "--host", "127.0.0.1", "--port", "0", *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    @property
-    def port(self) -> int:
-        return int(self.logged("listening")["port"])
-
-    def logged(self, message: str) -> dict[str, Any]:
-        """The first log entry with this message, waiting for it."""
-
-        def found() -> dict[str, Any] | None:
-            return next((entry for entry in self.logs if entry["message"] == message), None)
-
-        with self._news:
-            self._news.wait_for(lambda: found() is not None or self._ended, PATIENCE)
-            entry = found()
-        assert entry is not None, f"never logged {message!r}: {self.logs} {self.popen.poll()}"
-        return entry
-
-    def get(self, path: str) -> tuple[int, Any]:
-        """Status and JSON of a GET on a new connection."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
-                return response.status, json.load(response)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
-    def wait_until_ready(self) -> None:
-        self.logged("ready")
-
-    def terminate(self) -> None:
-        self.popen.send_signal(signal.SIGTERM)
-
-    def exit_code(self) -> int:
-        return self.popen.wait(PATIENCE)
-
-    def close(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-        self._reader.join(10)
-        assert self.popen.stdout is not None
-        assert self.popen.stderr is not None
-        self.popen.stdout.close()
-        self.popen.stderr.close()
-
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            with self._news:
-                self.logs.append(json.loads(line))
-                self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
-
-
 @contextmanager
-def serving(*flags: str, **environment: str) -> Iterator[Process]:
-    process = Process(*flags, **environment)
-    try:
-        yield process
-    finally:
-        process.close()
+def slow_volume(directory: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A model directory of which the weights can be opened but not read, and a function that lets them be read."""
+    bundled = bundled_directory()
+    shutil.copy(bundled / RECORD_FILE, directory / RECORD_FILE)
+    os.mkfifo(directory / WEIGHTS_FILE)
 
+    def come() -> None:
+        with (directory / WEIGHTS_FILE).open("wb") as pipe:
+            pipe.write((bundled / WEIGHTS_FILE).read_bytes())
 
-@contextmanager
-def connection(process: Process) -> Iterator[HTTPConnection]:
-    client = HTTPConnection("127.0.0.1", process.port, timeout=30)
-    client.connect()
-    try:
-        yield client
-    finally:
-        client.close()
+    yield directory, come
 
 
 def price(client: HTTPConnection, document: Any) -> tuple[int, Any, bool]:
@@ -136,16 +62,53 @@ def server() -> Iterator[Process]:
 # --- start ---
 
 
-def test_http_answers_while_the_model_is_still_being_loaded_and_readiness_follows() -> None:
-    with serving() as process:
+def test_http_answers_while_the_model_is_still_being_loaded_and_readiness_follows(tmp_path: Path) -> None:
+    with slow_volume(tmp_path) as (directory, come), serving(PINN_MODEL_DIR=str(directory)) as process:
         status, answer = process.get(READINESS)
         assert (status, answer["ready"], answer["reason"]) == (503, False, "ModelLoading")
         with connection(process) as client:
             assert price(client, PUT)[1]["reason"] == "model_unavailable"
+        come()
         process.wait_until_ready()
         status, answer = process.get(READINESS)
         assert (status, answer["ready"], answer["reason"]) == (200, True, "Ready")
         assert all(check["ok"] for check in answer["checks"])
+
+
+def test_the_server_is_ready_without_tensorflow_which_only_the_batch_process_imports(server: Process) -> None:
+    loaded = server.logged("TensorFlow loaded")
+    assert loaded["tensorflow"]["status"] == "healthy"
+    assert server.logs.index(server.logged("ready")) < server.logs.index(loaded)
+    assert "tensorflow" not in Path(f"/proc/{server.popen.pid}/maps").read_text()
+
+
+def test_large_requests_are_priced_in_the_batch_process_and_are_right(server: Process) -> None:
+    chosen = [random_option(random.Random(seed)) for seed in range(3000)]
+    server.logged("batch process started")
+    with connection(server) as client:
+        status, answer, _ = price(client, {"options": [option.body() for option in chosen]})
+    assert status == 200
+    assert len(answer["results"]) == len(chosen)
+    for option, row in zip(chosen, answer["results"], strict=True):
+        assert abs(row["price"] - option.price()) <= row["error_bound"] + 1e-12 * option.strike
+
+
+def test_a_batch_process_that_is_killed_is_replaced_and_no_request_fails() -> None:
+    batch = {"options": [random_option(random.Random(seed)).body() for seed in range(500)]}
+    with serving() as process, connection(process) as client:
+        first = int(process.logged("batch process started")["child"])
+        assert price(client, batch)[0] == 200
+        os.kill(first, signal.SIGKILL)
+        assert price(client, batch)[0] == 200
+        assert price(client, PUT)[1]["method"] == "pinn"
+        process.logged("batch process ended")
+        process.wait_for(lambda: process.count("batch process started") == 2)
+        assert price(client, batch)[0] == 200
+        assert process.get(READINESS)[0] == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=30) as response:
+            text = response.read().decode()
+        assert "pinn_batch_process_restarts_total 1.0" in text
+        assert 'http_requests_total{handler="/v1/price",method="POST",status="500"} 0.0' in text
 
 
 def test_prices_come_from_the_network_and_are_right_to_a_millionth_of_the_strike(server: Process) -> None:
@@ -163,6 +126,11 @@ def test_the_process_tells_its_memory_its_build_and_its_model(server: Process) -
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as response:
         text = response.read().decode()
     assert "process_resident_memory_bytes" in text
+    own, tree = (
+        float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
+        for name in ("process_resident_memory_bytes", "pinn_process_tree_resident_memory_bytes")
+    )
+    assert tree > own > 10e6
     assert 'pinn_build_info{python="' in text
     assert 'revision="9d77e0",service="eu-options"' in text
     assert "pinn_ready 1.0" in text
@@ -170,16 +138,25 @@ def test_the_process_tells_its_memory_its_build_and_its_model(server: Process) -
 
 
 def test_detailed_health_knows_the_tensorflow_in_use(server: Process) -> None:
+    server.logged("TensorFlow loaded")
+    server.wait_for(lambda: server.get("/health/detailed")[1]["components"]["tensorflow"]["status"] == "healthy")
     status, answer = server.get("/health/detailed")
     assert (status, answer["status"]) == (200, "healthy")
-    assert answer["components"]["tensorflow"]["status"] == "healthy"
+    assert set(answer["components"]["tensorflow"]) >= {"status", "version", "gpu_available"}
+    assert set(answer["components"]["pinn_cache"]) == {"status", "cache_size", "hit_rate"}
     assert answer["components"]["pinn_model"]["method"] == "pinn"
 
 
 def test_the_check_command_says_alive_and_ready_by_its_exit_code(server: Process) -> None:
-    command = [sys.executable, "-m", "pinn_inference", "check", "--port", str(server.port)]
-    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
-    assert subprocess.run([*command, "--ready"], check=False, capture_output=True).returncode == 0
+    command = [sys.executable, "-m", "pinn_inference", "check"]
+    where = (
+        ["--port", str(server.port)],
+        ["--host", f"127.0.0.1:{server.port}"],
+        ["--host", f"http://127.0.0.1:{server.port}/"],
+    )
+    for one in where:
+        assert subprocess.run([*command, *one], check=False, capture_output=True).returncode == 0
+        assert subprocess.run([*command, *one, "--ready"], check=False, capture_output=True).returncode == 0
 
 
 # --- a start that goes wrong ---
@@ -326,11 +303,28 @@ def test_a_request_that_never_ends_does_not_hold_the_process_beyond_its_timeout(
         assert process.exit_code() == 0
 
 
-def test_sigterm_while_the_model_is_being_loaded_ends_with_0() -> None:
-    with serving("--drain-seconds", "0") as process:
+def test_sigterm_while_the_model_is_being_loaded_ends_with_0(tmp_path: Path) -> None:
+    with (
+        slow_volume(tmp_path) as (directory, _),
+        serving("--drain-seconds", "0", PINN_MODEL_DIR=str(directory)) as process,
+    ):
         process.logged("listening")
         process.terminate()
         assert process.exit_code() == 0
+
+
+def test_no_process_is_left_behind() -> None:
+    with serving("--drain-seconds", "0") as process:
+        child = int(process.logged("batch process started")["child"])
+        process.terminate()
+        assert process.exit_code() == 0
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_sighup_changes_nothing_and_is_logged(server: Process) -> None:
+    server.popen.send_signal(signal.SIGHUP)
+    server.logged("SIGHUP is ignored: a process keeps its model, another model comes in another pod")
+    assert server.get(READINESS)[0] == 200
 
 
 def _until_counted_open(process: Process) -> None:

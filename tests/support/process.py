@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
@@ -51,6 +52,18 @@ class Process:
             entry = found()
         assert entry is not None, f"never logged {message!r}: {self.logs} {self.popen.poll()}"
         return entry
+
+    def count(self, message: str) -> int:
+        """How many log entries with this message there are by now."""
+        return sum(entry["message"] == message for entry in self.logs)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Returns when the condition holds; raises TimeoutError if it never does."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(f"it never came to hold: {self.logs[-5:]}")
+            time.sleep(0.02)
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of a GET on a new connection."""

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,11 @@ def add_parsers(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="ask a running server whether it is healthy",
         description="Exit code 0 if the server at --host and --port is healthy, 1 if it is not or does not answer.",
     )
-    check_parser.add_argument("--host", default="127.0.0.1", help="address of the server, default 127.0.0.1")
+    check_parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address of the server, default 127.0.0.1; may have a port, or be a URL such as https://pinn.example:8443",
+    )
     check_parser.add_argument("--port", type=int, help="its port [PINN_PORT, default 8000]")
     check_parser.add_argument("--ready", action="store_true", help="ask whether it is ready, not only alive")
     check_parser.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for the answer, default 5")
@@ -44,6 +49,8 @@ def serve(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"pinn-inference serve: {error}", file=sys.stderr)
         return 2
+    # Before NumPy is imported: the matrices of one quote are so small that a second thread only costs.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pinn_inference.server.app import create_app
     from pinn_inference.server.runner import run_app
 
@@ -52,19 +59,16 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print what the server says of itself; 0 if that is healthy."""
-    port = arguments.port
-    if port is None:
-        try:
-            port = ServerConfig.from_environment({"PINN_PORT": os.environ.get("PINN_PORT", "")}).port
-        except ConfigError as error:
-            print(f"pinn-inference check: {error}", file=sys.stderr)
-            return 2
+    try:
+        base = _base_url(arguments.host, arguments.port)
+    except ValueError as error:
+        print(f"pinn-inference check: {error}", file=sys.stderr)
+        return 2
     path = "/health/deployment/readiness" if arguments.ready else "/health"
-    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     # A proxy from the environment has no business between a container and itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{host}:{port}{path}", timeout=arguments.timeout) as response:
+        with opener.open(base + path, timeout=arguments.timeout) as response:
             answer = json.load(response)
     except urllib.error.HTTPError as error:
         print(f"not healthy: HTTP {error.code} {error.read(4096).decode(errors='replace')}")
@@ -74,3 +78,27 @@ def check(arguments: argparse.Namespace) -> int:
         return 1
     print(json.dumps(answer))
     return 0
+
+
+def _base_url(host: str, port: int | None) -> str:
+    """Where a server is, from what people write: an address, one with a port, or a URL; `port` wins over theirs.
+
+    Raises ValueError saying what is wrong.
+    """
+    wrong = f"--host is {host!r}: must be an address, host:port or a URL with http or https"
+    if "://" not in host:
+        bare = host.count(":") > 1 and not host.startswith("[")
+        host = f"http://[{host}]" if bare else f"http://{host}"
+    parts = urllib.parse.urlsplit(host)
+    try:
+        given = parts.port
+    except ValueError:
+        raise ValueError(wrong) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(wrong)
+    if port is None:
+        port = given
+    if port is None and parts.scheme == "http":
+        port = ServerConfig.from_environment({"PINN_PORT": os.environ.get("PINN_PORT", "")}).port
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{name}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"

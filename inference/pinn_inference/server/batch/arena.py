@@ -105,9 +105,11 @@ class Arena:
         return os.fstat(self.descriptor).st_blocks * 512
 
     def close(self) -> None:
-        """Unmap; the memory is gone when every process has."""
+        """Unmap; the memory is gone when every process has. Raises BufferError while a view of a request lives."""
         self._memory.close()
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def _write(self, origin: int, room: int, offset: int, piece: bytes | bytearray | memoryview) -> None:
         end = offset + len(piece)

@@ -307,7 +307,9 @@ class BatchProcess:
         )
 
     async def close(self, *, within: float = 20.0) -> None:
-        """Answer what was accepted, `within` seconds at most, and end the child."""
+        """Answer what was accepted, `within` seconds at most, and end the child. Answers have to be released first."""
+        if self._closing:
+            return
         self._closing = True
         await self._finish(within)
         if self._restart is not None:

@@ -44,14 +44,14 @@ class OpenApiPages:
 
     def __init__(self, config: ServerConfig, *, more: Sequence[tuple[Json, Json]] = ()) -> None:
         document = openapi_document(config, more=more)
-        self._document = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+        self.text = orjson.dumps(document, option=orjson.OPT_INDENT_2)
         self._page = render_page(document).encode()
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get(DOCUMENT_PATH, self.document), web.get(PAGE_PATH, self.page)]
 
     async def document(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        return web.Response(body=self._document, content_type=_JSON)
+        return web.Response(body=self.text, content_type=_JSON)
 
     async def page(self, request: web.Request) -> web.Response:  # noqa: ARG002
         # The page needs nothing from anywhere, and the browser is told so.
@@ -204,7 +204,14 @@ _HEADERS: Final[Json] = {
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
-_PRICING_ERRORS: Final = {400: "InvalidRequest", 408: "BodyTimeout", 413: "TooLarge", 429: "Overloaded", 500: "Failed"}
+_PRICING_ERRORS: Final = {
+    400: "InvalidRequest",
+    408: "BodyTimeout",
+    413: "TooLarge",
+    429: "Overloaded",
+    500: "Failed",
+    503: "AmericanUnavailable",
+}
 
 
 def _responses() -> Json:
@@ -247,6 +254,12 @@ def _responses() -> Json:
             "A result was no finite number (`NonFiniteResult`), or the server has a fault (`InternalError`).",
             "options[3]: the result is not a finite number",
             "NonFiniteResult",
+        ),
+        "AmericanUnavailable": response(
+            "American options were asked for, and the model for them cannot be used; European ones go on.",
+            "American options cannot be priced at the moment: the model for them is not in use",
+            "AmericanUnavailable",
+            headers=("Retry-After",),
         ),
         "Error": response("Any other error.", "PUT /v1/price: Method Not Allowed", "MethodNotAllowed"),
     }
@@ -532,8 +545,7 @@ def _health_schemas() -> Json:
             }
         ),
         "TensorFlow": _object(
-            {"status": _string(), "version": _string(), "gpu_available": {"type": "boolean"}},
-            optional=("version", "gpu_available"),
+            {"status": _string(), "version": {"type": ["string", "null"]}, "gpu_available": {"type": "boolean"}},
             is_open=True,
             description="In the process that prices large batches.",
         ),
@@ -668,7 +680,7 @@ def _infer_paths(config: ServerConfig) -> Json:
     length = {
         "name": HEADER_LENGTH,
         "in": "header",
-        "schema": {"type": "integer", "minimum": 0},
+        "schema": {"type": "integer", "minimum": 2},
         "description": "Bytes of the JSON before the binary tensors; required if there are any.",
     }
     example = {

@@ -253,3 +253,23 @@ async def test_the_time_of_each_step_is_told_in_milliseconds() -> None:
     steps = dict(step.split(";dur=") for step in timing.split(", "))
     assert list(steps) == ["parse", "price", "render"]
     assert all(0 <= float(milliseconds) < 10_000 for milliseconds in steps.values())
+
+
+@pytest.mark.parametrize(
+    "noise", [b"GET / HTTP/9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", b"A" * 9000 + b"\r\n\r\n"]
+)
+async def test_what_is_no_http_is_an_error_in_json_that_is_counted_and_ends_the_connection(noise: bytes) -> None:
+    async with watched() as (client, _lane, connection):
+        connection.send(noise)
+        status, headers, answer = await connection.answer()
+        assert (status, answer["reason"]) == (400, "BadHttp")
+        assert answer["request_id"] == headers["x-request-id"]
+        assert await connection.closed_by_server()
+        assert sample(client, "http_requests_total", method="other", handler="unmatched", status="400") == 1
+
+
+async def test_after_a_body_that_cannot_be_read_the_answer_says_that_the_connection_ends() -> None:
+    async with watched() as (_client, _lane, connection):
+        connection.send(request(b"\xff\xff\xff\xff" * 10, Content_Encoding="gzip"))
+        status, headers, _ = await connection.answer()
+        assert (status, headers["connection"]) == (400, "close")

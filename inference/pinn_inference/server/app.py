@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from pinn_inference.market.watch import MarketDataWatcher
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.bodies import BodyReader
@@ -18,6 +19,7 @@ from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
 from pinn_inference.server.lane import PATH, Lane, LaneServer
+from pinn_inference.server.market_pages import MarketPages
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import BODY, Observer, RequestsInFlight, observing_middleware
 from pinn_inference.server.oip import ModelState, OpenInferencePages
@@ -71,10 +73,26 @@ def create_app(
     )
     app[CONFIG], app[ENGINE], app[IN_FLIGHT], app[METRICS] = config, engine, in_flight, metrics
     app[OBSERVER], app[SERVICE] = observer, service
-    app.add_routes(HealthPages(engine=engine, service=service, metrics=metrics, tensorflow=service.tensorflow).routes())
+    watcher = MarketDataWatcher(config.market_data, registry=metrics.registry)
+    health = HealthPages(
+        engine=engine,
+        service=service,
+        metrics=metrics,
+        tensorflow=service.tensorflow,
+        others={"market_data": watcher.health},
+    )
+    reports = MarketPages(
+        watcher=watcher,
+        price=service.price_again,
+        model=lambda: engine.model_label,
+        prices_american=lambda: engine.prices_american,
+    )
+    app.add_routes(health.routes())
+    app.add_routes(reports.routes())
     app.router.add_post(PATH, price)
     app.add_routes(_open_inference_pages(config, engine, service).routes())
     app.add_routes(OpenApiPages(config).routes())
+    app.cleanup_ctx.append(watcher.life)
     app.cleanup_ctx.append(_life)
     return app
 

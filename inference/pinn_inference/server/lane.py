@@ -36,6 +36,8 @@ PATH: Final = "/v1/price"
 MAX_BYTES: Final = 1024
 """One option takes some 200 bytes; those who indent theirs by a screen's width are served on the ordinary way."""
 
+_TOLD_CHARACTERS: Final = 200
+
 
 class Lane:
     """What the connections of one application share."""
@@ -150,6 +152,20 @@ class LaneProtocol(web.RequestHandler):
             return
         if not waiter.done():
             waiter.set_result(None)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP is answered and counted as every other error is, and logged without a traceback."""
+        if status != web.HTTPBadRequest.status_code or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        told = (message or str(exc)).partition("\n")[0][:_TOLD_CHARACTERS]
+        log.info("bad HTTP", extra={"client": request.remote, "error": told})
+        return self._lane.observer.answer_bad_http(request, told)
 
     def send(self, answer: bytes) -> bool:
         """Writes an answer of the lane; False if the client has gone."""

@@ -37,6 +37,8 @@ PRICING_HANDLERS: Final = frozenset(
 BODY: Final = web.RequestKey("body", bytes)
 """Where a handler leaves the beginning of the request's body for the log of slow requests."""
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+UNMATCHED: Final = "unmatched"
+"""How requests are counted that no handler is for."""
 _IDENTITY: Final = web.RequestKey("identity", str)
 _GONE: Final = web.RequestKey("gone", bool)
 _LOGGED_BYTES: Final = 2048
@@ -146,19 +148,35 @@ class Observer:
 
     def name_answer(self, request: web.Request, response: web.StreamResponse) -> None:
         """The headers that every answer has. A handler that sends its answer itself calls this before."""
-        headers = response.headers
-        headers[REQUEST_ID_HEADER] = request[_IDENTITY]
-        if self.revision:
-            headers[REVISION_HEADER] = self.revision
-        headers[hdrs.SERVER] = SERVER_NAME
-        if self._engine.draining:
-            # The client must not send its next request on this connection: it will be gone. A new connection is
-            # routed to a pod that stays, or still answered here.
+        self._name(response, request[_IDENTITY])
+        # While draining the client must not send its next request on this connection: it will be gone; a new one is
+        # routed to a pod that stays, or still answered here. After a body that was not read to its end the connection
+        # cannot go on either, and the client had better be told.
+        content = request.content
+        if self._engine.draining or not content.is_eof() or content.exception() is not None:
             response.force_close()
+
+    def answer_bad_http(self, request: web.BaseRequest, message: str) -> web.Response:
+        """The answer to something that is no HTTP request, counted like any other."""
+        identity = self.identify(None)
+        self.begin()
+        text = f"this cannot be read as an HTTP request: {message}"
+        response = error_response(400, text, reason="BadHttp", request_id=identity)
+        self._name(response, identity)
+        response.force_close()
+        self.end(method=request.method, handler=UNMATCHED, status=400, started=time.perf_counter(), identity=identity)
+        return response
 
     def client_gone(self, request: web.Request) -> None:
         """A handler that sends its answer itself found nobody there to take it."""
         request[_GONE] = True
+
+    def _name(self, response: web.StreamResponse, identity: str) -> None:
+        headers = response.headers
+        headers[REQUEST_ID_HEADER] = identity
+        if self.revision:
+            headers[REVISION_HEADER] = self.revision
+        headers[hdrs.SERVER] = SERVER_NAME
 
     def _log_slow(self, handler: str, status: int | None, seconds: float, identity: str, body: bytes) -> None:
         shown = body[:_LOGGED_BYTES].decode("utf-8", "replace")
@@ -181,7 +199,7 @@ def observing_middleware(observer: Observer) -> Middleware:
         status: int | None = None
         observer.begin()
         resource = request.match_info.route.resource
-        name = resource.canonical if resource is not None else "unmatched"
+        name = resource.canonical if resource is not None else UNMATCHED
         try:
             response = await _answer(request, handler, observer, name, identity)
         except web.HTTPException as redirect:

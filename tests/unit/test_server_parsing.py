@@ -6,13 +6,16 @@ import json
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pinn_inference.pricing import closed_form
+from pinn_inference.pricing.types import OptionBatch
+from pinn_inference.server import parsing
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, InvalidRequest
-from pinn_inference.server.parsing import FIELDS, parse_price_request
+from pinn_inference.server.parsing import FIELDS, Form, parse_price_request, read_option
 from tests.support.server import PUT
 
 Json = Any
@@ -141,7 +144,7 @@ def test_a_list_longer_than_the_limit_is_too_large() -> None:
         parse_price_request(json.dumps({"options": [PUT] * 3}).encode(), max_batch=2)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000, json.dumps(PUT).encode("utf-16")])
 def test_what_is_not_a_json_object_is_said_to_be_so(body: bytes) -> None:
     assert faults(body)[0]["field"] == "body"
 
@@ -177,3 +180,192 @@ def test_a_list_is_refused_for_exactly_the_faults_of_its_options(rows: list[Json
     alone = [{**fault, "index": index} for index, row in enumerate(rows) for fault in _refusals([row])]
     together = _refusals(rows)
     assert json.dumps(together, allow_nan=False) == json.dumps(alone, allow_nan=False)
+
+
+# --- styles and columns -----------------------------------------------------------------------------------------------
+
+
+def columns_of(rows: list[dict[str, Json]]) -> dict[str, list[Json]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def test_american_options_are_marked_as_such() -> None:
+    rows = [PUT, {**PUT, "style": "american"}]
+    assert parse_price_request(json.dumps({"options": rows}).encode(), max_batch=2).options.is_american.tolist() == [
+        False,
+        True,
+    ]
+
+
+def test_columns_are_the_same_options_as_rows() -> None:
+    rows = [{**PUT, "spot": 90 + index, "option_type": ("call", "put")[index % 2]} for index in range(5)]
+    by_rows = parse_price_request(json.dumps({"options": rows}).encode(), max_batch=5)
+    by_columns = parse_price_request(json.dumps({"columns": columns_of(rows)}).encode(), max_batch=5)
+    assert (by_rows.form, by_columns.form) == (Form.LIST, Form.COLUMNS)
+    assert_same(by_rows.options, by_columns.options)
+
+
+def test_a_single_value_stands_for_every_row_of_the_columns() -> None:
+    columns = {"spot": [90, 100], "strike": 95, "maturity": 1, "rate": 0.03, "volatility": 0.2, "style": "american"}
+    batch = parse_price_request(json.dumps({"columns": columns}).encode(), max_batch=2).options
+    assert batch.strike.tolist() == [95.0, 95.0]
+    assert batch.dividend.tolist() == [0.0, 0.0]
+    assert batch.is_call.tolist() == [True, True]
+    assert batch.is_american.tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"spot": [100, -1]}, "options[1].spot is -1: must be a number from 0.000001"),
+        ({"rate": "x"}, 'rate is "x": must be a number from -1 to 1'),
+        ({"strike": [1, 2, 3]}, 'strike is "a list of 3": must be as long as the other lists: spot is a list of 2'),
+        ({"option_type": ["put", "Put"]}, 'options[1].option_type is "Put": must be "call" or "put"'),
+        ({"vol": 0.2}, "vol is 0.2: is not a field of an option"),
+        ({"vol": [0.2, 0.2]}, 'vol is "a list of 2": is not a field of an option'),
+        ({"spot": 100}, 'columns is "an object of 8 fields": must hold at least one list'),
+        ({"spot": []}, 'spot is "a list of 0": must be a list of 1 to 1000 values'),
+    ],
+)
+def test_what_is_wrong_with_columns_is_named(change: dict[str, Json], expected: str) -> None:
+    document = {"columns": {**PUT, "spot": [100, 101], **change}}
+    with pytest.raises(InvalidRequest) as caught:
+        parse_price_request(json.dumps(document).encode(), max_batch=1000)
+    assert str(caught.value).startswith(expected)
+
+
+def test_columns_need_every_required_field_and_nothing_beside_them() -> None:
+    assert [fault["field"] for fault in faults({"columns": {"spot": [100]}, "spot": 1})] == [
+        "spot",
+        "strike",
+        "maturity",
+        "rate",
+        "volatility",
+    ]
+    assert faults({"columns": [PUT]})[0]["field"] == "columns"
+
+
+def test_columns_longer_than_the_limit_are_too_large() -> None:
+    with pytest.raises(BatchTooLarge, match="holds 3 options: at most 2"):
+        parse_price_request(json.dumps({"columns": {**PUT, "spot": [1, 2, 3]}}).encode(), max_batch=2)
+
+
+# --- two ways, one rule -----------------------------------------------------------------------------------------------
+
+
+def assert_same(one: OptionBatch, other: OptionBatch) -> None:
+    for name in OptionBatch.__dataclass_fields__:
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+def _outcome(parse: Any, body: bytes) -> Any:
+    try:
+        request = parse(body, max_batch=4)
+    except (InvalidRequest, BatchTooLarge) as error:
+        return type(error), str(error), error.details()
+    return request
+
+
+def assert_both_ways_agree(body: bytes) -> None:
+    def thoroughly(body: bytes, *, max_batch: int) -> Any:
+        return parsing._parse_thoroughly(body, max_batch)
+
+    quick, thorough = _outcome(parse_price_request, body), _outcome(thoroughly, body)
+    if isinstance(thorough, tuple):
+        assert quick == thorough
+    else:
+        assert quick.form is thorough.form
+        assert_same(quick.options, thorough.options)
+
+
+_documents = st.one_of(
+    _valid | _spoilt,
+    st.builds(lambda rows: {"options": rows}, st.lists(_valid | _spoilt | _anything, max_size=5)),
+    st.builds(lambda rows: {"columns": columns_of(rows)}, st.lists(st.just(PUT), min_size=1, max_size=5)),
+    st.builds(lambda spot, more: {"columns": {**PUT, "spot": spot, **more}}, st.lists(_anything, max_size=5), _spoilt),
+    _anything,
+)
+
+
+@given(_documents, st.sampled_from([None, 1, "\t"]), st.booleans())
+def test_both_ways_to_read_a_request_agree(document: Json, indent: Any, escaped: bool) -> None:
+    text = json.dumps(document, indent=indent)
+    if escaped:  # the same document in other letters
+        text = text.replace("spot", "sp\\u006ft").replace("put", "\\u0070ut")
+    assert_both_ways_agree(text.encode())
+
+
+@given(
+    st.sampled_from(
+        [json.dumps(PUT), json.dumps({"options": [PUT, PUT]}), json.dumps({"columns": {**PUT, "spot": [1, 2]}})]
+    ),
+    st.data(),
+)
+def test_both_ways_agree_on_text_with_anything_put_in_or_taken_out(text: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 12)))
+    put_in = data.draw(st.text('{}[],:"0123456789.eE+-\\ \tnulltruefalse', max_size=8) | st.binary(max_size=3))
+    new = put_in if isinstance(put_in, bytes) else put_in.encode()
+    assert_both_ways_agree(text[:start].encode() + new + text[end:].encode())
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["1", "1.0", "1e0", "1E+2", "-1", "-0", "0", "01", "1.", ".5", "+1", "0x1", "1e", "1e400", "1e-400", "NaN",
+     "Infinity", "-Infinity", "123456789012345678901234567890", "0.1e1", "1_0", "true", "null", '"1"', "0.30000000000000004"],
+)  # fmt: skip
+def test_both_ways_read_the_same_numbers(number: str) -> None:
+    for text in (
+        json.dumps(PUT),
+        json.dumps({"options": [PUT, PUT]}),
+        json.dumps({"columns": {**PUT, "rate": [0, 0]}}),
+    ):
+        assert_both_ways_agree(text.replace("100", number, 1).encode())
+        assert_both_ways_agree(text.replace("0.22", number, 1).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"spot": 1, "spot": -1}', '{"options": [], "options": [PUT]}', '{"options": [PUT], "options": []}',
+        '{"options": [PUT,]}', '{"options": [PUT PUT]}', '{"options": [PUT,,PUT]}', '{"options": [PUT}, {PUT]}',
+        '{"options": [PUT]} x', '{"options": [PUT]}}', '{"options": [PUT]', '{"options": PUT]}', '{"options": []]}',
+        ' \n{ "options" :\t[ PUT , \r\n PUT ] } \n', '{"options": [PUT, ]}', '{"columns": {}, "options": [PUT]}',
+        '{"options": [PUT, [PUT]]}', '\ufeff{"options": [PUT]}', '{"options": [{"spot": NaN, "spot": 1}]}',
+    ],
+)  # fmt: skip
+def test_both_ways_agree_on_texts_that_are_nearly_lists(text: str) -> None:
+    assert_both_ways_agree(text.replace("PUT", json.dumps(PUT)).encode())
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_of_many_pieces_is_read_whole_and_in_order(indent: int | None) -> None:
+    rows = [{**PUT, "spot": 1 + index, "style": "american" if index % 3 else "european"} for index in range(5000)]
+    body = json.dumps({"options": rows}, indent=indent).encode()
+    batch = parse_price_request(memoryview(body), max_batch=5000).options
+    assert batch.spot.tolist() == [1.0 + index for index in range(5000)]
+    assert batch.is_american.tolist() == [index % 3 != 0 for index in range(5000)]
+
+
+def test_a_bad_row_of_a_late_piece_is_named() -> None:
+    rows: list[Json] = [PUT] * 5000
+    rows[4321] = {**PUT, "spot": None}
+    assert faults({"options": rows}, max_batch=5000)[0]["index"] == 4321
+
+
+def test_nan_where_no_rule_reads_it_is_still_no_json() -> None:
+    text = json.dumps(PUT)[1:-1]
+    assert faults(f'{{"spot": NaN, {text}}}'.encode())[0]["field"] == "body"
+
+
+# --- one option -------------------------------------------------------------------------------------------------------
+
+
+def test_one_option_is_read_as_plain_numbers() -> None:
+    assert read_option(json.dumps(PUT).encode()) == (100.0, 95.0, 0.5, 0.03, 0.01, 0.22, False, False)
+    assert read_option(orjson.dumps({**PUT, "style": "american"}))[7] is True  # type: ignore[index]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", json.dumps({"options": [PUT]}).encode()])
+def test_what_is_not_one_valid_option_is_left_to_the_thorough_way(body: bytes) -> None:
+    assert read_option(body) is None

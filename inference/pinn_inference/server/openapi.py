@@ -7,6 +7,7 @@ server does; the rest is held to it by tests, which send what the document says 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -64,7 +65,7 @@ def openapi_document(config: ServerConfig, *, more: Sequence[tuple[Json, Json]] 
     """The document of a server with these settings. `more` holds (paths, schemas) of other parts of the server."""
     paths, schemas = _paths(config), _schemas(config)
     for other_paths, other_schemas in more:
-        paths |= other_paths
+        paths |= deepcopy(other_paths)
         schemas |= other_schemas
     for operations in paths.values():
         for method, operation in operations.items():

@@ -13,6 +13,9 @@ from tests.support.process import Process, serving
 
 # JSON Schema cannot say that all lists of a request have one length: what it allows may still be refused for that.
 _CONFIG = """
+[checks]
+negative_data_rejection.expected-statuses = [400, 404, 405, 413]
+
 [parameters]
 "path.version" = "{version}"
 

@@ -136,7 +136,11 @@ class QuoteDesk:
             self._price_batches()
 
     def _serve(self, tickets: Sequence[Ticket]) -> None:
-        options = [option for ticket in tickets for option in ticket.options]
+        options: Sequence[OptionKey]
+        if len(tickets) == 1:
+            options = tickets[0].options
+        else:
+            options = [option for ticket in tickets for option in ticket.options]
         started = time.perf_counter()
         try:
             quotes = self._pricer.quote(options)

@@ -153,6 +153,11 @@ class LaneProtocol(web.RequestHandler):
         if not waiter.done():
             waiter.set_result(None)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Spares the base class what it does for every body, whether or not reading was ever paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -1,35 +1,32 @@
 """The server's metrics, in a registry of its own, so that two apps in one process never share a counter.
 
 Counters that a rollout's gates read are born at zero: a first error that creates its series is invisible to `rate()`.
-What every quote is counted in, `QuoteTally`, are plain numbers that only the event loop writes: no lock, no look-up of
-labels. They become metrics when somebody asks.
+What every quote is counted in is of `tally`. All of it is written, and asked for, on the event loop, but for what says
+otherwise.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pinn_inference.pricing.cache import LevelStats, QuoteCache
-from pinn_inference.pricing.scalar import ScalarQuote
-from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
-from pinn_inference.server import moments
+from pinn_inference.pricing.types import Method
+from pinn_inference.server.tally import CounterTally, HistogramTally, QuoteTally
 
 LATENCY_BUCKETS = (
     25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05,
@@ -37,85 +34,10 @@ LATENCY_BUCKETS = (
 )  # fmt: skip
 """Seconds: from what one evaluation takes to every limit a gate or an alert uses (0.2, 0.26, 0.3, 0.5, 1, 2, 5)."""
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
-_LARGEST = 1e100
 _KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _STATUSES_FROM_THE_START = ("200", "400", "413", "429", "500", "503")
 CLIENT_CLOSED_REQUEST = 499
 """Counted when the client went away before the answer; neither a success nor the server's error."""
-
-
-class QuoteTally:
-    """Counts of quotes: by method, by reason, and the moments of their prices. For the event loop alone."""
-
-    def __init__(self) -> None:
-        self._methods = [0] * len(Method)
-        self._reasons = [0] * len(FallbackReason)
-        self._moments = [[0.0, 0.0, 0.0] for _ in range(moments.BUCKETS)]
-
-    def count_quote(self, spot: float, strike: float, maturity: float, quote: ScalarQuote) -> None:
-        """One option."""
-        self._methods[quote.method] += 1
-        if quote.reason:
-            self._reasons[quote.reason] += 1
-        ratio = quote.price / strike
-        if not -_LARGEST < ratio < _LARGEST:  # a NaN, once added, would stay for good
-            return
-        sums = self._moments[moments.bucket(spot / strike, maturity)]
-        sums[0] += 1.0
-        sums[1] += ratio
-        sums[2] += ratio * ratio
-
-    def count_batch(self, options: OptionBatch, quotes: Quotes) -> None:
-        """A batch priced in this process."""
-        self.count_elsewhere(
-            np.bincount(quotes.method, minlength=len(Method)).tolist(),
-            np.bincount(quotes.reason, minlength=len(FallbackReason)).tolist(),
-            moments.price_moments(options, quotes).tolist(),
-        )
-
-    def count_elsewhere(self, methods: Sequence[int], reasons: Sequence[int], sums: Sequence[Sequence[float]]) -> None:
-        """What was counted in another process: by `Method` code, by `FallbackReason` code, by `price_moments`."""
-        for code, more in enumerate(methods):
-            self._methods[code] += more
-        for code, more in enumerate(reasons):
-            self._reasons[code] += more
-        for total, added in zip(self._moments, sums, strict=True):
-            for place, value in enumerate(added):
-                total[place] += value
-
-    @property
-    def priced(self) -> Mapping[str, int]:
-        """Options priced so far, by the label of the method."""
-        return {method.label: self._methods[method] for method in Method}
-
-    @property
-    def fallbacks(self) -> Mapping[str, int]:
-        """Options priced otherwise than asked, by the label of the reason."""
-        return {reason.label: self._reasons[reason] for reason in FallbackReason if reason}
-
-    def collect(self) -> Iterator[Metric]:
-        priced = CounterMetricFamily("pinn_options_priced", "Options priced, by method.", labels=["method"])
-        for label, number in self.priced.items():
-            priced.add_metric([label], number)
-        fallbacks = CounterMetricFamily(
-            "pinn_fallback", "Options not priced by the network, by the reason.", labels=["reason"]
-        )
-        for label, number in self.fallbacks.items():
-            fallbacks.add_metric([label], number)
-        labels = ["moneyness", "maturity"]
-        prices = SummaryMetricFamily(
-            "pinn_price_to_strike",
-            "Price divided by strike, by spot divided by strike and by years to maturity.",
-            labels=labels,
-        )
-        squares = CounterMetricFamily(
-            "pinn_price_to_strike_sum_of_squares", "Squares of what pinn_price_to_strike_sum sums up.", labels=labels
-        )
-        for bucket, (count, total, total_of_squares) in enumerate(self._moments):
-            names = [*moments.bucket_names(bucket)]
-            prices.add_metric(names, count_value=int(count), sum_value=total)
-            squares.add_metric(names, total_of_squares)
-        yield from (priced, fallbacks, prices, squares)
 
 
 class ServerMetrics:
@@ -123,30 +45,42 @@ class ServerMetrics:
 
     def __init__(self, *, revision: str = "", service: str = "") -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self._requests = CounterTally(
             "http_requests",
             "HTTP requests answered, by status code; 499 means that the client went away first.",
             ("method", "handler", "status"),
-            registry=self.registry,
         )
-        self.inference_requests = Counter(
-            "pinn_inference_requests", "Pricing requests answered, by status code.", ("status",), registry=self.registry
+        self._inference_requests = CounterTally(
+            "pinn_inference_requests", "Pricing requests answered, by status code.", ("status",)
         )
-        self.inference_latency = Histogram(
+        inference_latency = HistogramTally(
             "pinn_inference_latency_seconds",
             "Time from the head of a pricing request to its answer, whatever the status.",
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
+            LATENCY_BUCKETS,
         )
-        self.prediction_latency = Histogram(
+        prediction_latency = HistogramTally(
             "pinn_prediction_latency_seconds",
             "Evaluation time of the batch a pricing request was in; pinn if the network priced any of its options.",
-            ("method",),
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
+            LATENCY_BUCKETS,
+            "method",
+            [method.label for method in Method],
         )
+        batch_options = HistogramTally("pinn_batch_options", "Options in one evaluation.", _BATCH_BUCKETS)
         self.quotes = QuoteTally()
-        self.registry.register(_as_collector(self.quotes.collect))
+        """Options by method and reason, and the moments of their prices."""
+        for tally in (
+            self._requests,
+            self._inference_requests,
+            inference_latency,
+            prediction_latency,
+            batch_options,
+            self.quotes,
+        ):
+            self.registry.register(tally)
+        self._inference_latency = inference_latency.of[""]
+        self._by_network = prediction_latency.of[Method.PINN.label]
+        self._otherwise = prediction_latency.of[Method.CLOSED_FORM.label]
+        self._batch_options = batch_options.of[""]
         self.prediction_errors = Counter(
             "pinn_prediction_errors",
             "Evaluations that failed, by the kind of error.",
@@ -160,9 +94,6 @@ class ServerMetrics:
         )
         self.queued_options = Gauge(
             "pinn_queued_options", "Options waiting or being priced now.", registry=self.registry
-        )
-        self.batch_options = Histogram(
-            "pinn_batch_options", "Options in one evaluation.", buckets=_BATCH_BUCKETS, registry=self.registry
         )
         self.batch_restarts = Counter(
             "pinn_batch_process_restarts", "Ends of the batch process that nobody asked for.", registry=self.registry
@@ -186,50 +117,39 @@ class ServerMetrics:
         build.labels(version("pinn-operator"), platform.python_version(), revision, service).set(1)
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.registry.register(_as_collector(_process_tree_memory))
+        self.registry.register(_Source(_process_tree_memory))
         self._cache: QuoteCache | None = None
         self._earlier_hits = self._earlier_misses = 0
-        self.registry.register(_as_collector(self._collect_cache))
-        # The children of labelled metrics, found once: a look-up costs more than counting.
-        self._request_counters: dict[tuple[str, str, int], Counter] = {}
-        self._inference_counters: dict[int, Counter] = {}
-        self.prediction_by_network = self.prediction_latency.labels(Method.PINN.label)
-        self.prediction_otherwise = self.prediction_latency.labels(Method.CLOSED_FORM.label)
-        self._start_at_zero()
-
-    def _start_at_zero(self) -> None:
+        self.registry.register(_Source(self._collect_cache))
+        self._status_texts: dict[int, str] = {}
         for status in _STATUSES_FROM_THE_START:
-            self.requests.labels("POST", "/v1/price", status)
-            self.inference_requests.labels(status)
-        for method in Method:
-            self.prediction_latency.labels(method.label)
+            self._requests.begin("POST", "/v1/price", status)
+            self._inference_requests.begin(status)
         self.prediction_errors.labels("NonFiniteResult")
 
     def observe_request(self, *, method: str, handler: str, status: int, seconds: float, prices: bool) -> None:
         """Count one answered request; `prices` says that its handler prices options."""
-        key = (method, handler, status)
-        counter = self._request_counters.get(key)
-        if counter is None:
-            known = method if method in _KNOWN_METHODS else "other"
-            counter = self.requests.labels(known, handler, str(status))
-            if known == method:  # methods that clients make up must not fill the memory
-                self._request_counters[key] = counter
-        counter.inc()
+        text = self._status_texts.get(status)
+        if text is None:
+            text = self._status_texts[status] = str(status)
+        # Methods that clients make up must not fill the memory.
+        self._requests.add((method if method in _KNOWN_METHODS else "other", handler, text))
         if prices:
-            asked = self._inference_counters.get(status)
-            if asked is None:
-                asked = self._inference_counters[status] = self.inference_requests.labels(str(status))
-            asked.inc()
-            self.inference_latency.observe(seconds)
+            self._inference_requests.add((text,))
+            self._inference_latency.observe(seconds)
 
     def observe_evaluation(self, *, rows: int, seconds: float, by_network: bool) -> None:
         """Count one evaluation: how many options it had and how long it took."""
-        self.batch_options.observe(rows)
+        self._batch_options.observe(rows)
         self.observe_prediction(seconds=seconds, by_network=by_network)
+
+    def observe_rows(self, rows: int) -> None:
+        """Count how many options one evaluation had."""
+        self._batch_options.observe(rows)
 
     def observe_prediction(self, *, seconds: float, by_network: bool) -> None:
         """Count how long the evaluation took that a request was part of."""
-        (self.prediction_by_network if by_network else self.prediction_otherwise).observe(seconds)
+        (self._by_network if by_network else self._otherwise).observe(seconds)
 
     def show_cache(self, cache: QuoteCache) -> None:
         """From now on the cache metrics are of this one."""
@@ -264,10 +184,6 @@ class _Source(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._function()
-
-
-def _as_collector(function: Callable[[], Iterable[Metric]]) -> Collector:
-    return _Source(function)
 
 
 def _process_tree_memory() -> Iterator[Metric]:

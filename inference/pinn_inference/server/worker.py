@@ -141,7 +141,7 @@ class PricingWorker:
     def _answer(self, jobs: Sequence[_Job], evaluation: _Evaluation) -> None:
         total = sum(len(job.options) for job in jobs)
         self._add_outstanding(-total)
-        self._metrics.batch_options.observe(total)
+        self._metrics.observe_rows(total)
         for job, outcome in zip(jobs, evaluation.outcomes, strict=True):
             if isinstance(outcome, Exception):
                 self._metrics.prediction_errors.labels(type(outcome).__name__).inc()

@@ -312,7 +312,8 @@ def test_both_ways_agree_on_text_with_anything_put_in_or_taken_out(text: str, da
 @pytest.mark.parametrize(
     "number",
     ["1", "1.0", "1e0", "1E+2", "-1", "-0", "0", "01", "1.", ".5", "+1", "0x1", "1e", "1e400", "1e-400", "NaN",
-     "Infinity", "-Infinity", "123456789012345678901234567890", "0.1e1", "1_0", "true", "null", '"1"', "0.30000000000000004"],
+     "Infinity", "-Infinity", "123456789012345678901234567890", "0.1e1", "1_0", "true", "null", '"1"',
+     "0.30000000000000004"],
 )  # fmt: skip
 def test_both_ways_read_the_same_numbers(number: str) -> None:
     for text in (

@@ -19,7 +19,7 @@ from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
 from pinn_inference.server.lane import PATH, Lane, LaneServer
-from pinn_inference.server.market_pages import MarketPages
+from pinn_inference.server.market_pages import OPENAPI_PATHS, OPENAPI_SCHEMAS, MarketPages
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import BODY, Observer, RequestsInFlight, observing_middleware
 from pinn_inference.server.oip import ModelState, OpenInferencePages
@@ -91,7 +91,7 @@ def create_app(
     app.add_routes(reports.routes())
     app.router.add_post(PATH, price)
     app.add_routes(_open_inference_pages(config, engine, service).routes())
-    app.add_routes(OpenApiPages(config).routes())
+    app.add_routes(OpenApiPages(config, more=[(OPENAPI_PATHS, OPENAPI_SCHEMAS)]).routes())
     app.cleanup_ctx.append(watcher.life)
     app.cleanup_ctx.append(_life)
     return app

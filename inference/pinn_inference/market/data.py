@@ -26,8 +26,8 @@ MAX_SYMBOLS: Final = 1000
 SYMBOL_PATTERN: Final = r"[A-Z0-9^][A-Z0-9^.=_-]{0,15}"
 SYMBOL_RULE: Final = "1 to 16 capital letters, digits and ^ . = _ -, the first one a letter, a digit or ^"
 _SYMBOL: Final = re.compile(SYMBOL_PATTERN)
-_NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_HORIZON: Final = re.compile(r"([1-9]\d{0,3})([dwmy])")
+_NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+_HORIZON: Final = re.compile(r"([1-9]\d{0,3})([dwmy])", re.ASCII)
 _YEARS_PER: Final[Mapping[str, float]] = MappingProxyType({"d": 1 / 365, "w": 7 / 365, "m": 1 / 12, "y": 1.0})
 _MAX_YEARS: Final = 2.0
 _MAX_HORIZONS: Final = 8

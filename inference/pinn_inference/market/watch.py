@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class MarketDataWatcher:
 
     async def life(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - the signature of aiohttp's cleanup_ctx
         """Loads, then watches until it is closed; for `web.Application.cleanup_ctx`."""
-        await asyncio.to_thread(self._look, at_once=True)
+        await asyncio.to_thread(self.look, at_once=True)
         watching = asyncio.create_task(self._watch(), name="market-data")
         yield
         watching.cancel()
@@ -111,14 +112,14 @@ class MarketDataWatcher:
         while True:
             await asyncio.sleep(self._poll_seconds)
             try:
-                await asyncio.to_thread(self._look)
+                await asyncio.to_thread(self.look)
             except Exception:
                 log.exception("market data could not be looked at", extra={"source": str(self._path)})
 
-    def _look(self, *, at_once: bool = False) -> None:
+    def look(self, *, at_once: bool = False) -> None:
         """Read the file if it has changed and rested; runs in a thread, one at a time."""
         try:
-            identity = _identity(self._path.stat())
+            identity = _identity(_regular(self._path))
             rested = at_once or identity == self._looked_at
             self._looked_at = identity
             if identity == self._settled or not rested:
@@ -173,6 +174,14 @@ class MarketDataWatcher:
                 "in_use": None if data is None else f"as of {data.as_of.isoformat()}, sha256 {data.sha256}",
             },
         )
+
+
+def _regular(path: Path) -> os.stat_result:
+    """The status of a file, through all links. Raises OSError, for a pipe too: opening that would wait for a writer."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(0, "it is not a file")
+    return status
 
 
 def _identity(status: os.stat_result) -> _Identity:

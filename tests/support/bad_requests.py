@@ -363,7 +363,7 @@ def bad_compression(draw: Draw) -> BadRequest:
 
 
 def bomb(draw: Draw) -> BadRequest:
-    inflated = draw.choice([b" ", b"[", b'{"a":', b"1,"]) * draw.choice([200_000, 4_000_000])
+    inflated = draw.choice([b" ", b"[", b'{"a":', b"1,"]) * draw.choice([MAX_BODY_BYTES + 1, 4_000_000])
     packed = _bomb(inflated, draw.choice(["gzip", "deflate"]))
     path = draw.choice([PRICE, *INFER])
     return BadRequest("bomb", path, packed[1], headers={"Content-Encoding": packed[0]}, statuses=frozenset((413,)))
@@ -396,7 +396,9 @@ def wrong_method(draw: Draw) -> BadRequest:
     path, body = _valid(draw)
     path = draw.choice([path, path, *BODYLESS])
     method = draw.choice(["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "BREW"])
-    return BadRequest("method", path, body, method=method, statuses=frozenset((405,)))
+    # A method that HTTP does not know is refused before anything looks at the path.
+    statuses = frozenset((400 if method == "BREW" else 405,))
+    return BadRequest("method", path, body, method=method, statuses=statuses)
 
 
 def wrong_path(draw: Draw) -> BadRequest:

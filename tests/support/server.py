@@ -19,7 +19,7 @@ from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import Method, OptionBatch, Quotes
 from pinn_inference.server import ServerConfig, create_app
 from pinn_inference.server.app import CONFIG, ENGINE, METRICS, PricingRunner
-from pinn_inference.server.served_model import quotes_by_batch
+from pinn_inference.server.served_model import PricingModel, quotes_by_batch
 
 PUT = {
     "spot": 100,
@@ -109,15 +109,18 @@ class _Server(TestServer):
 
 @asynccontextmanager
 async def running(
-    model: ExactModel | Exception | None = None, *, settled: bool = True, **settings: Any
+    model: PricingModel | Exception | Callable[[], PricingModel] | None = None,
+    *,
+    settled: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Client]:
-    """A client of a real server with `model`; an exception is raised by the loader instead."""
+    """A client of a real server with `model`, or with what a function makes; an exception is raised by the loader."""
     chosen = ExactModel() if model is None else model
 
-    def load(config: ServerConfig) -> ExactModel:
+    def load(config: ServerConfig) -> PricingModel:
         if isinstance(chosen, Exception):
             raise chosen
-        return chosen
+        return chosen() if callable(chosen) else chosen
 
     middlewares = settings.pop("middlewares", ())
     app = create_app(ServerConfig(**settings), middlewares=middlewares, load_model=load)

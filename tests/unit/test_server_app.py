@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,7 +16,10 @@ import pytest
 from aiohttp import web
 
 from pinn_inference.pricing import closed_form
+from pinn_inference.server import ServerConfig
 from pinn_inference.server.app import ENGINE, SERVICE
+from pinn_inference.server.logs import configure_logging
+from pinn_inference.server.served_model import load_configured_model
 from tests.support.server import PUT, Client, ExactModel, Gate, eventually, options, running, sample
 
 READINESS = "/health/deployment/readiness"
@@ -311,6 +315,95 @@ async def test_draining_turns_readiness_off_keeps_serving_and_sends_clients_else
             assert (response.status, response.headers["Connection"]) == (200, "close")
         async with client.get("/health") as response:
             assert response.status == 200
+
+
+@pytest.fixture
+async def shipped() -> AsyncIterator[Client]:
+    """A server with the shipped model."""
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        yield client
+
+
+async def get(client: Client, path: str) -> tuple[int, Any]:
+    async with client.get(path) as response:
+        return response.status, await response.json()
+
+
+async def test_detailed_health_has_what_the_operating_guide_names(shipped: Client) -> None:
+    status, answer = await get(shipped, "/health/detailed")
+    assert (status, answer["status"]) == (200, "healthy")
+    assert {"status", "timestamp", "components"} <= set(answer)
+    assert set(answer["components"]) == {"pinn_cache", "pinn_model", "tensorflow", "market_data"}
+    assert set(answer["components"]["pinn_cache"]) == {"status", "cache_size", "hit_rate"}
+    assert {"status", "prediction_test", "latency_ms"} <= set(answer["components"]["pinn_model"])
+    assert {"status", "version", "gpu_available"} <= set(answer["components"]["tensorflow"])
+
+
+async def test_the_cache_is_shown_warmed_up_and_emptied(shipped: Client) -> None:
+    await post(shipped, PUT)
+    assert (await post(shipped, PUT))[1]["cached"] is True
+    _, stats = await get(shipped, "/cache/stats")
+    assert stats["hits"] >= 1
+    assert stats["size"] > 0
+    assert (await get(shipped, "/health/pinn/metrics"))[1]["cache"] == stats
+    async with shipped.post("/cache/reset") as response:
+        assert (await response.json())["cache"]["size"] == 0
+    assert (await get(shipped, "/cache/stats"))[1]["hits"] == 0
+    assert (sample(shipped, "pinn_cache_hits_total") or 0) >= 1, "counters never go down"
+    async with shipped.post("/health/pinn/warmup") as response:
+        answer = await response.json()
+        assert (response.status, answer["status"]) == (200, "warm")
+        assert answer["cells"] == answer["cache"]["size"] > 0
+
+
+async def test_a_cached_answer_is_the_uncached_one(shipped: Client) -> None:
+    _, first = await post(shipped, {**PUT, "spot": 101.23456})
+    _, again = await post(shipped, {**PUT, "spot": 101.23456})
+    assert {**first, "cached": None} == {**again, "cached": None}
+
+
+# --- slow requests and timing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3, 700], ids=["on the lane", "small", "large"])
+async def test_a_slow_request_is_logged_with_its_inputs_which_are_bounded(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", logger="pinn_inference")
+    async with running(slow_request_seconds=0) as client:
+        document = {"options": [PUT] * count} if count > 1 else PUT
+        async with client.post("/v1/price", json=document, headers={"X-Request-ID": "desk-7"}) as response:
+            assert response.status == 200
+            steps = [step.partition(";dur=")[0] for step in response.headers["Server-Timing"].split(", ")]
+            assert steps == ["parse", "price", "render"]
+    (record,) = (vars(one) for one in caplog.records if one.message == "slow request")
+    assert (record["handler"], record["status"]) == ("/v1/price", 200)
+    assert record["body"].startswith(json.dumps(document)[:100])
+    assert len(record["body"]) <= 2048
+
+
+async def test_the_log_of_a_slow_request_names_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="info", revision="9d77e0", service="")
+    try:
+        async with running(slow_request_seconds=0) as client:
+            await post(client, PUT, headers={"X-Request-ID": "desk-7"})
+            async with client.get("/api/investor-report?symbols=XXXX&user_id=secret") as response:
+                assert response.status == 404
+    finally:
+        logging.basicConfig(force=True)
+        logging.captureWarnings(False)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    slow = [line for line in lines if line["message"] == "slow request"]
+    assert [line["handler"] for line in slow] == ["/v1/price", "/api/investor-report"]
+    assert slow[0]["request_id"] == "desk-7"
+    own = [line for line in lines if line["logger"] != "aiohttp.access"]  # which `run_app` has not
+    assert not any("secret" in json.dumps(line) for line in own)
+
+
+async def test_a_request_that_is_not_slow_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(slow_request_seconds=3600) as client:
+        await post(client, PUT)
+    assert not [record for record in caplog.records if record.message == "slow request"]
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

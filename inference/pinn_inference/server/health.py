@@ -143,8 +143,9 @@ class HealthPages:
             model["status"] = "unhealthy" if self._engine.failure is not None else "starting"
         healthy = state.ready and model["status"] == "healthy"
         stats = self._cache_stats()
+        overall = _overall(self._engine, state)
         document = {
-            "status": "healthy" if healthy else _overall(self._engine, state),
+            "status": "unhealthy" if overall == "healthy" and not healthy else overall,
             "timestamp": _now(),
             "reason": state.reason,
             "message": state.message,

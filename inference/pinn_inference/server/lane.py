@@ -153,6 +153,13 @@ class LaneProtocol(web.RequestHandler):
         if not waiter.done():
             waiter.set_result(None)
 
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """A body that could not be read was answered already; its client must not fill the log with tracebacks."""
+        if isinstance(kwargs.get("exc_info"), web.RequestPayloadError):
+            log.debug("the rest of a body could not be read", extra={"error": str(kwargs["exc_info"])})
+        else:
+            super().log_exception(*args, **kwargs)
+
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Spares the base class what it does for every body, whether or not reading was ever paused."""
         if self._reading_paused:

@@ -318,7 +318,7 @@ async def test_fifty_symbols_are_answered_in_pieces_that_let_others_through(tmp_
     async with market_server(path, price=remembering) as client:
         report = await answer(client, REPORT, symbols=",".join(f"S{n}" for n in range(50)))
     assert len(report["reports"]) == 50
-    assert max(sizes) <= 512
+    assert max(sizes) <= 256
 
 
 async def test_the_user_is_not_logged(market_file: Path, caplog: pytest.LogCaptureFixture) -> None:

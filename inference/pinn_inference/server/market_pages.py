@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
@@ -48,7 +48,9 @@ Price: TypeAlias = Callable[[OptionBatch], Awaitable[Quotes]]
 """Prices and Greeks in the batch's order; what it raises of ServerError goes to the client."""
 
 REPORT_SECONDS: Final = 20.0
-_ROWS_AT_ONCE: Final = 512  # the event loop is let go after each such piece: a single quote must not wait for a report
+# A single quote must not wait for a report: the event loop is let go after so many options, and after each symbol.
+_ROWS_AT_ONCE: Final = 256
+_SYMBOLS_AT_ONCE: Final = 8
 _SHOWN_CHARACTERS: Final = 64
 _KNOWN_SHOWN: Final = 20
 _PARAMETERS: Final = ("symbols", "user_id")
@@ -172,20 +174,41 @@ class MarketPages:
 
     async def investor_report(self, request: web.Request) -> web.Response:
         """Option values, Greeks, probabilities and quantiles for each symbol."""
-        asked, data, fault = self._begin(request)
-        scope = Scope.of(data, asked.symbols)
-        report = await self._answered(investor_report(scope, american=self._prices_american()))
-        head = self._head(asked, data, fault)
-        return await _respond(head, "reports", (report_document(report, index) for index in range(len(asked.symbols))))
+        american = self._prices_american()
+        return await self._answer(
+            request, "reports", lambda scope: investor_report(scope, american=american), report_document
+        )
 
     async def forecast_all(self, request: web.Request) -> web.Response:
         """Quantiles and probabilities at every horizon for each symbol."""
+        return await self._answer(request, "forecasts", forecast, forecast_document)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        name: str,
+        ask: Callable[[Scope], Questions[T]],
+        document: Callable[[T, int], dict[str, Any]],
+    ) -> web.Response:
+        """What `ask` returns for the symbols asked for, as one `document` a symbol in a list called `name`.
+
+        Raises what `_begin` does, ReportTimeout, NonFiniteResult, and what `price` raises.
+        """
         asked, data, fault = self._begin(request)
-        told = await self._answered(forecast(Scope.of(data, asked.symbols)))
-        head = self._head(asked, data, fault)
-        return await _respond(
-            head, "forecasts", (forecast_document(told, index) for index in range(len(asked.symbols)))
-        )
+        pieces = []
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                for start in range(0, len(asked.symbols), _SYMBOLS_AT_ONCE):
+                    symbols = asked.symbols[start : start + _SYMBOLS_AT_ONCE]
+                    told = await self._answered(ask(Scope.of(data, symbols)))
+                    for index in range(len(symbols)):
+                        pieces.append(orjson.dumps(document(told, index)))
+                        await asyncio.sleep(0)
+        except TimeoutError:
+            raise ReportTimeout(self._timeout_seconds) from None
+        head = orjson.dumps(self._head(asked, data, fault))
+        body = b'%b,"%b":[%b]}' % (head[:-1], name.encode(), b",".join(pieces))
+        return web.Response(body=body, content_type="application/json")
 
     def _begin(self, request: web.Request) -> tuple[ReportRequest, MarketData, str | None]:
         """What is asked, the data to answer it from, and why that is not the newest, if it is not.
@@ -212,17 +235,13 @@ class MarketPages:
         }
 
     async def _answered(self, questions: Questions[T]) -> T:
-        """What the generator returns. Raises ReportTimeout, NonFiniteResult, and what `price` raises."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                batch = next(questions)
-                while True:
-                    batch = questions.send(await self._quotes(batch))
+            batch = next(questions)
+            while True:
+                batch = questions.send(await self._quotes(batch))
         except StopIteration as end:
             result: T = end.value
             return result
-        except TimeoutError:
-            raise ReportTimeout(self._timeout_seconds) from None
 
     async def _quotes(self, batch: OptionBatch) -> Quotes:
         parts = []
@@ -235,16 +254,6 @@ class MarketPages:
             parts.append(quotes)
             await asyncio.sleep(0)
         return parts[0] if len(parts) == 1 else Quotes.concatenate(parts)
-
-
-async def _respond(head: dict[str, Any], name: str, documents: Iterable[dict[str, Any]]) -> web.Response:
-    """The answer: `head`, and the documents under `name`; made piece by piece, the event loop let go between them."""
-    pieces = []
-    for document in documents:
-        pieces.append(orjson.dumps(document))
-        await asyncio.sleep(0)
-    body = b'%b,"%b":[%b]}' % (orjson.dumps(head)[:-1], name.encode(), b",".join(pieces))
-    return web.Response(body=body, content_type="application/json")
 
 
 def _shown(text: str) -> str:

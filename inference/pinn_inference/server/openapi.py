@@ -384,15 +384,8 @@ def _infer_schemas(max_batch: int) -> Json:
     )
 
     def tensor(name: str, datatypes: Sequence[str], element: Json) -> Json:
-        data = _list({"anyOf": [element, _list(element, minItems=1, maxItems=1)]}, minItems=1)
-        properties = {
-            "name": {"const": name},
-            "shape": shape,
-            "datatype": {"enum": list(datatypes)},
-            "parameters": parameters,
-            "data": data,
-        }
-        return _object(properties, optional=("parameters", "data"))
+        data = _list({"anyOf": [element, _list(element, minItems=1, maxItems=1)]})
+        return {"properties": {"name": {"const": name}, "datatype": {"enum": list(datatypes)}, "data": data}}
 
     kind = {"enum": [*OPTION_TYPES, 1, 0, True, False]}
     numbers = {
@@ -420,12 +413,20 @@ def _infer_schemas(max_batch: int) -> Json:
             description="Inputs and outputs stand once each; dividend and option_type may be absent (0, call). "
             "Without outputs all are answered.",
         ),
-        "InferInput": {
-            "oneOf": tensors,
-            "description": "The elements in data, flat or nested as the shape says, or as bytes after the JSON, "
+        "InferInput": _object(
+            {
+                "name": {"enum": list(INPUTS)},
+                "shape": shape,
+                "datatype": {"enum": [*NUMBER_TYPES, *OPTION_TYPE_TYPES]},
+                "parameters": parameters,
+                "data": {"type": "array", "minItems": 1, "description": "n elements; or n lists of one, for [n, 1]."},
+            },
+            optional=("parameters", "data"),
+            oneOf=tensors,
+            description="The elements are in data or come as bytes after the JSON, "
             "little-endian: the length of each BYTES element in four bytes before it. FP32 is widened exactly. "
             "An option_type of type BYTES is call or put; of INT8, 1 is a call and 0 a put; of BOOL, true is a call.",
-        },
+        ),
         "InferRequestedOutput": _object(
             {
                 "name": {"enum": list(AMERICAN_OUTPUTS), "description": "exercise_boundary: american only."},

@@ -119,12 +119,7 @@ class _Page:
     def _schema(self, schema: Json) -> Iterator[str]:
         yield _prose(schema.get("description", ""))
         if "properties" not in schema:
-            kind = "oneOf" if "oneOf" in schema else ""
-            if kind and all("properties" in each for each in schema[kind]):
-                for each in schema[kind]:
-                    yield from self._schema(each)
-            else:
-                yield f"<p>{self._type(schema)}</p>"
+            yield f"<p>{self._type(schema)}</p>"
             return
         yield "<table>"
         for name, property_schema in schema["properties"].items():
@@ -138,6 +133,12 @@ class _Page:
                 yield from self._schema({key: value for key, value in inner.items() if key != "description"})
             yield "</tr>"
         yield "</table>"
+        if "oneOf" in schema:
+            yield "<p>One of:</p><table>"
+            for each in schema["oneOf"]:
+                cells = (f"<code>{escape(name)}</code> {self._type(one)}" for name, one in each["properties"].items())
+                yield "<tr><td>" + "<td>".join(cells) + "</tr>"
+            yield "</table>"
 
     def _type(self, schema: Any) -> str:
         """A schema in a few words."""
@@ -156,7 +157,8 @@ class _Page:
         kinds = schema.get("type", "anything")
         words = kinds if isinstance(kinds, str) else " or ".join(kinds)
         if words == "array":
-            return "list of " + (self._type(schema["items"]) if schema.get("items") else "integers") + _length(schema)
+            items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+            return "list of " + self._type(items) + _length(schema)
         if words == "object" and "properties" in schema:
             inner = (f"<code>{escape(name)}</code>: {self._type(each)}" for name, each in schema["properties"].items())
             return "object with " + ", ".join(inner)

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from pinn_inference.server.batch.arena import Arena, ArenaLayout
 from pinn_inference.server.batch.jobs import Piece, Pricer, Refusal, Work, perform
+from pinn_inference.server.batch.memory import give_back_unused_memory
 from pinn_inference.server.batch.protocol import (
     Done,
     Failed,
@@ -125,6 +126,10 @@ class Child:
         except Exception as error:
             log.exception("TensorFlow not usable: batches are priced with NumPy")
             description, ok = {"status": "unhealthy", "message": f"{type(error).__name__}: {error}"[:1000]}, False
+        try:
+            give_back_unused_memory()
+        except OSError as error:
+            log.info("memory of the load is kept", extra={"error": str(error)})
         seconds = round(time.monotonic() - started, 3)
         if ok:
             log.info("TensorFlow loaded", extra={"seconds": seconds, "tensorflow": description})

@@ -30,7 +30,7 @@ from pinn_operator.core.status import Phase, RevisionStatus, RolloutStatus, Stat
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 STABLE, CANARY = RevisionStatus("aaaa", "pinn:1", START), RevisionStatus("bbbb", "pinn:2", START)
 PODS = 'namespace="pricing",pod=~"eu-(aaaa|bbbb)-[^-]+-[^-]+"'
-NOT_PROBES = 'handler!~"/health.*|/metrics"'
+NOT_PROBES = 'handler!~"/health.*|/metrics|/cache/.*|/docs|/openapi.json|/v2/health/.*|/v2/models/.*/ready"'
 
 
 def rollout(**changes: Any) -> RolloutStatus:

@@ -35,7 +35,7 @@ _STILL_POINTS = 60
 
 _REQUESTS = "http_requests_total"
 _LATENCY = "pinn_inference_latency_seconds_bucket"
-_NOT_PROBES = 'handler!~"/health.*|/metrics"'
+_NOT_PROBES = 'handler!~"/health.*|/metrics|/cache/.*|/docs|/openapi.json|/v2/health/.*|/v2/models/.*/ready"'
 
 
 def due(resource: Resource, observed: Observed, now: datetime) -> tuple[Query, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pinn_inference.market.__main__ import main
 from pinn_inference.market.data import (
     DEFAULT_HORIZONS,
     DEFAULT_STRIKES,
@@ -213,3 +215,18 @@ def test_a_horizon_has_a_length_in_years(label: str, years: float) -> None:
 def test_what_is_no_horizon_is_refused(label: str) -> None:
     with pytest.raises(ValueError, match="must be a time like 5d, 1w, 3m or 1y"):
         parse_horizon(label)
+
+
+def test_the_command_tells_good_files_from_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(MARKET)
+    bad.write_text(changed("spot: 100", "spot: -1"))
+    assert main([str(good), str(SAMPLE)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{good}: good, 2 symbols as of 2026-01-02T21:00:00+00:00",
+        f"{SAMPLE}: good, 12 symbols as of 2026-01-02T21:00:00+00:00, sample data",
+    ]
+    assert main([str(good), str(bad), str(tmp_path / "none.yaml")]) == 1
+    told = capsys.readouterr().err
+    assert f"{bad} line 6: symbols.ACME.spot is -1: must be a number" in told
+    assert "No such file or directory" in told

@@ -284,9 +284,10 @@ async def test_an_overload_of_the_pricer_is_passed_on(market_file: Path) -> None
     assert error["reason"] == "Overloaded"
 
 
-async def test_a_result_that_is_no_number_is_never_answered(market_file: Path) -> None:
+@pytest.mark.parametrize("name", ["gamma", "error_bound"])
+async def test_a_result_that_is_no_number_is_never_answered(market_file: Path, name: str) -> None:
     def broken(batch: OptionBatch) -> Quotes:
-        return replace(european().price(batch), gamma=np.full(len(batch), np.nan))
+        return replace(european().price(batch), **{name: np.full(len(batch), np.nan)})
 
     async with market_server(market_file, price=broken) as client:
         error = await answer(client, FORECAST, 500, symbols="ACME")

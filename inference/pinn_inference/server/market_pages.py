@@ -51,6 +51,7 @@ REPORT_SECONDS: Final = 20.0
 # A single quote must not wait for a report: the event loop is let go after so many options, and after each symbol.
 _ROWS_AT_ONCE: Final = 256
 _SYMBOLS_AT_ONCE: Final = 8
+_NUMBERS: Final = ("price", "delta", "gamma", "vega", "theta", "rho", "error_bound")
 _SHOWN_CHARACTERS: Final = 64
 _KNOWN_SHOWN: Final = 20
 _PARAMETERS: Final = ("symbols", "user_id")
@@ -247,8 +248,7 @@ class MarketPages:
         parts = []
         for start in range(0, len(batch), _ROWS_AT_ONCE):
             quotes = await self._price(batch.take(slice(start, start + _ROWS_AT_ONCE)))
-            numbers = (quotes.price, quotes.delta, quotes.gamma, quotes.vega, quotes.theta, quotes.rho)
-            finite = np.isfinite(numbers).all(axis=0)
+            finite = np.isfinite([getattr(quotes, name) for name in _NUMBERS]).all(axis=0)
             if not finite.all():
                 raise NonFiniteResult(start + int(np.argmin(finite)))
             parts.append(quotes)

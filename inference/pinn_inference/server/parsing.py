@@ -162,8 +162,8 @@ _LIST_TAIL: Final = re.compile(rb"\][ \t\r\n]*\}[ \t\r\n]*\Z")
 _TAIL_BYTES: Final = 64
 _BETWEEN: Final = re.compile(rb"\}[ \t\r\n]*,")
 _PIECE_BYTES: Final = 64 * 1024
-_ROW: Final = np.dtype([*((name, "=f8") for name in _NAMES), ("is_call", "?"), ("is_american", "?")])
-_pack_row: Final = PackedRow("=6d2?").pack
+_ROW: Final = np.dtype([*((name, np.float64) for name in _NAMES), ("is_call", np.bool_), ("is_american", np.bool_)])
+_pack_row: Final = PackedRow("6d2?").pack
 
 
 def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:

@@ -7,9 +7,10 @@ some rows have, a `reason` and an `exercise_boundary`, is left out of the others
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, 
 from pinn_inference.server.errors import NonFiniteResult
 from pinn_inference.server.parsing import Form
 
+Part: TypeAlias = bytes | memoryview
 _NUMBERS: Final = ("price", "delta", "gamma", "vega", "theta", "rho", "error_bound")
 _METHODS: Final = tuple(method.label for method in sorted(Method))
 _REASONS: Final = tuple(reason.label if reason else msgspec.UNSET for reason in sorted(FallbackReason))
@@ -27,7 +29,11 @@ _PIECE_ROWS: Final = 1024
 
 
 class _Row(msgspec.Struct, gc=False):
-    """One row of an answer; the fields' order is that of the JSON."""
+    """One row of an answer; the fields' order is that of the JSON.
+
+    `method` is more than its name says: the texts of `method` and `model`, which only a handful of ways differ, are
+    written as one.
+    """
 
     price: float
     delta: float
@@ -35,8 +41,7 @@ class _Row(msgspec.Struct, gc=False):
     vega: float
     theta: float
     rho: float
-    method: str
-    model: str | None
+    method: msgspec.Raw
     error_bound: float
     cached: bool
     reason: str | msgspec.UnsetType = msgspec.UNSET
@@ -65,7 +70,7 @@ def render_parts(
     form: Form = Form.LIST,
     american_model: str = "",
     cached: BoolArray | None = None,
-) -> Iterator[bytes]:
+) -> Iterator[Part]:
     """The JSON of an answer in parts, to be sent one after the other.
 
     `model` and `american_model` name the models behind the rows of method `pinn`; other rows have `model` null, and say
@@ -101,8 +106,7 @@ def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
             vega,
             theta,
             rho,
-            _METHODS[method],
-            model if method == Method.PINN else None,
+            _method_and_model(method, model),
             error_bound,
             cached,
             _REASONS[reason],
@@ -111,36 +115,41 @@ def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
     )
 
 
-def _list(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> Iterator[bytes]:
+def _list(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> Iterator[Part]:
     yield b'{"results":['
     for start in range(0, len(quotes), _PIECE_ROWS):
         rows = slice(start, start + _PIECE_ROWS)
         piece = _encode(_rows(quotes.take(rows), model, american_model, None if cached is None else cached[rows]))
-        yield piece[1:-1] if start == 0 else b"," + piece[1:-1]
+        if start:
+            yield b","
+        yield memoryview(piece)[1:-1]
     yield b"]}"
 
 
 def _rows(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> list[_Row]:
     price, delta, gamma, vega, theta, rho, error_bound = (getattr(quotes, name).tolist() for name in _NUMBERS)
     american = ~np.isnan(quotes.exercise_boundary)
+    any_american = bool(american.any())
     by_network = quotes.method == Method.PINN
-    hits = repeat(False) if cached is None else cached.tolist()
-    columns: list[Any] = [price, delta, gamma, vega, theta, rho]
-    if by_network.all() and not american.any():
-        columns += [repeat(Method.PINN.label), repeat(model), error_bound, hits]
+    origins: Iterable[msgspec.Raw]
+    if by_network.all() and not any_american:
+        origins = repeat(_method_and_model(Method.PINN, model))
     else:
-        columns += [
-            map(_METHODS.__getitem__, quotes.method.tolist()),
-            _models(by_network, american, model, american_model),
-            error_bound,
-            hits,
-        ]
-    if quotes.reason.any() or american.any():
-        columns += [
-            map(_REASONS.__getitem__, quotes.reason.tolist()),
-            map(_boundary, quotes.exercise_boundary.tolist()),
-        ]
+        known = [_method_and_model(method, model) for method in sorted(Method)]
+        known.append(_method_and_model(Method.PINN, american_model))
+        origins = map(known.__getitem__, np.where(by_network & american, len(Method), quotes.method).tolist())
+    columns: list[Iterable[Any]] = [price, delta, gamma, vega, theta, rho, origins, error_bound]
+    columns.append(repeat(False) if cached is None else cached.tolist())
+    if any_american or quotes.reason.any():
+        columns.append(map(_REASONS.__getitem__, quotes.reason.tolist()))
+        columns.append(map(_boundary, quotes.exercise_boundary.tolist()))
     return list(map(_Row, *columns))
+
+
+@lru_cache(maxsize=64)
+def _method_and_model(method: int, model: str) -> msgspec.Raw:
+    named = _encode(model) if method == Method.PINN else b"null"
+    return msgspec.Raw(b'%b,"model":%b' % (_encode(_METHODS[method]), named))
 
 
 def _models(by_network: BoolArray, american: BoolArray, model: str, american_model: str) -> list[str | None]:
@@ -155,7 +164,7 @@ def _boundary(value: float) -> float | msgspec.UnsetType | None:
     return value if 0.0 < value < np.inf else None
 
 
-def _columns(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> Iterator[bytes]:
+def _columns(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> Iterator[Part]:
     american = ~np.isnan(quotes.exercise_boundary)
     yield b'{"columns":{'
     for name in _NUMBERS:

@@ -1,0 +1,266 @@
+"""American options by the networks where they were trained, by the integral equation elsewhere, and it says which.
+
+Price = European price + early exercise premium. The European part is the European model's; the premium and the exercise
+boundary are the networks'. A call is a put with spot and strike, and rate and dividend, exchanged (McDonald and
+Schroder 1998). Where early exercise never pays, as for calls without dividends, the European price is the American one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pinn_inference.pricing import american_golden, integral_equation
+from pinn_inference.pricing.american_artefact import AmericanArtefact, read_american
+from pinn_inference.pricing.american_engine import AmericanEngine, NumPyAmericanEngine, PremiumJets, american_engines
+from pinn_inference.pricing.american_network import AmericanDomain, inside
+from pinn_inference.pricing.errors import ModelRuntimeError, ModelSelfCheckError
+from pinn_inference.pricing.golden import CheckResult
+from pinn_inference.pricing.model_set import StyleModel
+from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
+
+log = logging.getLogger(__name__)
+
+_CHUNK: Final = 65_536
+_ROUNDING: Final = 1e-14
+"""Of the strike: what float64 does to a premium."""
+
+
+def load_american(
+    directory: Path, european: StyleModel, *, expected_sha256: str | None = None, threads: int | None = None
+) -> AmericanModel:
+    """A model on every device that TensorFlow finds, and NumPy behind them; takes seconds.
+
+    `european` prices the European part. Raises ModelNotFoundError, ModelChecksumError or ModelFormatError, and
+    ImportError where TensorFlow is not installed.
+    """
+    artefact = read_american(directory, expected_sha256=expected_sha256)
+    engines = american_engines(artefact.networks, threads=threads)
+    return AmericanModel(artefact, european, (*engines, NumPyAmericanEngine(artefact.networks)))
+
+
+def load_numpy_american(directory: Path, european: StyleModel, *, expected_sha256: str | None = None) -> AmericanModel:
+    """A model that never imports TensorFlow; takes milliseconds. Arguments and errors as for `load_american`."""
+    artefact = read_american(directory, expected_sha256=expected_sha256)
+    return AmericanModel(artefact, european, (NumPyAmericanEngine(artefact.networks),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Puts:
+    """American options as puts in units of their strikes, all of shape (n,); a call's spot and strike are exchanged."""
+
+    spot: FloatArray
+    strike: FloatArray
+    rate: FloatArray
+    dividend: FloatArray
+    x: FloatArray
+    s: FloatArray
+    kappa: FloatArray
+    lambda_: FloatArray
+
+    @classmethod
+    def of(cls, batch: OptionBatch) -> _Puts:
+        is_call = batch.is_call
+        spot = np.where(is_call, batch.strike, batch.spot)
+        strike = np.where(is_call, batch.spot, batch.strike)
+        rate = np.where(is_call, batch.dividend, batch.rate)
+        dividend = np.where(is_call, batch.rate, batch.dividend)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            per_variance = 2.0 / (batch.volatility * batch.volatility)
+            return cls(
+                spot=spot,
+                strike=strike,
+                rate=rate,
+                dividend=dividend,
+                x=np.log(spot / strike),
+                s=batch.volatility * np.sqrt(batch.maturity),
+                kappa=rate * per_variance,
+                lambda_=dividend * per_variance,
+            )
+
+    def never_exercised(self) -> BoolArray:
+        """Whether waiting always pays: the strike earns nothing meanwhile and the asset yields at least as much."""
+        return (self.rate <= 0.0) & (self.dividend >= self.rate)
+
+
+class AmericanModel:
+    """Prices with the networks of an artefact; safe to call from several threads.
+
+    `engines` are tried in order: a device that fails costs a retry on the next one, and after the last the integral
+    equation answers with reason `device_error`.
+    """
+
+    def __init__(self, artefact: AmericanArtefact, european: StyleModel, engines: Sequence[AmericanEngine]) -> None:
+        if not engines:
+            raise ValueError("a model needs at least one engine")
+        self.artefact = artefact
+        self._european = european
+        self._engines = tuple(engines)
+
+    @property
+    def name(self) -> str:
+        return self.artefact.name
+
+    @property
+    def version(self) -> str:
+        return self.artefact.version
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the weights file."""
+        return self.artefact.sha256
+
+    @property
+    def error_bound(self) -> float:
+        """The certificate over the whole domain, in units of the strike (of the spot for calls)."""
+        return self.artefact.certificate.error_bound
+
+    @property
+    def device(self) -> str:
+        """The device that is tried first."""
+        return self._engines[0].device
+
+    def price(self, batch: OptionBatch) -> Quotes:
+        """Prices, Greeks and exercise boundaries in the batch's order; every row is taken as American."""
+        if len(batch) <= _CHUNK:
+            return self._price_chunk(batch)
+        starts = range(0, len(batch), _CHUNK)
+        return Quotes.concatenate([self._price_chunk(batch.take(slice(start, start + _CHUNK))) for start in starts])
+
+    def warm_up(self) -> None:
+        """Compiles whatever an engine compiles; raises ModelRuntimeError when the last engine fails."""
+        for position, engine in enumerate(self._engines):
+            try:
+                engine.warm_up()
+            except ModelRuntimeError as error:
+                if position == len(self._engines) - 1:
+                    raise
+                log.warning("device failed at warm-up", extra={"device": engine.device, "error": str(error)})
+
+    def check_golden_prices(self) -> list[CheckResult]:
+        """One result per golden option, see `american_golden`, the worst over all engines."""
+        worst: list[CheckResult] = []
+        for engine in self._engines:
+            model = AmericanModel(self.artefact, self._european, [engine])
+            results = american_golden.compare(model.price(american_golden.golden_batch()), engine.device)
+            worst = [max(pair, key=_badness) for pair in zip(worst, results, strict=True)] if worst else results
+        return worst
+
+    def self_check(self) -> None:
+        """Raises ModelSelfCheckError, naming every golden option that came out wrong."""
+        failed = [result for result in self.check_golden_prices() if not result.passed]
+        if failed:
+            raise ModelSelfCheckError("; ".join(f"{result.name}: {result.detail}" for result in failed))
+
+    def _price_chunk(self, batch: OptionBatch) -> Quotes:
+        puts = _Puts.of(batch)
+        never = puts.never_exercised()
+        ours = inside(self.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_) & ~never
+        quotes = self._european.price(batch)
+        # Where the European model fell back its closed form is exact; the method says what the premium came from.
+        boundary = np.where(batch.is_call, np.inf, 0.0)
+        quotes = Quotes(*(getattr(quotes, name.name) for name in fields(Quotes)[:-1]), exercise_boundary=boundary)
+        if ours.any():
+            jets = self._evaluate(puts, ours)
+            if jets is None:
+                ours = np.zeros_like(ours)
+                reason = FallbackReason.DEVICE_ERROR
+            else:
+                reason = FallbackReason.OUT_OF_DOMAIN
+                bad = self._add_premium(batch, puts, ours, jets, quotes)
+                if bad.any():
+                    _overwrite(quotes, batch, bad, FallbackReason.NOT_FINITE)
+        else:
+            reason = FallbackReason.OUT_OF_DOMAIN
+        rest = ~ours & ~never
+        if rest.any():
+            _overwrite(quotes, batch, rest, reason)
+        return quotes
+
+    def _evaluate(self, puts: _Puts, ours: BoolArray) -> PremiumJets | None:
+        """The jets of the rows in the domain, evaluated at its border where the premium has vanished."""
+        everything = bool(ours.all())
+        x, s, kappa, lambda_ = (
+            column if everything else column[ours] for column in (puts.x, puts.s, puts.kappa, puts.lambda_)
+        )
+        for engine in self._engines:
+            try:
+                return engine.evaluate(x, s, kappa, lambda_)
+            except ModelRuntimeError as error:
+                log.warning("device failed", extra={"device": engine.device, "rows": len(x), "error": str(error)})
+        return None
+
+    def _add_premium(
+        self, batch: OptionBatch, puts: _Puts, ours: BoolArray, jets: PremiumJets, quotes: Quotes
+    ) -> BoolArray:
+        """Adds the premium to the European quotes in the rows of `ours`; returns the rows that came out not finite."""
+        everything = bool(ours.all())
+        rows = slice(None) if everything else ours
+
+        def at(column: FloatArray) -> FloatArray:
+            return column if everything else column[ours]
+
+        x, s, kappa, lambda_ = at(puts.x), at(puts.s), at(puts.kappa), at(puts.lambda_)
+        spot, strike, volatility = at(puts.spot), at(puts.strike), at(batch.volatility)
+        is_call = batch.is_call if everything else batch.is_call[ours]
+        alive = (x > jets.b) & (x < jets.b + self.artefact.networks.domain.z_max * s)
+        e, e_x, e_s, e_kappa, e_lambda = (
+            np.where(alive, column, 0.0) for column in (jets.e, jets.e_x, jets.e_s, jets.e_kappa, jets.e_lambda)
+        )
+        exercised = x <= jets.b
+        e_w = 0.5 * e_s / s
+        # The pricing equation: e_w = e_xx/2 + (κ − λ − 1)/2·e_x − κ/2·e.
+        bend = strike * (2.0 * e_w - (kappa - lambda_) * e_x + kappa * e)  # K·(e_xx − e_x)
+        per_variance = 2.0 / (volatility * volatility)
+        e_rate = np.where(is_call, e_lambda, e_kappa)
+        sign = np.where(is_call, 1.0, -1.0)
+        european = {name: at(getattr(quotes, name)) for name in ("price", "delta", "gamma", "vega", "theta", "rho")}
+        payoff = strike - spot
+        # The put's S is the call's strike: K·e(ln S − ln K) is differentiated by the other of the two.
+        premium_delta = np.where(is_call, e - e_x, strike * e_x / spot)
+        premium_gamma = bend / np.where(is_call, strike, spot) / np.where(is_call, strike, spot)
+        root = s / volatility
+        values = {
+            "price": (european["price"] + strike * e, payoff),
+            "delta": (european["delta"] + premium_delta, sign),
+            "gamma": (np.maximum(european["gamma"] + premium_gamma, 0.0), 0.0),
+            "vega": (
+                european["vega"] + strike * (e_s * root - 2.0 * (kappa * e_kappa + lambda_ * e_lambda) / volatility),
+                0.0,
+            ),
+            "theta": (european["theta"] - volatility * volatility * strike * e_w, 0.0),
+            "rho": (european["rho"] + strike * per_variance * e_rate, 0.0),
+        }
+        finite = np.isfinite(jets.b)
+        for name, (held, paid) in values.items():
+            value = np.where(exercised, paid, held)
+            finite &= np.isfinite(value)
+            getattr(quotes, name)[rows] = value
+        bound = self.artefact.certificate.at(s) + _ROUNDING
+        quotes.error_bound[rows] = at(quotes.error_bound) + strike * bound
+        quotes.method[rows] = Method.PINN
+        quotes.reason[rows] = FallbackReason.NONE
+        quotes.exercise_boundary[rows] = np.where(is_call, spot * np.exp(-jets.b), strike * np.exp(jets.b))
+        bad = np.zeros(len(batch), dtype=np.bool_)
+        bad[rows] = ~finite
+        return bad
+
+
+def _overwrite(quotes: Quotes, batch: OptionBatch, rows: BoolArray, reason: FallbackReason) -> None:
+    """Prices rows by the integral equation, in place."""
+    answers = integral_equation.price(batch.take(rows), reason=reason)
+    for field in fields(Quotes):
+        getattr(quotes, field.name)[rows] = getattr(answers, field.name)
+
+
+def _badness(result: CheckResult) -> float:
+    return math.inf if math.isnan(result.value) else result.value / (result.limit or 1.0)
+
+
+__all__ = ["AmericanDomain", "AmericanModel", "load_american", "load_numpy_american"]

@@ -1,0 +1,104 @@
+"""An American model on disk: `weights.npz` and `model.json` as a European one has, see `artefact`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pinn_inference.pricing.american_network import (
+    BOUNDARY_INPUTS,
+    PREMIUM_INPUTS,
+    AmericanDomain,
+    AmericanNetworks,
+)
+from pinn_inference.pricing.artefact import Arrays, archive, read_files, write_files
+from pinn_inference.pricing.certificate import Certificate
+from pinn_inference.pricing.errors import ModelFormatError
+from pinn_inference.pricing.network import Layer
+
+STYLE: Final = "american"
+
+
+@dataclass(frozen=True, slots=True)
+class AmericanArtefact:
+    """An American model as read from disk; `certificate` is in units of the strike, see `american_certificate`."""
+
+    name: str
+    version: str
+    sha256: str
+    networks: AmericanNetworks
+    certificate: Certificate
+    record: Mapping[str, Any]
+
+
+def read_american(directory: Path, *, expected_sha256: str | None = None) -> AmericanArtefact:
+    """Reads and checks a model; arguments and errors as for `artefact.read`."""
+    files = read_files(directory, style=STYLE, expected_sha256=expected_sha256)
+    arrays = Arrays(files.weights, files.path)
+    limits = arrays.array("domain", len(fields(AmericanDomain))).tolist()
+    domain = AmericanDomain(*limits)
+    grows = 0.0 < domain.s_min < domain.s_max and 0.0 < domain.kappa_min < domain.kappa_max
+    if not grows or domain.carry_max <= 0.0 or domain.z_max <= 0.0:
+        raise ModelFormatError(f"{files.path}: domain is {limits}, it must be positive and each range must grow")
+    return AmericanArtefact(
+        name=files.name,
+        version=files.version,
+        sha256=files.sha256,
+        networks=AmericanNetworks(
+            boundary=arrays.layers("boundary_", BOUNDARY_INPUTS),
+            premium=arrays.layers("premium_", PREMIUM_INPUTS),
+            domain=domain,
+        ),
+        certificate=arrays.certificate(domain.s_max),
+        record=files.record,
+    )
+
+
+def write_american(
+    directory: Path,
+    *,
+    name: str,
+    version: str | None,
+    networks: AmericanNetworks,
+    certificate: Certificate,
+    record: Mapping[str, Any],
+) -> AmericanArtefact:
+    """Writes a model; `version` defaults to the first 12 digits of the checksum. Equal models give equal files."""
+    arrays = {
+        "domain": np.array([getattr(networks.domain, field.name) for field in fields(AmericanDomain)]),
+        "certificate_s": certificate.s,
+        "certificate_bound": certificate.bound,
+    }
+    for prefix, layers in (("boundary_", networks.boundary), ("premium_", networks.premium)):
+        for index, layer in enumerate(layers):
+            arrays[f"{prefix}kernel_{index}"] = layer.kernel
+            arrays[f"{prefix}bias_{index}"] = layer.bias
+    sha256 = write_files(
+        directory,
+        archive(arrays),
+        {
+            "style": STYLE,
+            "name": name,
+            "version": version,
+            "error_bound": certificate.error_bound,
+            "domain": asdict(networks.domain),
+            "network": {
+                "boundary_hidden": _widths(networks.boundary),
+                "premium_hidden": _widths(networks.premium),
+                "activation": "tanh",
+                "parameters": sum(
+                    layer.kernel.size + layer.bias.size for layer in (*networks.boundary, *networks.premium)
+                ),
+            },
+            **record,
+        },
+    )
+    return read_american(directory, expected_sha256=sha256)
+
+
+def _widths(layers: tuple[Layer, ...]) -> list[int]:
+    return [len(layer.bias) for layer in layers[:-1]]

@@ -1,0 +1,285 @@
+"""The American model's two networks: the exercise boundary, and the early exercise premium above it.
+
+A put in units of its strike, with x = ln(S/K), s = σ√T, w = s², κ = 2r/σ² and λ = 2q/σ², is worth 1 − eˣ for x ≤ b and
+the European value plus a premium e(x, s, κ, λ) above. The forms carry what is known exactly, so that the networks learn
+only what is not:
+
+    b = −s·softplus(ln(λ/κ)/s) − s·exp(B),          B = perceptron of five features of (s, κ, λ);
+    e = e_b·exp(−z·[R₀ + z·(G₀·(1 − t) + t/2) + P]),   z = (x − b)/s, t = z/(1 + z), P = perceptron of eight features.
+
+The first term of b is, smoothed over a width of s, the boundary at expiry ln min(1, κ/λ). e_b = 1 − eᵇ − v(b) makes the
+value meet the payoff at b; R₀ makes its slope meet the payoff's (smooth pasting), and G₀ gives it the curvature
+κ − λeᵇ − eᵇ − v_xx(b) that the pricing equation demands there; v is the European value. Far out the premium decays
+like exp(−z²/2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from pinn_inference.pricing.algebra import Algebra, Number
+from pinn_inference.pricing.mills import INV_SQRT_2PI
+from pinn_inference.pricing.network import Layer
+from pinn_inference.pricing.types import FloatArray
+
+BOUNDARY_INPUTS: Final = 5
+PREMIUM_INPUTS: Final = 8
+_NO_DIVIDEND: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class AmericanDomain:
+    """Where the networks were trained, in the variables of this module: s_min ≤ s ≤ s_max, κ_min ≤ κ ≤ κ_max,
+    0 ≤ λ ≤ κ_max, and κw/2 = rT and λw/2 = qT at most `carry_max`. Beyond z_max the premium is nothing.
+
+    With σ = 20 % κ = 50·r: rates from 0.04 % to 32 %, maturities from four days to 27 years.
+    """
+
+    s_min: float = 0.02
+    s_max: float = 1.05
+    kappa_min: float = 0.02
+    kappa_max: float = 16.0
+    carry_max: float = 0.4
+    z_max: float = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class AmericanNetworks:
+    """Weights of both perceptrons and the domain they were trained on."""
+
+    boundary: tuple[Layer, ...]
+    premium: tuple[Layer, ...]
+    domain: AmericanDomain
+
+
+@dataclass(frozen=True, slots=True)
+class AtBoundary:
+    """What is known at x = b: the premium e_b there and the first two coefficients of −ln(e/e_b) in powers of z."""
+
+    premium: Number
+    slope: Number
+    curvature: Number
+
+
+def shapes(inputs: int, hidden: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """(inputs, outputs) of every layer of a perceptron with one output."""
+    return tuple(pairwise((inputs, *hidden, 1)))
+
+
+def parameter_count(inputs: int, hidden: tuple[int, ...]) -> int:
+    return sum((rows + 1) * columns for rows, columns in shapes(inputs, hidden))
+
+
+def layers_from_vector(vector: FloatArray, inputs: int, hidden: tuple[int, ...]) -> tuple[Layer, ...]:
+    """The layers whose parameters lie in `vector`, each kernel row-major before its bias."""
+    layers, start = [], 0
+    for rows, columns in shapes(inputs, hidden):
+        end = start + rows * columns
+        layers.append(Layer(vector[start:end].reshape(rows, columns).copy(), vector[end : end + columns].copy()))
+        start = end + columns
+    return tuple(layers)
+
+
+def boundary_features(algebra: Algebra, s: Number, kappa: Number, lambda_: Number) -> tuple[list[Number], Number]:
+    """The five inputs of the boundary's perceptron, each about within [−1, 1], and ln(λ/κ).
+
+    The fourth tells on which side of κ = λ an option is, on the scale s over which the boundary changes there.
+    """
+    log_kappa = algebra.log(kappa)
+    ratio = algebra.log(lambda_ + _NO_DIVIDEND) - log_kappa
+    side = ratio / (2.0 * s)
+    features = [
+        (algebra.log(s) + 3.4) / 3.5,
+        (log_kappa + 0.35) / 3.6,
+        2.0 * lambda_ / (lambda_ + kappa) - 1.0,
+        side / algebra.sqrt(side * side + 1.0),
+        algebra.log(lambda_ + 1.0) / 1.6 - 1.0,
+    ]
+    return features, ratio
+
+
+def boundary_from_output(algebra: Algebra, s: Number, ratio: Number, output: Number) -> Number:
+    """b from the perceptron's output B."""
+    return -s * algebra.softplus(ratio / s) - s * algebra.exp(output)
+
+
+def at_boundary(algebra: Algebra, b: Number, s: Number, kappa: Number, lambda_: Number) -> AtBoundary:
+    """Value matching, smooth pasting and the pricing equation at x = b, see the module's docstring."""
+    w = s * s
+    upper = b / s + 0.5 * s * (kappa - lambda_ + 1.0)
+    payoff_asset = algebra.exp(b)
+    asset = payoff_asset * algebra.exp(-0.5 * lambda_ * w)
+    cash = algebra.exp(-0.5 * kappa * w)
+    slope = -asset * algebra.normal_distribution(-upper)
+    value = cash * algebra.normal_distribution(s - upper) + slope
+    density = algebra.exp(-0.5 * upper * upper) * INV_SQRT_2PI
+    curvature = slope + asset * density / s
+    premium = 1.0 - payoff_asset - value
+    first = s * (payoff_asset + slope) / premium
+    second = kappa - (lambda_ + 1.0) * payoff_asset - curvature
+    return AtBoundary(premium, first, 0.5 * (first * first - w * second / premium))
+
+
+def european_put(algebra: Algebra, x: Number, s: Number, kappa: Number, lambda_: Number) -> Number:
+    """The European put in units of its strike (Black and Scholes 1973, Merton 1973)."""
+    w = s * s
+    upper = x / s + 0.5 * s * (kappa - lambda_ + 1.0)
+    cash = algebra.exp(-0.5 * kappa * w) * algebra.normal_distribution(s - upper)
+    return cash - algebra.exp(x - 0.5 * lambda_ * w) * algebra.normal_distribution(-upper)
+
+
+def premium_features(
+    algebra: Algebra, features: list[Number], b: Number, t: Number, s: Number, kappa: Number, lambda_: Number
+) -> list[Number]:
+    """The eight inputs of the premium's perceptron."""
+    drift = 0.25 * s * (kappa - lambda_)
+    return [*features, 2.0 * t - 1.0, algebra.log(-b / s) / 1.5, drift / algebra.sqrt(drift * drift + 1.0)]
+
+
+def boundary(algebra: Algebra, networks: AmericanNetworks, s: Number, kappa: Number, lambda_: Number) -> Number:
+    """b(s, κ, λ) = ln(boundary/strike), negative."""
+    features, ratio = boundary_features(algebra, s, kappa, lambda_)
+    return boundary_from_output(algebra, s, ratio, algebra.perceptron(networks.boundary, features))
+
+
+def premium(
+    algebra: Algebra, networks: AmericanNetworks, x: Number, s: Number, kappa: Number, lambda_: Number
+) -> tuple[Number, Number]:
+    """(e, b): the premium in units of the strike and the boundary; e is meaningful for x ≥ b only."""
+    features, ratio = boundary_features(algebra, s, kappa, lambda_)
+    b = boundary_from_output(algebra, s, ratio, algebra.perceptron(networks.boundary, features))
+    known = at_boundary(algebra, b, s, kappa, lambda_)
+    z = (x - b) / s
+    t = z / (z + 1.0)
+    output = algebra.perceptron(networks.premium, premium_features(algebra, features, b, t, s, kappa, lambda_))
+    decay = z * (known.slope + z * (known.curvature * (1.0 - t) + 0.5 * t) + output)
+    return known.premium * algebra.exp(-decay), b
+
+
+def premium_gradient(
+    algebra: Algebra, networks: AmericanNetworks, x: Number, s: Number, kappa: Number, lambda_: Number
+) -> tuple[Number, Number, Number, Number, Number, Number]:
+    """(e, e_x, e_s, e_κ, e_λ, b): `premium` with its first derivatives, by the chain rule written out.
+
+    Forward over the three parameters, on which everything at the boundary depends, with the perceptrons' own gradients
+    taken backwards. A name with an underscore at its end and a letter is a derivative: b_s is ∂b/∂s.
+    """
+    exp, sqrt, distribution = algebra.exp, algebra.sqrt, algebra.normal_distribution
+    features, ratio = boundary_features(algebra, s, kappa, lambda_)
+    ratio_kappa, ratio_lambda = -1.0 / kappa, 1.0 / (lambda_ + _NO_DIVIDEND)
+    side = ratio / (2.0 * s)
+    root = 1.0 / (side * side + 1.0)
+    bend = root * sqrt(root) / (2.0 * s)
+    total = 1.0 / (lambda_ + kappa)
+    share = 2.0 * total * total
+    # Derivatives of the features, where they are not zero: two by s, three by κ, three by λ.
+    first_s, fourth_s = (1.0 / 3.5) / s, -2.0 * side * bend
+    second_kappa, third_kappa, fourth_kappa = (1.0 / 3.6) / kappa, -share * lambda_, bend * ratio_kappa
+    third_lambda, fourth_lambda, fifth_lambda = share * kappa, bend * ratio_lambda, (1.0 / 1.6) / (lambda_ + 1.0)
+
+    output, of = algebra.perceptron_gradient(networks.boundary, features)
+    scaled = ratio / s
+    softplus, sigmoid = algebra.softplus(scaled), algebra.sigmoid(scaled)
+    reach = s * exp(output)
+    b = -s * softplus - reach
+    b_s = b / s + sigmoid * scaled - reach * (of[0] * first_s + of[3] * fourth_s)
+    b_kappa = -sigmoid * ratio_kappa - reach * (of[1] * second_kappa + of[2] * third_kappa + of[3] * fourth_kappa)
+    b_lambda = -sigmoid * ratio_lambda - reach * (of[2] * third_lambda + of[3] * fourth_lambda + of[4] * fifth_lambda)
+
+    w = s * s
+    tilt = kappa - lambda_ + 1.0
+    upper = b / s + 0.5 * s * tilt
+    payoff_asset = exp(b)
+    asset = payoff_asset * exp(-0.5 * lambda_ * w)
+    spread = asset * exp(-0.5 * upper * upper) * INV_SQRT_2PI
+    tail = asset * distribution(-upper)
+    cash = exp(-0.5 * kappa * w) * distribution(s - upper)
+    peak = spread / s
+    known = 1.0 - payoff_asset - cash + tail
+    inverse = 1.0 / known
+    pasting = payoff_asset - tail
+    bending = kappa - (lambda_ + 1.0) * payoff_asset + tail - peak
+    slope = s * pasting * inverse
+    bulge = w * bending * inverse
+    curvature = 0.5 * (slope * slope - bulge)
+
+    z = (x - b) / s
+    t = z / (z + 1.0)
+    drift = 0.25 * s * (kappa - lambda_)
+    drift_root = 1.0 / (drift * drift + 1.0)
+    drift_bend = 0.25 * drift_root * sqrt(drift_root)
+    inputs = [*features, 2.0 * t - 1.0, algebra.log(-b / s) * (1.0 / 1.5), drift * sqrt(drift_root)]
+    output, of = algebra.perceptron_gradient(networks.premium, inputs)
+    rest = 1.0 - t
+    level = curvature * rest + 0.5 * t
+    decay = z * (slope + z * level + output)
+    e = known * exp(-decay)
+    decay_z = slope + output + 2.0 * z * level + rest * rest * z * (z * (0.5 - curvature) + 2.0 * of[5])
+    e_x = -e * decay_z / s
+
+    def along(
+        b_p: Number, s_p: float, kappa_p: float, lambda_p: float, exponent: Number, upper_p: Number, of_p: Number
+    ) -> Number:
+        """∂e by one parameter p. `exponent` and `upper_p` are ∂ln A and ∂d₁ at fixed b, `of_p` is ∂P at fixed b, t."""
+        upper_total = b_p / s + upper_p
+        exponent_total = b_p + exponent
+        tail_p = tail * exponent_total - spread * upper_total
+        cash_p = -cash * (kappa * s * s_p + 0.5 * w * kappa_p) - spread * (upper_total - s_p)
+        payoff_p = payoff_asset * b_p
+        known_p = (tail_p - payoff_p - cash_p) * inverse
+        peak_p = peak * (exponent_total - upper * upper_total - s_p / s)
+        slope_p = slope * (s_p / s - known_p) + s * inverse * (payoff_p - tail_p)
+        bending_p = kappa_p - lambda_p * payoff_asset - (lambda_ + 1.0) * payoff_p + tail_p - peak_p
+        bulge_p = bulge * (2.0 * s_p / s - known_p) + w * inverse * bending_p
+        curvature_p = slope * slope_p - 0.5 * bulge_p
+        z_p = -(b_p + z * s_p) / s
+        output_p = of_p + of[6] * (1.0 / 1.5) * (b_p / b - s_p / s)
+        return e * (known_p - decay_z * z_p - z * (slope_p + z * rest * curvature_p + output_p))
+
+    e_s = along(
+        b_s,
+        1.0,
+        0.0,
+        0.0,
+        -lambda_ * s,
+        0.5 * tilt - b / w,
+        of[0] * first_s + of[3] * fourth_s + of[7] * drift_bend * (kappa - lambda_),
+    )
+    e_kappa = along(
+        b_kappa,
+        0.0,
+        1.0,
+        0.0,
+        0.0 * s,
+        0.5 * s,
+        of[1] * second_kappa + of[2] * third_kappa + of[3] * fourth_kappa + of[7] * drift_bend * s,
+    )
+    e_lambda = along(
+        b_lambda,
+        0.0,
+        0.0,
+        1.0,
+        -0.5 * w,
+        -0.5 * s,
+        of[2] * third_lambda + of[3] * fourth_lambda + of[4] * fifth_lambda - of[7] * drift_bend * s,
+    )
+    return e, e_x, e_s, e_kappa, e_lambda, b
+
+
+def inside(domain: AmericanDomain, s: FloatArray, kappa: FloatArray, lambda_: FloatArray) -> np.ndarray:
+    """Which options (shape (n,)) lie in the trained domain."""
+    half = 0.5 * s * s
+    return (
+        (s >= domain.s_min)
+        & (s <= domain.s_max)
+        & (kappa >= domain.kappa_min)
+        & (kappa <= domain.kappa_max)
+        & (lambda_ >= 0.0)
+        & (lambda_ <= domain.kappa_max)
+        & (kappa * half <= domain.carry_max)
+        & (lambda_ * half <= domain.carry_max)
+    )

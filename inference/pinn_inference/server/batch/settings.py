@@ -51,6 +51,8 @@ class BatchSettings:
                 "model": config.model,
                 "model_dir": None if config.model_dir is None else str(config.model_dir),
                 "model_sha256": config.model_sha256,
+                "american_model_dir": None if config.american_model_dir is None else str(config.american_model_dir),
+                "american_model_sha256": config.american_model_sha256,
             },
             max_body_bytes=config.max_body_bytes,
             max_batch=config.max_batch,

@@ -41,6 +41,10 @@ _CHECKPOINT_SECONDS: Final = 10.0
 _NODES_BOUNDARY: Final = 14
 _NODES_PREMIUM: Final = 32
 _CANDIDATES: Final = 30_000
+_MARGIN: Final = 1.1
+"""Networks are worst at the border of where they were trained: that is this much farther out than where they serve."""
+_REFINED_DAMPING: Final = 1e-7
+"""A refined problem is nearly solved when it begins."""
 _Equation: TypeAlias = Callable[[FloatArray], BoundaryResiduals | PremiumResiduals]
 _FIRST_EXPONENT: Final = 0.4054651081081644
 """Output of the boundary's perceptron to begin with: b = −1.5·s."""
@@ -59,10 +63,10 @@ class AmericanTrainingConfig:
     premium_hidden: tuple[int, ...] = (20, 20)
     domain: AmericanDomain = field(default_factory=AmericanDomain)
     boundary_points: int = 3000
-    premium_points: int = 7000
+    premium_points: int = 8000
     boundary_iterations: tuple[int, ...] = (500, 300, 300)
-    premium_iterations: tuple[int, ...] = (70, 50, 50, 50)
-    refine: int = 700
+    premium_iterations: tuple[int, ...] = (80, 60, 60, 60)
+    refine: int = 800
     threads: int = 2
 
     def __post_init__(self) -> None:
@@ -202,7 +206,7 @@ def train_american(
                     saved_at = time.monotonic()
                     save(state)
             done = _Done((*done.finals, current), (*done.ends, _reached(course)))
-            current, damping = None, 1.0
+            current, damping = None, stages.first_damping(len(done.finals))
     finally:
         if save is not None and state is not None:
             save(state)
@@ -234,6 +238,15 @@ class _Stages:
     def __init__(self, tf: ModuleType, config: AmericanTrainingConfig) -> None:
         self._tf = tf
         self._config = config
+        served = config.domain
+        self._domain = AmericanDomain(
+            s_min=served.s_min / _MARGIN,
+            s_max=served.s_max * _MARGIN,
+            kappa_min=served.kappa_min / _MARGIN,
+            kappa_max=served.kappa_max * _MARGIN,
+            carry_max=served.carry_max * _MARGIN**2,
+            z_max=served.z_max,
+        )
         self._boundary_stages = len(config.boundary_iterations)
         self.iterations = (*config.boundary_iterations, *config.premium_iterations)
         self.count = len(self.iterations)
@@ -243,6 +256,10 @@ class _Stages:
         if stage < self._boundary_stages:
             return f"boundary {stage + 1}/{self._boundary_stages}"
         return f"premium {stage - self._boundary_stages + 1}/{self.count - self._boundary_stages}"
+
+    def first_damping(self, stage: int) -> float:
+        """1 where a network begins, little where it is refined."""
+        return 1.0 if stage in (0, self._boundary_stages) else _REFINED_DAMPING
 
     def problem(self, finals: tuple[FloatArray, ...]) -> tuple[BoundaryResiduals | PremiumResiduals, FloatArray]:
         """The equation of the stage after these, and where it starts."""
@@ -254,12 +271,9 @@ class _Stages:
             return self._boundary(unit), initial_vector(
                 BOUNDARY_INPUTS, config.boundary_hidden, seed=config.seed, output=_FIRST_EXPONENT
             )
-        unit = self._refined(
-            quasi_random(4, config.premium_points, seed=config.seed + 1),
-            finals[self._boundary_stages :],
-            self._premium_of(finals),
-        )
-        equation = self._premium_of(finals)(unit, ())
+        premium = self._premium_of(finals)
+        unit = quasi_random(4, config.premium_points, seed=config.seed + 1)
+        equation = premium(self._refined(unit, finals[self._boundary_stages :], premium))
         if stage > self._boundary_stages:
             return equation, finals[-1]
         return equation, initial_vector(PREMIUM_INPUTS, config.premium_hidden, seed=config.seed + 1, output=0.0)
@@ -293,7 +307,7 @@ class _Stages:
         return parameter_count(PREMIUM_INPUTS, config.premium_hidden)
 
     def _boundary(self, unit: FloatArray) -> BoundaryResiduals:
-        at = places(unit, self._config.domain, s_min=HISTORY_S_MIN)
+        at = places(unit, self._domain, s_min=HISTORY_S_MIN)
         return BoundaryResiduals(self._tf, self._config.boundary_hidden, at, nodes=_NODES_BOUNDARY)
 
     def _premium_of(
@@ -303,8 +317,8 @@ class _Stages:
         boundary = layers_from_vector(finals[self._boundary_stages - 1], BOUNDARY_INPUTS, config.boundary_hidden)
 
         def premium(unit: FloatArray) -> PremiumResiduals:
-            at = places(unit[:, :3], config.domain, s_min=config.domain.s_min)
-            z = config.domain.z_max * unit[:, 3] ** 2
+            at = places(unit[:, :3], self._domain, s_min=self._domain.s_min)
+            z = self._domain.z_max * unit[:, 3] ** 2
             return PremiumResiduals(self._tf, config.premium_hidden, boundary, z, at, nodes=_NODES_PREMIUM)
 
         return premium

@@ -15,10 +15,12 @@ import json
 import math
 import os
 import platform
+import queue
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -67,19 +69,31 @@ class Server:
         )
         if core is not None:
             os.sched_setaffinity(self.process.pid, {core})
-        self.listening_seconds, entry = self._wait_for("listening")
+        self._told: queue.SimpleQueue[tuple[float, dict[str, Any]]] = queue.SimpleQueue()
+        self._heard: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self.listening_seconds, entry = self.wait_for("listening")
         self.url = f"http://127.0.0.1:{entry['port']}"
-        self.ready_seconds, _ = self._wait_for("ready")
+        self.ready_seconds, _ = self.wait_for("ready")
 
-    def _wait_for(self, message: str) -> tuple[float, dict[str, Any]]:
+    def wait_for(self, message: str) -> tuple[float, dict[str, Any]]:
+        """When the server logged this first, in seconds after its start, and the whole entry."""
+        while message not in self._heard:
+            left = self.started + START_PATIENCE - time.perf_counter()
+            try:
+                seconds, entry = self._told.get(timeout=max(0.0, left))
+            except queue.Empty:
+                raise RuntimeError(f"the server never logged {message!r}") from None
+            if entry["level"] == "error":
+                raise RuntimeError(f"the server logged an error: {entry}")
+            self._heard.setdefault(entry["message"], (seconds, entry))
+        return self._heard[message]
+
+    def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            entry: dict[str, Any] = json.loads(line)
-            if entry["message"] == message:
-                return round(time.perf_counter() - self.started, 2), entry
-            if entry["level"] == "error" or time.perf_counter() - self.started > START_PATIENCE:
-                break
-        raise RuntimeError(f"the server never became {message}")
+            self._told.put((round(time.perf_counter() - self.started, 2), json.loads(line)))
 
     def memory_megabytes(self) -> float:
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
@@ -96,6 +110,7 @@ class Server:
             self.process.send_signal(signal.SIGTERM)
             time.sleep(0.2)
         self.process.wait(30)
+        self._listener.join(10)
         assert self.process.stdout is not None
         self.process.stdout.close()
 

@@ -1,4 +1,5 @@
-"""How fast single quotes are, as JSON: latency at a steady rate in an open loop, and the rate at which the server is full.
+"""How fast single quotes are, as JSON: latency at a steady rate in an open loop, alone and beside large batches, and
+the rate at which the server is full.
 
     python -m benchmarks.single_quotes --output benchmarks/results/single_quotes.json
 
@@ -12,25 +13,26 @@ machine does.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
+import multiprocessing
 import os
-import platform
 import select
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from benchmarks.server import PACKAGES, Latencies, Server, options
+from benchmarks.server import Latencies, Server, machine, options
 
 _PATIENCE = 30.0
 _HEAD_END = b"\r\n\r\n"
@@ -152,8 +154,38 @@ def requests_of(bodies: Sequence[bytes]) -> Iterator[bytes]:
     return cycle([head % len(body) + body for body in bodies])
 
 
+@contextmanager
+def batches_beside(port: int, size: int, *, seed: int) -> Iterator[Callable[[], int]]:
+    """A process that asks for one large batch after the other; the function says how many were answered so far."""
+    answered = multiprocessing.Value("i", 0)
+    process = multiprocessing.Process(target=_ask_for_batches, args=(port, size, seed, answered), daemon=True)
+    process.start()
+    try:
+        end = time.monotonic() + _PATIENCE
+        while answered.value == 0:
+            if time.monotonic() > end:
+                raise RuntimeError(f"no batch was answered within {_PATIENCE:g} s")
+            time.sleep(0.02)
+        answered.value = 0
+        yield lambda: answered.value
+    finally:
+        process.kill()
+        process.join()
+
+
+def _ask_for_batches(port: int, size: int, seed: int, answered: Any) -> None:
+    body = orjson.dumps({"options": options(size, seed)})
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    while True:
+        connection.request("POST", "/v1/price", body)
+        with connection.getresponse() as response:
+            response.read()
+            if response.status == 200:
+                answered.value += 1
+
+
 def measure(server: Server, arguments: argparse.Namespace, *, seed: int) -> dict[str, Any]:
-    """One run: open loop, then full load."""
+    """One run: open loop, the same beside batches, then full load."""
     requests = requests_of([orjson.dumps(option) for option in options(arguments.distinct, seed)])
     port = int(server.url.rsplit(":", 1)[1])
     answer: dict[str, Any] = {}
@@ -168,6 +200,14 @@ def measure(server: Server, arguments: argparse.Namespace, *, seed: int) -> dict
             **asdict(latencies),
             "server_cpu_us_per_request": round(spent / latencies.count * 1e6, 1),
         }
+        with batches_beside(port, arguments.batch, seed=seed) as answered:
+            beside = client.open_loop(requests, rate=arguments.rate, seconds=arguments.seconds)
+            answer["beside_batches"] = {
+                "rate": arguments.rate,
+                **asdict(beside),
+                "options_in_a_batch": arguments.batch,
+                "batches_answered": answered(),
+            }
     finally:
         client.close()
     client = Client(port, arguments.connections)
@@ -196,7 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--open-connections", type=int, default=16)
     parser.add_argument("--connections", type=int, default=64, help="of the full load")
     parser.add_argument("--distinct", type=int, default=50_000, help="options, no two alike, before they repeat")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--batch", type=int, default=65_536, help="options in a batch")
+    parser.add_argument("--output", type=Path, help="also write the JSON here")
     arguments = parser.parse_args(argv)
     cores = sorted(os.sched_getaffinity(0))
     two = len(cores) > 1
@@ -204,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.sched_setaffinity(0, {cores[1]})
     server = Server(cores[0] if two else None)
     try:
+        server.wait_for("TensorFlow loaded")
         runs = []
         for seed in range(arguments.runs):
             runs.append(measure(server, arguments, seed=seed))
@@ -213,8 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     document = {
         "benchmark": "single_quotes",
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cores": os.cpu_count(), "server_and_client_on_cores_of_their_own": two},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": {**machine(), "server_and_client_on_cores_of_their_own": two},
         "seconds_to_ready": server.ready_seconds,
         "runs": runs,
     }

@@ -28,7 +28,7 @@ from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, 
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65_536
-_ROUNDING: Final = 1e-14
+PREMIUM_ROUNDING: Final = 1e-14
 """Of the strike: what float64 does to a premium."""
 
 
@@ -242,7 +242,7 @@ class AmericanModel:
             value = np.where(exercised, paid, held)
             finite &= np.isfinite(value)
             getattr(quotes, name)[rows] = value
-        bound = self.artefact.certificate.at(s) + _ROUNDING
+        bound = self.artefact.certificate.at(s) + PREMIUM_ROUNDING
         quotes.error_bound[rows] = at(quotes.error_bound) + strike * bound
         quotes.method[rows] = Method.PINN
         quotes.reason[rows] = FallbackReason.NONE

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
-
-import numpy as np
+from typing import Any, Final
 
 from pinn_inference.pricing.algebra import Algebra, Number
 from pinn_inference.pricing.mills import INV_SQRT_2PI
@@ -270,8 +268,8 @@ def premium_gradient(
     return e, e_x, e_s, e_kappa, e_lambda, b
 
 
-def inside(domain: AmericanDomain, s: FloatArray, kappa: FloatArray, lambda_: FloatArray) -> np.ndarray:
-    """Which options (shape (n,)) lie in the trained domain."""
+def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number) -> Any:
+    """Which options lie in the trained domain: booleans of shape (n,) for columns, one for floats."""
     half = 0.5 * s * s
     return (
         (s >= domain.s_min)

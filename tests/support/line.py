@@ -157,7 +157,13 @@ def build_images(kube: Kube, say: Say) -> Images:
         "pinn-inference",
         "Dockerfile.inference",
         REPOSITORY,
-        [*shared, "requirements/inference.lock", "inference/pinn_inference"],
+        [
+            *shared,
+            "requirements/inference.lock",
+            "requirements/inference-gpu.lock",
+            "requirements/check_tensorflow.py",
+            "inference/pinn_inference",
+        ],
         say,
     )
     folder = REPOSITORY / "tests" / "e2e" / "images"

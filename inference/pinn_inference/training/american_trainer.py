@@ -64,8 +64,8 @@ class AmericanTrainingConfig:
     domain: AmericanDomain = field(default_factory=AmericanDomain)
     boundary_points: int = 3000
     premium_points: int = 8000
-    boundary_iterations: tuple[int, ...] = (500, 300, 300)
-    premium_iterations: tuple[int, ...] = (80, 60, 60, 60)
+    boundary_iterations: tuple[int, ...] = (800, 500, 500)
+    premium_iterations: tuple[int, ...] = (100, 80, 80, 80)
     refine: int = 800
     threads: int = 2
 

@@ -359,6 +359,20 @@ def test_nan_where_no_rule_reads_it_is_still_no_json() -> None:
     assert faults(f'{{"spot": NaN, {text}}}'.encode())[0]["field"] == "body"
 
 
+def test_a_list_over_the_limit_is_counted_to_its_end() -> None:
+    body = json.dumps({"options": [PUT] * 3000}).encode()
+    with pytest.raises(BatchTooLarge, match="holds 3000 options: at most 100"):
+        parse_price_request(body, max_batch=100)
+
+
+@pytest.mark.parametrize("text", ['{"options": [%s]}', "[%s]", '{"columns": {"spot": [%s]}}', '{"spot": [%s'])
+@pytest.mark.parametrize("grain", ["[],", "{},", "1,", '{"options":'])
+def test_a_text_that_would_fill_the_memory_is_refused_before_it_is_read(text: str, grain: str) -> None:
+    found = faults((text % (grain * 5000)).encode(), max_batch=10)
+    assert [fault["field"] for fault in found] == ["body"]
+    assert found[0]["message"].startswith("holds more than 1320 commas and brackets")
+
+
 # --- one option -------------------------------------------------------------------------------------------------------
 
 

@@ -64,17 +64,21 @@ class ServerError(Exception):
 
 
 class InvalidRequest(ServerError):
-    """The request is wrong; `faults` lists everything that is, in order of the options."""
+    """The request is wrong; `faults` lists what is, in order of the options.
+
+    `count` is how many faults there are, if not all are listed.
+    """
 
     status = 400
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    def __init__(self, faults: Sequence[Fault], *, count: int | None = None) -> None:
+        self.count = len(faults) if count is None else count
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
         super().__init__(f"{faults[0]}{more}")
         self.faults = tuple(faults)
 
     def details(self) -> dict[str, Any]:
-        return {"fault_count": len(self.faults), "faults": [fault.as_json() for fault in self.faults[:MAX_FAULTS]]}
+        return {"fault_count": self.count, "faults": [fault.as_json() for fault in self.faults[:MAX_FAULTS]]}
 
 
 class BodyTimeout(ServerError):

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain, islice
 from struct import Struct as PackedRow
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -26,7 +27,7 @@ import numpy as np
 import orjson
 
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
-from pinn_inference.server.errors import BatchTooLarge, Fault, InvalidRequest
+from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 
 Body: TypeAlias = bytes | bytearray | memoryview
 OptionTuple: TypeAlias = tuple[float, float, float, float, float, float, bool, bool]
@@ -72,6 +73,9 @@ _KNOWN: Final = frozenset((*_NAMES, *_WORDS))
 _UNKNOWN: Final = "is not a field of an option: known are " + ", ".join((*_NAMES, *_WORDS))
 _NUMBERS: Final = frozenset((int, float))
 _SHOWN_CHARACTERS: Final = 64
+_MARKS: Final = 1000
+_MARKS_PER_OPTION: Final = 32
+"""Of commas and brackets a valid option has nine."""
 
 
 class Form(Enum):
@@ -105,6 +109,7 @@ def parse_price_request(body: Body, *, max_batch: int) -> PriceRequest:
     single = read_option(body)
     if single is not None:
         return PriceRequest(_batch_of_one(single), Form.SINGLE)
+    _demand_simple(body, max_batch)
     columns = _parse_columns(body, max_batch)
     if columns is not None:
         return PriceRequest(columns, Form.COLUMNS)
@@ -127,6 +132,15 @@ def read_option(body: Body) -> OptionTuple | None:
         option.option_type == "call",
         option.style == "american",
     )
+
+
+def _demand_simple(body: Body, max_batch: int) -> None:
+    """Refuse a text of which the document would take a hundred times its memory, `[[],[],[],…`."""
+    limit = _MARKS + _MARKS_PER_OPTION * max_batch
+    text = bytes(body) if len(body) > limit else b""
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > limit:
+        message = f"holds more than {limit} commas and brackets, more than any {max_batch} options have"
+        raise InvalidRequest([Fault("body", message, has_value=False)])
 
 
 # --- the quick way ----------------------------------------------------------------------------------------------------
@@ -167,7 +181,10 @@ _pack_row: Final = PackedRow("6d2?").pack
 
 
 def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
-    """The options of a valid list of up to `max_batch`; None if it is anything else, or a form of it that is rare."""
+    """The options of a valid list; None if it is anything else, or a form of it that is rare.
+
+    Raises BatchTooLarge for more than `max_batch`, of which it keeps none.
+    """
     head = _LIST_HEAD.match(body)
     if head is None:
         return None
@@ -175,43 +192,49 @@ def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
     tail = _LIST_TAIL.search(body[tail_start:])
     if tail is None:
         return None
-    start, end = head.end(), tail_start + tail.start()
     packed: list[bytes] = []
     count = 0
-    while start < end:
-        cut = _BETWEEN.search(body, min(start + _PIECE_BYTES, end), end)
-        piece = bytes(body[start:end] if cut is None else body[start : cut.start() + 1])
+    for piece in _pieces(body, head.end(), tail_start + tail.start()):
         try:
             rows = _piece_decoder.decode(b"[%b]" % piece)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        count += len(rows)
-        if count > max_batch or not rows:
+        if not rows:  # no option before a comma or a bracket
             return None
-        packed.append(
-            b"".join(
-                [
-                    _pack_row(
-                        row.spot,
-                        row.strike,
-                        row.maturity,
-                        row.rate,
-                        row.dividend,
-                        row.volatility,
-                        row.option_type == "call",
-                        row.style == "american",
-                    )
-                    for row in rows
-                ]
-            )
-        )
-        start = end if cut is None else cut.end()
-        if cut is not None and start >= end:
-            return None  # a comma before the closing bracket
-    if not count:
-        return None
+        count += len(rows)
+        if count <= max_batch:
+            packed.append(_pack(rows))
+    if count > max_batch:
+        raise BatchTooLarge(size=count, limit=max_batch)
     table = np.frombuffer(b"".join(packed), dtype=_ROW)
     return OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ()))
+
+
+def _pieces(body: Body, start: int, end: int) -> Iterator[bytes]:
+    """The text from `start` to `end`, cut at commas after closing braces, which are left out."""
+    while (cut := _BETWEEN.search(body, start + _PIECE_BYTES, end)) is not None:
+        yield bytes(body[start : cut.start() + 1])
+        start = cut.end()
+    yield bytes(body[start:end])
+
+
+def _pack(rows: list[Any]) -> bytes:
+    """Options, as decoded, in the layout of `_ROW`."""
+    return b"".join(
+        [
+            _pack_row(
+                row.spot,
+                row.strike,
+                row.maturity,
+                row.rate,
+                row.dividend,
+                row.volatility,
+                row.option_type == "call",
+                row.style == "american",
+            )
+            for row in rows
+        ]
+    )
 
 
 def _parse_columns(body: Body, max_batch: int) -> OptionBatch | None:
@@ -260,10 +283,18 @@ def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
     elif "columns" in document:
         request = PriceRequest(_columns_of(document, max_batch), Form.COLUMNS)
     else:
-        request = PriceRequest(_batch_of_rows([document], many=False), Form.SINGLE)
+        _refuse(_row_faults(document, None))
+        request = PriceRequest(_batch_of_rows([document]), Form.SINGLE)
     if complaint is not None:  # what is not JSON was in a place that no rule reads, such as the first of two equal keys
-        raise InvalidRequest([_not_json(complaint)])
+        _refuse(iter((_not_json(complaint),)))
     return request
+
+
+def _refuse(faults: Iterator[Fault]) -> None:
+    """Raises InvalidRequest if there are any; keeps only those that will be shown."""
+    shown_faults = list(islice(faults, MAX_FAULTS))
+    if shown_faults:
+        raise InvalidRequest(shown_faults, count=len(shown_faults) + sum(1 for _ in faults))
 
 
 def _load(body: Body) -> tuple[Any, str | None]:
@@ -287,11 +318,11 @@ def _list_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
     faults = _strangers(document, "options", "is not a field of a list request: it belongs inside each option")
     if not isinstance(rows, list) or not rows:
         faults.append(Fault("options", f"must be a list of 1 to {max_batch} options", value=shown(rows)))
-    if faults:
-        raise InvalidRequest(faults)
+    _refuse(iter(faults))
     if len(rows) > max_batch:
         raise BatchTooLarge(size=len(rows), limit=max_batch)
-    return _batch_of_rows(rows, many=True)
+    _refuse(fault for index, row in enumerate(rows) for fault in _row_faults(row, index))
+    return _batch_of_rows(rows)
 
 
 def _columns_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
@@ -314,29 +345,31 @@ def _columns_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
         faults.append(Fault(shown_text(first), f"must be a list of 1 to {max_batch} values", value=shown([])))
     if not faults and size > max_batch:
         raise BatchTooLarge(size=size, limit=max_batch)
-    for name in (*_NAMES, *_WORDS, *(name for name in columns if name not in _KNOWN)):
-        if name in lists and name in _KNOWN:
-            faults.extend(
-                fault for index, value in enumerate(lists[name]) for fault in _faults(name, {name: value}, index)
-            )
-        else:
-            faults.extend(_faults(name, columns, None))
-    if faults:
-        raise InvalidRequest(faults)
+    _refuse(chain(faults, _column_faults(columns)))
     return _batch_of_columns(columns, size)
 
 
+def _column_faults(columns: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is wrong with the values of columns; one that stands for every row has no index."""
+    for name in (*_NAMES, *_WORDS, *(name for name in columns if name not in _KNOWN)):
+        column = columns.get(name)
+        if isinstance(column, list) and name in _KNOWN:
+            for index, value in enumerate(column):
+                yield from _faults(name, {name: value}, index)
+        else:
+            yield from _faults(name, columns, None)
+
+
 def _strangers(document: dict[str, Any], own: str, message: str) -> list[Fault]:
-    return [Fault(shown_text(name), message, value=shown(value)) for name, value in document.items() if name != own]
+    named = [(name, value) for name, value in document.items() if name != own]
+    return [Fault(shown_text(name), message, value=shown(value)) for name, value in named]
 
 
-def _batch_of_rows(rows: list[Any], *, many: bool) -> OptionBatch:
-    faults = [fault for index, row in enumerate(rows) for fault in _row_faults(row, index if many else None)]
-    if faults:
-        raise InvalidRequest(faults)
-    names = (*_NAMES, *_WORDS)
+def _batch_of_rows(rows: list[dict[str, Any]]) -> OptionBatch:
+    """Valid rows as columns."""
     defaults = {field.name: field.default for field in FIELDS} | {name: words[0] for name, words in _WORDS.items()}
-    return _batch_of_columns({name: [row.get(name, defaults[name]) for row in rows] for name in names}, len(rows))
+    columns = {name: [row.get(name, default) for row in rows] for name, default in defaults.items()}
+    return _batch_of_columns(columns, len(rows))
 
 
 def _row_faults(row: Any, index: int | None) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.cache import OptionKey
+from pinn_inference.pricing.model_set import StyleModel
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import Method, OptionBatch, Quotes
 from pinn_inference.server import ServerConfig, create_app
@@ -42,6 +43,7 @@ class ExactModel:
     version: str = "test"
     sha256: str = "ab" * 32
     error_bound: float = 1e-6
+    american: StyleModel | None = None
     american_label: str = ""
     on_warm_up: Callable[[], None] = lambda: None
     on_self_check: Callable[[], None] = lambda: None
@@ -60,6 +62,9 @@ class ExactModel:
 
     def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
         return quotes_by_batch(self.price, options)
+
+    def quote_american(self, option: OptionKey) -> ScalarQuote | None:
+        return None
 
     def price(self, batch: OptionBatch) -> Quotes:
         self.batches.append(len(batch))

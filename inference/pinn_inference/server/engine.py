@@ -22,7 +22,7 @@ from typing import Any
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
-from pinn_inference.server.batch.jobs import AmericanUnavailable, price_without_model
+from pinn_inference.server.batch.jobs import price_without_model
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.served_model import ModelLoader, PricingModel, load_configured_model, quotes_by_batch
@@ -116,6 +116,14 @@ class PricingEngine:
                 "sha256": model.sha256,
                 "error_bound": model.error_bound,
             }
+            american = model.american
+            if american is not None:
+                self._loaded["american"] = {
+                    "name": american.name,
+                    "version": american.version,
+                    "sha256": american.sha256,
+                    "error_bound": american.error_bound,
+                }
             self._stage = Stage.WARM_UP_DONE
             model.warm_up()
             self._stage = Stage.GOLDEN_PRICES_RIGHT
@@ -132,7 +140,9 @@ class PricingEngine:
             self._model = model
             if model.cache is not None:
                 self._metrics.show_cache(model.cache)
-            self._metrics.model_info.labels(model.name, model.version, model.sha256).set(1)
+            for one in (model, american):
+                if one is not None:
+                    self._metrics.model_info.labels(one.name, one.version, one.sha256).set(1)
             if not self._draining:
                 self._metrics.ready.set(1)
             seconds = round(time.monotonic() - self._started, 3)
@@ -160,12 +170,7 @@ class PricingEngine:
     @property
     def prices_american(self) -> bool:
         """Whether a model for American options is in use."""
-        return self._model is not None and self._model.american_label != ""
-
-    def check_styles(self, options: OptionBatch) -> None:
-        """Raises AmericanUnavailable for options that nothing here can price: the closed form is for European ones."""
-        if not self.prices_american and options.is_american.any():
-            raise AmericanUnavailable
+        return self._model is not None and self._model.american is not None
 
     @property
     def cache(self) -> QuoteCache | None:
@@ -214,11 +219,10 @@ class PricingEngine:
         """Price a batch, on any thread.
 
         An evaluation that raises is counted and answered in closed form: the request must not suffer from the model.
-        Raises AmericanUnavailable.
+        American options outside the domain of their model, or without one, take some milliseconds each.
         """
-        self.check_styles(options)
         model = self._model
-        if model is None:
+        if model is None or (model.american is None and options.is_american.any()):
             return price_without_model(options, FallbackReason.MODEL_UNAVAILABLE)
         try:
             return model.price(options)
@@ -227,7 +231,7 @@ class PricingEngine:
             return price_without_model(options, FallbackReason.DEVICE_ERROR)
 
     def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
-        """Price a few options, on the event loop; as `price`."""
+        """Price a few European options, on the event loop; as `price`."""
         model = self._model
         if model is None:
             return quotes_by_batch(self.price, options)
@@ -236,6 +240,24 @@ class PricingEngine:
         except Exception as error:  # noqa: BLE001 - counted and logged there
             self._count_failure(error)
             return quotes_by_batch(partial(price_without_model, reason=FallbackReason.DEVICE_ERROR), options)
+
+    def quote_quickly(self, options: Sequence[OptionKey]) -> list[ScalarQuote] | None:
+        """Price a few options of either style on the event loop; None if that would hold it up."""
+        model = self._model
+        quotes = []
+        for option in options:
+            quote: ScalarQuote | None = None
+            if not option[7]:
+                (quote,) = self.quote([option])
+            elif model is not None:
+                try:
+                    quote = model.quote_american(option)
+                except Exception as error:  # noqa: BLE001 - counted and logged there
+                    self._count_failure(error)
+            if quote is None:
+                return None
+            quotes.append(quote)
+        return quotes
 
     def _count_failure(self, error: Exception) -> None:
         self._metrics.prediction_errors.labels(type(error).__name__).inc()

@@ -92,7 +92,7 @@ class LaneTicket:
     def deliver(self, quotes: Sequence[ScalarQuote], seconds: float) -> None:
         rendering = time.perf_counter()
         try:
-            content = render_quote(quotes[0], model=self._lane.engine.label(american=self.options[0][7]))
+            content = render_quote(quotes[0], model=self._lane.engine.label())
         except NonFiniteResult as error:
             self._lane.observer.count_error(error)
             self.fail(error)
@@ -211,8 +211,8 @@ class LaneProtocol(web.RequestHandler):
         started = time.perf_counter()
         body = payload.read_nowait()
         option = read_option(body)
-        if option is None or (option[7] and not lane.engine.prices_american):
-            # A list, or something wrong that the ordinary way explains.
+        if option is None or option[7]:
+            # A list, or something wrong that the ordinary way explains, or an American option, which may take longer.
             again = StreamReader(self, self._read_bufsize, loop=self._loop)
             again.feed_data(body)
             again.feed_eof()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 
 from pinn_inference.pricing import golden
+from pinn_inference.pricing.american import load_numpy_american
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
-from pinn_inference.pricing.errors import ModelSelfCheckError
+from pinn_inference.pricing.errors import ModelNotFoundError, ModelSelfCheckError
 from pinn_inference.pricing.model import bundled_directory, load_numpy_model
-from pinn_inference.pricing.model_set import ModelSet
+from pinn_inference.pricing.model_set import ModelSet, StyleModel
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.config import ServerConfig
@@ -39,13 +41,20 @@ class PricingModel(Protocol):
         """Prices and Greeks in the batch's order."""
 
     def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
-        """The same for a few options."""
+        """The same for a few European options."""
+
+    def quote_american(self, option: OptionKey) -> ScalarQuote | None:
+        """One American option, if that takes no more than some ten microseconds; else None."""
 
     def warm_up(self) -> None:
         """Uses every path once."""
 
     def self_check(self) -> None:
         """Raises an exception that says what is wrong with the model's prices."""
+
+    @property
+    def american(self) -> StyleModel | None:
+        """What prices American options, None if nothing does."""
 
     @property
     def american_label(self) -> str:
@@ -60,6 +69,22 @@ ModelLoader = Callable[[ServerConfig], PricingModel]
 """Loads the model a configuration names; what it raises may carry a CamelCase `reason`."""
 
 
+class ScalarAmerican(Protocol):
+    """Prices single American options."""
+
+    def quote(
+        self,
+        spot: float,
+        strike: float,
+        maturity: float,
+        rate: float,
+        dividend: float,
+        volatility: float,
+        is_call: bool,
+    ) -> ScalarQuote | None:
+        """None where the network has no answer; units as in `OptionBatch`."""
+
+
 class CachedModel:
     """A model of which single quotes come from a cache and from the scalar path, and larger numbers from arrays."""
 
@@ -68,7 +93,8 @@ class CachedModel:
         self._cache = cache
         self.name, self.version, self.sha256 = models.name, models.version, models.sha256
         self.error_bound = models.error_bound
-        american = models.american
+        self.american = american = models.american
+        self._american_pricer: ScalarAmerican | None = None
         self.american_label = "" if american is None else f"{american.name}/{american.version}"
 
     @property
@@ -83,6 +109,14 @@ class CachedModel:
         if len(options) < MERGE_FROM:
             return [self._quote(option) for option in options]
         return quotes_by_batch(self._models.price, options)
+
+    def quote_american(self, option: OptionKey) -> ScalarQuote | None:
+        quote = self._cache.lookup(option)
+        if quote is None and self._american_pricer is not None:
+            quote = self._american_pricer.quote(*option[:7])
+            if quote is not None:
+                self._cache.store(option, quote)
+        return quote
 
     def warm_up(self) -> None:
         self._models.warm_up()
@@ -102,7 +136,7 @@ class CachedModel:
         self._cache.warm_up()
 
     def _quote(self, option: OptionKey) -> ScalarQuote:
-        quote = self._cache.quote(*option[:7]) if not option[7] else self._cache.lookup(option)
+        quote = self._cache.quote(*option[:7])
         if quote is None:
             quote = quotes_by_batch(self._models.price, [option])[0]
             self._cache.store(option, quote)
@@ -169,6 +203,23 @@ _REASONS: Final = tuple(FallbackReason)
 
 def load_configured_model(config: ServerConfig) -> PricingModel:
     """The product's loader: `model_dir`, or the bundled model of that name; the checksum comes first."""
-    directory = config.model_dir or bundled_directory(config.model)
-    model = load_numpy_model(directory, expected_sha256=config.model_sha256)
-    return CachedModel(ModelSet(model), QuoteCache(model.artefact, max_quotes=config.cache_quotes))
+    european = config.model_dir or bundled_directory(config.model)
+    model = load_numpy_model(european, expected_sha256=config.model_sha256)
+    american = american_directory(config)
+    checksum = config.american_model_sha256
+    models = ModelSet(
+        model, None if american is None else load_numpy_american(american, model, expected_sha256=checksum)
+    )
+    return CachedModel(models, QuoteCache(model.artefact, max_quotes=config.cache_quotes))
+
+
+def american_directory(config: ServerConfig) -> Path | None:
+    """Where the model of American options is; None if none is named and none ships."""
+    if config.american_model_dir is not None:
+        return config.american_model_dir
+    try:
+        return bundled_directory("american")
+    except ModelNotFoundError:
+        if config.american_model_sha256 is not None:
+            raise
+        return None

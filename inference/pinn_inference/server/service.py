@@ -5,6 +5,7 @@ Handlers of every protocol come here with options or with a request's body, and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from aiohttp import hdrs, web
 
-from pinn_inference.pricing.types import BoolArray, OptionBatch, Quotes
+from pinn_inference.pricing.types import BoolArray, Method, OptionBatch, Quotes
 from pinn_inference.server.batch import (
     BatchAnswer,
     BatchProcess,
@@ -127,9 +128,10 @@ class PricingService:
     async def price(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
         """Price a batch; also says which rows came from the cache.
 
-        Raises Overloaded, and AmericanUnavailable for American options when there is no model for them.
+        Raises Overloaded.
         """
-        self._engine.check_styles(options)
+        if options.is_american.any():
+            return await self._price_american(options)
         rows = len(options)
         if rows <= FEW_OPTIONS:
             known, _ = await self.desk.quote(options_of(options))
@@ -138,6 +140,21 @@ class PricingService:
             quotes, _ = await self.desk.price(options)
             return quotes, np.zeros(rows, dtype=np.bool_)
         return await self.worker.price(options), np.zeros(rows, dtype=np.bool_)
+
+    async def _price_american(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
+        """American options that their network does not price take milliseconds each: a thread has to do it."""
+        if len(options) <= FEW_OPTIONS:
+            started = time.perf_counter()
+            keys = options_of(options)
+            known = self._engine.quote_quickly(keys)
+            if known is not None:
+                seconds = time.perf_counter() - started
+                for key, quote in zip(keys, known, strict=True):
+                    self._metrics.quotes.count_quote(key[0], key[1], key[2], quote)
+                by_network = any(quote.method == Method.PINN for quote in known)
+                self._metrics.observe_evaluation(rows=len(known), seconds=seconds, by_network=by_network)
+                return quotes_of(known)
+        return await self.worker.price(options), np.zeros(len(options), dtype=np.bool_)
 
     async def price_again(self, options: OptionBatch) -> Quotes:
         """Price a batch that is asked for again and again, as reports are: every option is looked up in the cache.

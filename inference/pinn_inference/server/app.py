@@ -135,7 +135,7 @@ class PricingRunner(web.AppRunner):
         ordinary = await super()._make_server()
         app = self.app
         lane = Lane(
-            desk=app[SERVICE].desk,
+            service=app[SERVICE],
             engine=app[ENGINE],
             observer=app[OBSERVER],
             is_open=len(app.middlewares) == 1 and not app.on_response_prepare,

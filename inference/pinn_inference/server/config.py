@@ -56,7 +56,7 @@ class ServerConfig:
     """Large requests that may arrive, wait, be priced or be on their way back; one beyond it is answered 429."""
     max_in_flight: int = 4096
     """Pricing requests that may be in flight at one time; one beyond it is answered 429."""
-    cache_quotes: int = 4096
+    cache_quotes: int = 16_384
     """Quotes that are remembered by their exact inputs."""
     slow_request_seconds: float = 0.25
     """From so many seconds on a request is logged with its inputs."""

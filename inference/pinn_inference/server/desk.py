@@ -42,7 +42,7 @@ class Ticket(Protocol):
 
     @property
     def options(self) -> Sequence[OptionKey]:
-        """What is asked; nothing if the request is already known to be wrong."""
+        """What is asked; nothing if the ticket has its quotes and only waits for its turn."""
 
     def deliver(self, quotes: Sequence[ScalarQuote], seconds: float) -> None:
         """The quotes, and how long the evaluation took that they were part of. Must not raise."""
@@ -143,7 +143,7 @@ class QuoteDesk:
             options = [option for ticket in tickets for option in ticket.options]
         started = time.perf_counter()
         try:
-            quotes = self._pricer.quote(options)
+            quotes = self._pricer.quote(options) if options else []
         except Exception as error:  # noqa: BLE001 - handed to the requests it belongs to
             self._metrics.prediction_errors.labels(type(error).__name__).inc()
             for ticket in tickets:

@@ -21,13 +21,13 @@ from aiohttp.http import RawRequestMessage
 
 from pinn_inference.pricing.cache import OptionKey
 from pinn_inference.pricing.scalar import ScalarQuote
-from pinn_inference.server.desk import QuoteDesk
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.errors import NonFiniteResult, ServerError, render_error
 from pinn_inference.server.logs import request_id
 from pinn_inference.server.middleware import REQUEST_ID_HEADER, REVISION_HEADER, SERVER_NAME, Observer
 from pinn_inference.server.parsing import read_option
 from pinn_inference.server.rendering import render_quote
+from pinn_inference.server.service import PricingService
 from pinn_inference.server.timing import SERVER_TIMING, server_timing
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,9 @@ _TOLD_CHARACTERS: Final = 200
 class Lane:
     """What the connections of one application share."""
 
-    def __init__(self, *, desk: QuoteDesk, engine: PricingEngine, observer: Observer, is_open: bool) -> None:
-        self.desk = desk
+    def __init__(self, *, service: PricingService, engine: PricingEngine, observer: Observer, is_open: bool) -> None:
+        self.service = service
+        self.desk = service.desk
         self.engine = engine
         self.observer = observer
         self.taken = 0
@@ -74,25 +75,40 @@ class Lane:
 
 
 class LaneTicket:
-    """One quote that was asked for on the lane; a `desk.Ticket`."""
+    """One quote that was asked for on the lane; a `desk.Ticket`. American ones come with their quote."""
 
-    __slots__ = ("_body", "_identity", "_lane", "_parse_seconds", "_protocol", "_started", "options")
+    __slots__ = ("_body", "_identity", "_lane", "_made", "_parse_seconds", "_protocol", "_started", "options")
 
     def __init__(
-        self, lane: Lane, protocol: LaneProtocol, option: OptionKey, body: bytes, identity: str, started: float
+        self,
+        lane: Lane,
+        protocol: LaneProtocol,
+        option: OptionKey,
+        body: bytes,
+        identity: str,
+        started: float,
+        made: tuple[Sequence[ScalarQuote], float] | None = None,
     ) -> None:
         self._lane = lane
         self._protocol = protocol
-        self.options = (option,)
+        self.options = (option,) if made is None else ()
         self._body = body
         self._identity = identity
         self._started = started
         self._parse_seconds = time.perf_counter() - started
+        self._made = made
+        if made is not None:
+            self._parse_seconds -= made[1]
 
     def deliver(self, quotes: Sequence[ScalarQuote], seconds: float) -> None:
         rendering = time.perf_counter()
+        engine = self._lane.engine
         try:
-            content = render_quote(quotes[0], model=self._lane.engine.label())
+            if self._made is None:
+                content = render_quote(quotes[0], model=engine.label())
+            else:
+                quotes, seconds = self._made
+                content = render_quote(quotes[0], model=engine.label(american=True))
         except NonFiniteResult as error:
             self._lane.observer.count_error(error)
             self.fail(error)
@@ -211,8 +227,9 @@ class LaneProtocol(web.RequestHandler):
         started = time.perf_counter()
         body = payload.read_nowait()
         option = read_option(body)
-        if option is None or option[7]:
-            # A list, or something wrong that the ordinary way explains, or an American option, which may take longer.
+        made = lane.service.quote_quickly((option,)) if option is not None and option[7] else None
+        if option is None or (option[7] and made is None):
+            # A list, or something wrong that the ordinary way explains, or an American option that takes longer.
             again = StreamReader(self, self._read_bufsize, loop=self._loop)
             again.feed_data(body)
             again.feed_eof()
@@ -227,7 +244,7 @@ class LaneProtocol(web.RequestHandler):
         observer = lane.observer
         observer.begin()
         identity = observer.identify(message.headers.get(REQUEST_ID_HEADER))
-        lane.desk.submit(LaneTicket(lane, self, option, body, identity, started))
+        lane.desk.submit(LaneTicket(lane, self, option, body, identity, started, made))
         return True
 
 

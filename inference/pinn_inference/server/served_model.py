@@ -11,11 +11,12 @@ import numpy as np
 
 from pinn_inference.pricing import golden
 from pinn_inference.pricing.american import load_numpy_american
+from pinn_inference.pricing.american_scalar import AmericanScalarPricer
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
 from pinn_inference.pricing.errors import ModelNotFoundError, ModelSelfCheckError
 from pinn_inference.pricing.model import bundled_directory, load_numpy_model
 from pinn_inference.pricing.model_set import ModelSet, StyleModel
-from pinn_inference.pricing.scalar import ScalarQuote
+from pinn_inference.pricing.scalar import ScalarPricer, ScalarQuote
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.config import ServerConfig
 
@@ -88,13 +89,13 @@ class ScalarAmerican(Protocol):
 class CachedModel:
     """A model of which single quotes come from a cache and from the scalar path, and larger numbers from arrays."""
 
-    def __init__(self, models: ModelSet, cache: QuoteCache) -> None:
+    def __init__(self, models: ModelSet, cache: QuoteCache, american_pricer: ScalarAmerican | None = None) -> None:
         self._models = models
         self._cache = cache
         self.name, self.version, self.sha256 = models.name, models.version, models.sha256
         self.error_bound = models.error_bound
         self.american = american = models.american
-        self._american_pricer: ScalarAmerican | None = None
+        self._american_pricer = american_pricer
         self.american_label = "" if american is None else f"{american.name}/{american.version}"
 
     @property
@@ -205,12 +206,13 @@ def load_configured_model(config: ServerConfig) -> PricingModel:
     """The product's loader: `model_dir`, or the bundled model of that name; the checksum comes first."""
     european = config.model_dir or bundled_directory(config.model)
     model = load_numpy_model(european, expected_sha256=config.model_sha256)
-    american = american_directory(config)
-    checksum = config.american_model_sha256
-    models = ModelSet(
-        model, None if american is None else load_numpy_american(american, model, expected_sha256=checksum)
-    )
-    return CachedModel(models, QuoteCache(model.artefact, max_quotes=config.cache_quotes))
+    cache = QuoteCache(model.artefact, max_quotes=config.cache_quotes)
+    directory = american_directory(config)
+    if directory is None:
+        return CachedModel(ModelSet(model), cache)
+    american = load_numpy_american(directory, model, expected_sha256=config.american_model_sha256)
+    pricer = AmericanScalarPricer(american.artefact, ScalarPricer(model.artefact))
+    return CachedModel(ModelSet(model, american), cache, pricer)
 
 
 def american_directory(config: ServerConfig) -> Path | None:

@@ -5,14 +5,18 @@ Handlers of every protocol come here with options or with a request's body, and 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from aiohttp import hdrs, web
 
+from pinn_inference.pricing.cache import OptionKey
+from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import BoolArray, Method, OptionBatch, Quotes
 from pinn_inference.server.batch import (
     BatchAnswer,
@@ -35,12 +39,16 @@ from pinn_inference.server.served_model import options_of, quotes_of, scalars_of
 from pinn_inference.server.timing import SERVER_TIMING, server_timing
 from pinn_inference.server.worker import PricingWorker
 
+log = logging.getLogger(__name__)
+
 SMALL_BYTES: Final = 16 * 1024
 """Bodies up to about here are parsed, priced and rendered on the event loop; that takes a millisecond at most."""
 FEW_OPTIONS: Final = 8
 """Up to here the cache is asked for each option of a request."""
 SOME_OPTIONS: Final = 512
 """Up to here a batch is priced on the event loop."""
+ANSWER_SECONDS: Final = 60.0
+"""A large answer that its client has not taken by then keeps memory that others wait for: the connection is cut."""
 
 
 class PricingService:
@@ -141,19 +149,23 @@ class PricingService:
             return quotes, np.zeros(rows, dtype=np.bool_)
         return await self.worker.price(options), np.zeros(rows, dtype=np.bool_)
 
+    def quote_quickly(self, options: Sequence[OptionKey]) -> tuple[list[ScalarQuote], float] | None:
+        """A few quotes of either style, at once, and the seconds they took; None if that would hold up the loop."""
+        started = time.perf_counter()
+        quotes = self._engine.quote_quickly(options)
+        if quotes is None:
+            return None
+        seconds = time.perf_counter() - started
+        for option, quote in zip(options, quotes, strict=True):
+            self._metrics.quotes.count_quote(option[0], option[1], option[2], quote)
+        by_network = any(quote.method == Method.PINN for quote in quotes)
+        self._metrics.observe_evaluation(rows=len(quotes), seconds=seconds, by_network=by_network)
+        return quotes, seconds
+
     async def _price_american(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
         """American options that their network does not price take milliseconds each: a thread has to do it."""
-        if len(options) <= FEW_OPTIONS:
-            started = time.perf_counter()
-            keys = options_of(options)
-            known = self._engine.quote_quickly(keys)
-            if known is not None:
-                seconds = time.perf_counter() - started
-                for key, quote in zip(keys, known, strict=True):
-                    self._metrics.quotes.count_quote(key[0], key[1], key[2], quote)
-                by_network = any(quote.method == Method.PINN for quote in known)
-                self._metrics.observe_evaluation(rows=len(known), seconds=seconds, by_network=by_network)
-                return quotes_of(known)
+        if len(options) <= FEW_OPTIONS and (known := self.quote_quickly(options_of(options))) is not None:
+            return quotes_of(known[0])
         return await self.worker.price(options), np.zeros(len(options), dtype=np.bool_)
 
     async def price_again(self, options: OptionBatch) -> Quotes:
@@ -209,12 +221,18 @@ class PricingService:
         )
         self._observer.name_answer(request, response)
         try:
-            await response.prepare(request)
-            for piece in answer.pieces():
-                await response.write(piece)
-            await response.write_eof()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await response.prepare(request)
+                for piece in answer.pieces():
+                    await response.write(piece)
+                await response.write_eof()
         except ConnectionError:
             self._observer.client_gone(request)
+        except TimeoutError:
+            log.warning("a client did not take its answer", extra={"bytes": answer.length, "seconds": ANSWER_SECONDS})
+            self._observer.client_gone(request)
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
     def _count(self, counts: Counts) -> None:

@@ -3,9 +3,11 @@
     python -m benchmarks.memory --output benchmarks/results/memory.json
     python -m benchmarks.memory --requests 100000 --output benchmarks/results/memory.json
 
-Without `--requests` no server is started. With it, the server is warmed up by a tenth as many requests of the same mix
-before its memory is first looked at, and what is looked at is the resident memory of its whole process tree. Every
-answer must have the status that its request deserves.
+Without `--requests` no server is started. With it, the server is warmed up before its memory is first looked at: by a
+tenth as many requests of the same mix, twice as many of them at a time, because memory that was once needed for
+requests at the same time is kept for the next such moment, which may come late. What is looked at is the resident
+memory of the whole process tree without mapped files, which come and go with the machine's page cache. Every answer
+must have the status that its request deserves.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from benchmarks.report import emit, parser, serving, tree_rss_megabytes
+from benchmarks.report import Memory, emit, parser, serving
 from benchmarks.server import options
 from pinn_inference.pricing.artefact import bundled_directory, read
 from pinn_inference.pricing.cache import QuoteCache
@@ -96,8 +98,10 @@ def mix() -> list[Ask]:
     ]
 
 
-async def ask_all(url: str, asks: Iterator[tuple[Ask, bytes]], wrong: Counter[str]) -> None:
-    """Sends requests over a few connections until there are none left; `wrong` counts unexpected answers."""
+async def ask_all(
+    url: str, asks: Iterator[tuple[Ask, bytes]], wrong: Counter[str], *, connections: int = _CONNECTIONS
+) -> None:
+    """Sends requests over so many connections until there are none left; `wrong` counts unexpected answers."""
 
     async def one_connection(session: aiohttp.ClientSession) -> None:
         for ask, body in asks:
@@ -107,7 +111,7 @@ async def ask_all(url: str, asks: Iterator[tuple[Ask, bytes]], wrong: Counter[st
                 wrong[f"{ask.method} {ask.path}: {response.status} instead of {ask.status}"] += 1
 
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        await asyncio.gather(*(one_connection(session) for _ in range(_CONNECTIONS)))
+        await asyncio.gather(*(one_connection(session) for _ in range(connections)))
 
 
 def requests(count: int, seed: int) -> Iterator[tuple[Ask, bytes]]:
@@ -144,27 +148,29 @@ def over_every_path(count: int) -> dict[str, Any]:
     wrong: Counter[str] = Counter()
     with serving() as server:
         pid = server.process.pid
-        at_ready = tree_rss_megabytes(pid)
+        at_ready = Memory.of(pid)
         loaded = asyncio.run(until_tensorflow_is_loaded(server.url))
-        asyncio.run(ask_all(server.url, requests(max(count // 10, 2000), seed=1), wrong))
+        warm_up = requests(max(count // 10, 4000), seed=1)
+        asyncio.run(ask_all(server.url, warm_up, wrong, connections=2 * _CONNECTIONS))
         time.sleep(2.0)
-        series = [tree_rss_megabytes(pid)]
+        series = [Memory.of(pid)]
         began = time.perf_counter()
         for checkpoint in range(_CHECKPOINTS):
             asyncio.run(ask_all(server.url, requests(count // _CHECKPOINTS, seed=2 + checkpoint), wrong))
-            series.append(tree_rss_megabytes(pid))
+            series.append(Memory.of(pid))
         seconds = time.perf_counter() - began
         time.sleep(2.0)
-        series[-1] = tree_rss_megabytes(pid)
-    growth = round(series[-1] - series[0], 2)
+        series[-1] = Memory.of(pid)
+    growth = round(series[-1].own - series[0].own, 2)
     return {
         "requests": count // _CHECKPOINTS * _CHECKPOINTS,
         "requests_per_second": round(count / seconds),
         "tensorflow_loaded": loaded,
-        "rss_at_ready_mb": at_ready,
-        "rss_after_warm_up_mb": series[0],
-        "rss_at_end_mb": series[-1],
-        "rss_at_each_tenth_mb": series,
+        "rss_at_ready_mb": at_ready.rss,
+        "rss_after_warm_up_mb": series[0].rss,
+        "rss_at_end_mb": series[-1].rss,
+        "own_at_each_tenth_mb": [memory.own for memory in series],
+        "files_at_each_tenth_mb": [memory.files for memory in series],
         "growth_mb": growth,
         "goal_mb": SERVER_GOAL_MB,
         "wrong_answers": dict(wrong),
@@ -188,10 +194,10 @@ def in_process() -> dict[str, Any]:
 
     predict(100, seed=1)
     gc.collect()
-    before = tree_rss_megabytes(os.getpid())
+    before = Memory.of(os.getpid()).rss
     predict(PREDICTIONS, seed=2)
     gc.collect()
-    growth = round(tree_rss_megabytes(os.getpid()) - before, 2)
+    growth = round(Memory.of(os.getpid()).rss - before, 2)
     return {
         "predictions": PREDICTIONS,
         "rss_before_mb": before,

@@ -1,4 +1,4 @@
-"""What the smaller benchmarks share: percentiles, the JSON document, and the memory of a process with its children."""
+"""What the smaller benchmarks share: percentiles, the JSON document, the memory of a process tree, a server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,22 +51,41 @@ def milliseconds(seconds: Sequence[float], share: float) -> float:
     return round(percentile(seconds, share) * 1e3, 5)
 
 
-def tree_rss_megabytes(pid: int) -> float:
-    """Resident memory of a process and all its descendants; pages that they share count once for each."""
-    total = 0
-    waiting = [pid]
-    while waiting:
-        process = Path(f"/proc/{waiting.pop()}")
-        try:
-            status = (process / "status").read_text()
-            children = [
-                child for task in (process / "task").iterdir() for child in (task / "children").read_text().split()
-            ]
-        except FileNotFoundError:  # it has just ended
-            continue
-        waiting += map(int, children)
-        total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    return round(total / 1024, 2)
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident memory of a process and its descendants, in MB.
+
+    `own` is what they have allocated, memory that they share counted once: what can leak. `files` is program text and
+    other mapped files: the kernel drops it and reads it again as it sees fit.
+    """
+
+    own: float
+    files: float
+
+    @property
+    def rss(self) -> float:
+        return round(self.own + self.files, 2)
+
+    @classmethod
+    def of(cls, pid: int) -> Memory:
+        anonymous = shared = files = 0
+        waiting = [pid]
+        while waiting:
+            process = Path(f"/proc/{waiting.pop()}")
+            try:
+                status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+                for task in (process / "task").iterdir():
+                    waiting += map(int, (task / "children").read_text().split())
+            except FileNotFoundError:  # it has just ended
+                continue
+            anonymous += _kilobytes(status, "RssAnon")
+            files += _kilobytes(status, "RssFile")
+            shared = max(shared, _kilobytes(status, "RssShmem"))
+        return cls(own=round((anonymous + shared) / 1024, 2), files=round(files / 1024, 2))
+
+
+def _kilobytes(status: dict[str, str], name: str) -> int:
+    return int(status.get(name, "0 kB").split()[0])  # a process that is ending has no memory any more
 
 
 @contextmanager

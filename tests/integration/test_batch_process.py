@@ -210,6 +210,16 @@ async def test_signals_for_the_server_s_group_leave_the_child_alone() -> None:
         assert os.getsid(pid) == pid
 
 
+async def test_the_child_has_a_name_and_yields_to_the_server_in_everything() -> None:
+    async with batch_process() as process:
+        pid = process.status.pid
+        assert pid is not None
+        about = Path(f"/proc/{pid}")
+        assert (about / "comm").read_text() == "pinn-batch\n"
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 2)
+        assert int((about / "oom_score_adj").read_text()) == 500
+
+
 async def test_closing_answers_what_was_accepted_and_ends_the_child(tmp_path: Path) -> None:
     steering = {"arrived": str(tmp_path / "arrived"), "until": str(tmp_path / "until")}
     async with batch_process(options=steering) as process:

@@ -47,7 +47,7 @@ BATCH_NICENESS: Final = 2
 LOADING_NICENESS: Final = 8
 """In steps below the server, and once more below batches."""
 _OOM_SCORE: Final = "500"  # whoever has to free memory should take the child first: it can be started again
-_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG, linux/prctl.h
+_DEATH_SIGNAL, _NAME = 1, 15  # PR_SET_PDEATHSIG and PR_SET_NAME, linux/prctl.h
 EXIT_OK, EXIT_ORPHANED = 0, 3
 
 
@@ -178,7 +178,9 @@ def main() -> int:
 
 def _tie_to_parent(parent: int) -> bool:
     """Have the kernel end this process with its parent, whatever it is doing then; False if the parent is gone."""
-    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_NAME, b"pinn-batch")  # what `top` shows
+    libc.prctl(_DEATH_SIGNAL, signal.SIGKILL)
     return os.getppid() == parent
 
 

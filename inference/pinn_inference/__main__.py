@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from types import FrameType
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to `serve`, `train`, `verify` or `check`; returns the exit code."""
     _leave_on_sigterm()
+    # Before NumPy is imported: its matrices are small here, a second thread only costs, and sums depend on it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pinn_inference.server import cli as server_cli
 
     words = sys.argv[1:] if argv is None else list(argv)

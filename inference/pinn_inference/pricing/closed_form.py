@@ -55,10 +55,10 @@ def sensitivities(batch: OptionBatch, reduced: Reduced) -> Sensitivities:
     """Price and Greeks of a batch that has been reduced already."""
     with np.errstate(under="ignore", over="ignore", invalid="ignore", divide="ignore"):
         values = _with_variance(batch, reduced)
-    dead = reduced.s == 0.0
-    if not dead.any():
-        return values
-    limit = intrinsic_only(batch, reduced)
+        dead = reduced.s == 0.0
+        if not dead.any():
+            return values
+        limit = intrinsic_only(batch, reduced)
     return Sensitivities(
         price=np.where(dead, limit.price, values.price),
         delta=np.where(dead, limit.delta, values.delta),

@@ -101,8 +101,13 @@ class PinnModel:
         return self._engines[0].device
 
     @property
+    def engines(self) -> tuple[PricingEngine, ...]:
+        """The engines in the order in which they are tried."""
+        return self._engines
+
+    @property
     def devices(self) -> tuple[str, ...]:
-        """All devices in the order in which they are tried."""
+        """The engines' devices, in their order."""
         return tuple(engine.device for engine in self._engines)
 
     def price(self, batch: OptionBatch) -> Quotes:

@@ -23,7 +23,7 @@ from pinn_inference.pricing.reduction import ROUNDING
 from pinn_inference.pricing.types import FloatArray, OptionBatch
 from pinn_inference.tensorflow_runtime import Tensor, load_tensorflow
 
-_COLUMNS: Final = ("spot", "strike", "maturity", "rate", "dividend", "volatility")
+COLUMNS: Final = ("spot", "strike", "maturity", "rate", "dividend", "volatility")
 _ROWS: Final = 8
 """What a price is read from for each option: the seven rows of `Evaluation.values`, then w."""
 _CPU_TILE: Final = 2048
@@ -34,7 +34,8 @@ _SMALLEST: Final = 12_288
 
 
 class TensorFlowEngine:
-    """Compiled functions on one device; `sizes` are the padded batch sizes in growing order, multiples of `tile`.
+    """Compiled functions on one device; `sizes` are the padded batch sizes in growing order, multiples of `tile`; a
+    tile of 0 stands for the whole batch.
 
     `smallest` is the number of options from which on the device is used. Construction traces and does not touch the
     device; `warm_up` compiles.
@@ -55,10 +56,10 @@ class TensorFlowEngine:
         self.device = device
         on_cpu = "CPU" in device
         self.batch_sizes = sizes or (_CPU_SIZES if on_cpu else _GPU_SIZES)
-        self._tile = tile or (_CPU_TILE if on_cpu else None)
+        self._tile = (_CPU_TILE if on_cpu else 0) if tile is None else tile
         self._smallest = smallest
         self._small = NumPyEngine(network, certificate)
-        self._formula = _Formula(self._tf, network, certificate)
+        self._formula = Formula(self._tf, network, certificate)
         with self._tf.device(device):
             self._functions = {size: self._trace(size) for size in self.batch_sizes}
 
@@ -90,7 +91,7 @@ class TensorFlowEngine:
         tf = self._tf
         n = rows.stop - rows.start
         size = next(size for size in self.batch_sizes if size >= n)
-        columns = [getattr(batch, name)[rows] for name in _COLUMNS]
+        columns = [getattr(batch, name)[rows] for name in COLUMNS]
         columns.append(np.where(batch.is_call[rows], 1.0, -1.0))
         if n < size:
             padded = np.ones((len(columns), size))
@@ -103,7 +104,7 @@ class TensorFlowEngine:
                 values = np.asarray(memoryview(answer))  # .numpy() would copy
         except tf.errors.OpError as error:
             raise ModelRuntimeError(f"{self.device}: {error.message}") from error
-        if self._tile is None:
+        if not self._tile:
             out[...] = values[:_ROWS, :n]
             return
         whole = n - n % self._tile
@@ -114,14 +115,14 @@ class TensorFlowEngine:
     def _trace(self, size: int) -> Tensor:
         """The function for `size` options: their number, then the columns; shape (rows, size), or tiles of that."""
         tf = self._tf
-        body = self._formula.whole if self._tile is None else self._formula.in_tiles_of(self._tile)
-        columns = [tf.TensorSpec([size], tf.float64)] * (len(_COLUMNS) + 1)
+        body = self._formula.in_tiles_of(self._tile) if self._tile else self._formula.whole
+        columns = [tf.TensorSpec([size], tf.float64)] * (len(COLUMNS) + 1)
         return tf.function(
             body, jit_compile=True, autograph=False, input_signature=[tf.TensorSpec([], tf.int32), *columns]
         ).get_concrete_function()
 
 
-class _Formula:
+class Formula:
     """Network and chain rule as one graph: the formulas of `reduction` and `NumPyEngine`, see there."""
 
     def __init__(self, tf: ModuleType, network: Network, certificate: Certificate) -> None:
@@ -133,7 +134,7 @@ class _Formula:
 
     def whole(self, _count: Tensor, *columns: Tensor) -> Tensor:
         """Shape (rows, n) for columns of shape (n,)."""
-        return self._rows(*columns)
+        return self.rows(*columns)
 
     def in_tiles_of(self, tile: int) -> Callable[..., Tensor]:
         """The function of shape (n/tile, rows, tile) for columns of shape (n,); tiles from `count` on are left at 0."""
@@ -143,7 +144,7 @@ class _Formula:
             tiles = [tf.reshape(column, [-1, tile]) for column in columns]
 
             def step(index: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-                update = self._rows(*(column[index] for column in tiles))
+                update = self.rows(*(column[index] for column in tiles))
                 return index + 1, tf.tensor_scatter_nd_update(rows, [[index]], update[None])
 
             end = (count + (tile - 1)) // tile
@@ -152,7 +153,7 @@ class _Formula:
 
         return tiled
 
-    def _rows(
+    def rows(
         self,
         spot: Tensor,
         strike: Tensor,

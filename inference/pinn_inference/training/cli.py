@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from pinn_inference.pricing import artefact as artefacts
-from pinn_inference.pricing.artefact import Artefact
+from pinn_inference.pricing.artefact import EUROPEAN, Artefact
 from pinn_inference.pricing.certificate import Certificate, certify
 from pinn_inference.pricing.engine import NumPyEngine
+from pinn_inference.pricing.errors import ModelError
 from pinn_inference.pricing.model import PinnModel
-from pinn_inference.pricing.network import Architecture, Network
-from pinn_inference.training.accuracy import Accuracy, measure
+from pinn_inference.pricing.network import Architecture
+from pinn_inference.training import report as reports
+from pinn_inference.training import saved_model
+from pinn_inference.training.accuracy import measure, measure_domain
+from pinn_inference.training.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointError, Progress
 from pinn_inference.training.plot import plot_loss
-from pinn_inference.training.trainer import Progress, TrainingConfig, train
-from pinn_inference.training.verification import BOUND_TOLERANCE, VerificationReport, verify
+from pinn_inference.training.trainer import TrainingConfig, TrainingResult, train
+from pinn_inference.training.verification import BOUND_TOLERANCE, verify
 
+STYLES: Final = (EUROPEAN, "american")
+LOSS_FILE: Final = "loss.png"
 _PROGRESS_SECONDS: Final = 5.0
 
 
@@ -38,34 +42,27 @@ def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         help="train a model",
         description="Train a network on the pricing equation alone, certify it and write it as a model directory. "
-        "The same options give the same weights on one kind of processor.",
+        "The same options give the same weights on one kind of processor. An interrupted training is continued by the "
+        "same command with --resume.",
     )
+    parser.add_argument("--style", choices=STYLES, default=EUROPEAN, help="of exercise (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the model is written")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that DIR already holds")
-    parser.add_argument("--name", default="european", help="name of the model (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what DIR already holds")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished training in DIR, if there is one")
+    parser.add_argument("--name", help="name of the model (default: its style)")
     parser.add_argument("--model-version", help="version of the model (default: the first 12 digits of its checksum)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=defaults.iterations, help="at most (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, help=f"at most (default: {defaults.iterations})")
     parser.add_argument("--seconds", type=float, help="stop after this time; the result then depends on the machine")
-    parser.add_argument(
-        "--hidden",
-        type=_widths,
-        default=defaults.architecture.hidden,
-        metavar="W,W,…",
-        help="widths of the hidden layers (default: 16,16)",
-    )
-    parser.add_argument(
-        "--interior-points", type=int, default=defaults.interior_points, help="for the equation (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--boundary-points", type=int, default=defaults.boundary_points, help="at the money (default: %(default)s)"
-    )
+    parser.add_argument("--hidden", type=_widths, metavar="W,W,…", help="widths of the hidden layers (default: 16,16)")
+    parser.add_argument("--interior-points", type=int, help=f"for the equation (default: {defaults.interior_points})")
+    parser.add_argument("--boundary-points", type=int, help=f"at the money (default: {defaults.boundary_points})")
     parser.add_argument("--threads", type=int, default=defaults.threads, help="(default: %(default)s)")
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=BOUND_TOLERANCE,
-        help="largest certified error, in units of D·√(FK), with which a model is written (default: %(default)s)",
+        help="largest certified error, in units of D·√(FK), with which a model is written "
+        f"(default: {BOUND_TOLERANCE})",
     )
     parser.set_defaults(run=run_train)
 
@@ -74,7 +71,8 @@ def _add_verify(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = subparsers.add_parser(
         "verify",
         help="check a model",
-        description="Check a model directory: checksum, golden prices, residual, certificate, accuracy, no-arbitrage. "
+        description="Check a model directory: checksums, golden prices, residual, certificate, determinism, accuracy, "
+        "no-arbitrage. "
         "The exit code is 0 when every check passed, else 1.",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="the model directory")
@@ -82,78 +80,138 @@ def _add_verify(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=BOUND_TOLERANCE,
-        help="largest certified error in units of D·√(FK) (default: %(default)s)",
+        help=f"largest certified error in units of D·√(FK) (default: {BOUND_TOLERANCE})",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="also write it there: JSON, a page, a map of errors")
     parser.set_defaults(run=run_verify)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """Trains, certifies and writes; 0 when written, 1 when the result misses the tolerance, 2 for senseless options."""
+    """Trains, certifies and writes.
+
+    0 when written, 1 when the result misses the tolerance, 2 for senseless options, 130 when interrupted.
+    """
+    if arguments.style != EUROPEAN:
+        return _american("run_train", arguments)
     output: Path = arguments.output
+    tolerance = BOUND_TOLERANCE if arguments.tolerance is None else arguments.tolerance
     try:
-        config = TrainingConfig(
-            seed=arguments.seed,
-            iterations=arguments.iterations,
-            seconds=arguments.seconds,
-            architecture=Architecture(hidden=arguments.hidden),
-            interior_points=arguments.interior_points,
-            boundary_points=arguments.boundary_points,
-            threads=arguments.threads,
-        )
-        _claim(output, overwrite=arguments.overwrite)
-    except (ValueError, OSError) as error:
+        config = _config(arguments)
+        checkpoint = _claim(output, config, overwrite=arguments.overwrite, resume=arguments.resume)
+    except (ValueError, OSError, CheckpointError) as error:
         print(f"pinn-inference train: {error}", file=sys.stderr)
         return 2
     print(
         f"training {config.architecture.parameter_count} parameters on {config.interior_points} points of the equation "
-        f"and {config.boundary_points} at the money; seed {config.seed}, at most {config.iterations} iterations",
+        f"and {config.boundary_points} at the money; seed {config.seed}, at most {config.iterations} iterations"
+        + (f"; going on after iteration {checkpoint.course[-1].iteration}" if checkpoint else ""),
         flush=True,
     )
-    result = train(config, report=_progress_printer(config.iterations))
+    path = output / CHECKPOINT_FILE
+    try:
+        result = train(
+            config,
+            report=_progress_printer(config.iterations),
+            resume=checkpoint,
+            save=lambda state: state.write(path),
+        )
+    except (KeyboardInterrupt, SystemExit) as interruption:
+        if path.exists():
+            print(f"\ninterrupted; the same command with --resume goes on from {path}", file=sys.stderr)
+        return interruption.code if isinstance(interruption, SystemExit) and isinstance(interruption.code, int) else 130
     print(
         f"{'ended at a minimum' if result.converged else 'done'} after {result.course[-1].iteration} iterations, "
         f"{result.course[-1].seconds:.1f} s, {result.cpu_seconds:.1f} s of processor time; certifying …",
         flush=True,
     )
     certificate = certify(result.network)
-    if not certificate.error_bound <= arguments.tolerance:
+    if not certificate.error_bound <= tolerance:
         print(
             f"pinn-inference train: the certified error bound is {certificate.error_bound:.2e}, the tolerance is "
-            f"{arguments.tolerance:.2e}: nothing was written. Train longer, or give a larger --tolerance.",
+            f"{tolerance:.2e}: no model was written. Go on with --resume and more --iterations, or give a larger "
+            "--tolerance.",
             file=sys.stderr,
         )
         return 1
-    accuracy = _measured(arguments.name, result.network, certificate)
-    artefact = artefacts.write(
-        output,
-        name=arguments.name,
-        version=arguments.model_version,
-        network=result.network,
-        certificate=certificate,
-        record={"measured": accuracy.record(), "training": result.record()},
-    )
-    picture = plot_loss(result.course, output / "loss.png")
-    print(f"wrote {output}: {artefact.name} {artefact.version}, sha256 {artefact.sha256}")
-    print(f"certified error bound {certificate.error_bound:.2e} · D·√(FK)")
-    for name, value in artefact.record["measured"].items():
-        print(f"  measured {name:15s} {value:g}")
-    print(f"loss curve in {output / artefacts.RECORD_FILE}" + (f" and {picture}" if picture else ""))
-    return 0
+    return _write(output, arguments, result, certificate)
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """Prints the report; 0 when every check passed, else 1."""
-    report = verify(arguments.directory, expected_sha256=arguments.sha256, tolerance=arguments.tolerance)
-    print(_as_json(report) if arguments.json else _as_text(report))
+    if _style(arguments.directory) != EUROPEAN:
+        return _american("run_verify", arguments)
+    tolerance = BOUND_TOLERANCE if arguments.tolerance is None else arguments.tolerance
+    report = verify(arguments.directory, expected_sha256=arguments.sha256, tolerance=tolerance)
+    print(reports.as_json(report) if arguments.json else reports.as_text(report))
+    if arguments.report is not None:
+        try:
+            paths = reports.write(report, arguments.report)
+        except OSError as error:
+            print(f"pinn-inference verify: no report was written: {error}", file=sys.stderr)
+            return 1
+        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
     return 0 if report.passed else 1
 
 
-def _measured(name: str, network: Network, certificate: Certificate) -> Accuracy:
-    """The accuracy of a network that is not on disk yet."""
-    draft = Artefact(name=name, version="draft", sha256="", network=network, certificate=certificate, record={})
-    return measure(PinnModel(draft, (NumPyEngine(network, certificate),)))
+def _style(directory: Path) -> str:
+    """The style of a model, European where that cannot be read: the verification then says why."""
+    try:
+        return artefacts.style_of(directory)
+    except ModelError:
+        return EUROPEAN
+
+
+def _american(command: str, arguments: argparse.Namespace) -> int:
+    """The same command for American options."""
+    run: Callable[[argparse.Namespace], int] = getattr(import_module("pinn_inference.training.american_cli"), command)
+    return run(arguments)
+
+
+def _config(arguments: argparse.Namespace) -> TrainingConfig:
+    """The options that were given, and the defaults for the others; raises ValueError, naming the field."""
+    given = {
+        name: getattr(arguments, name)
+        for name in ("seed", "iterations", "seconds", "interior_points", "boundary_points", "threads")
+        if getattr(arguments, name) is not None
+    }
+    if arguments.hidden is not None:
+        given["architecture"] = Architecture(hidden=arguments.hidden)
+    return TrainingConfig(**given)
+
+
+def _write(output: Path, arguments: argparse.Namespace, result: TrainingResult, certificate: Certificate) -> int:
+    """Measures and writes the model, the record last, and says what was written; the checkpoint has served."""
+    name = arguments.name or EUROPEAN
+    draft = Artefact(name=name, version="draft", sha256="", network=result.network, certificate=certificate, record={})
+    model = PinnModel(draft, (NumPyEngine(result.network, certificate),))
+    accuracy, domain = measure(model), measure_domain(model)
+    exported = output / saved_model.DIRECTORY
+    saved_model.export(exported, result.network, certificate)
+    artefact = artefacts.write(
+        output,
+        name=name,
+        version=arguments.model_version,
+        network=result.network,
+        certificate=certificate,
+        record={
+            "files": saved_model.checksums(exported),
+            "measured": accuracy.record(),
+            "measured_domain": domain.record(),
+            "training": result.record(),
+        },
+    )
+    picture = plot_loss(result.course, output / LOSS_FILE)
+    (output / CHECKPOINT_FILE).unlink(missing_ok=True)
+    print(f"wrote {output}: {artefact.name} {artefact.version}, sha256 {artefact.sha256}")
+    print(f"certified error bound {certificate.error_bound:.2e} · D·√(FK)")
+    for title, values in (("random options", accuracy), ("stated domain", domain)):
+        print(f"  measured over {values.options} {title if title.endswith('s') else f'options of the {title}'}:")
+        for measured, value in values.record().items():
+            if measured != "options":
+                print(f"    {measured:15s} {value:g}")
+    print(f"loss curve in {output / artefacts.RECORD_FILE}" + (f" and {picture}" if picture else ""))
+    return 0
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -163,13 +221,21 @@ def _widths(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 16,16") from None
 
 
-def _claim(output: Path, *, overwrite: bool) -> None:
-    """Finds out before the training whether its result can be written."""
+def _claim(output: Path, config: TrainingConfig, *, overwrite: bool, resume: bool) -> Checkpoint | None:
+    """Finds out before the training whether its result can be written, and where it starts."""
+    path = output / CHECKPOINT_FILE
+    if path.exists() and not overwrite:
+        if not resume:
+            raise FileExistsError(f"{output} holds an unfinished training: --resume continues it, --overwrite drops it")
+        checkpoint = Checkpoint.read(path)
+        checkpoint.require(config.settings())
+        return checkpoint
     if (output / artefacts.RECORD_FILE).exists() and not overwrite:
         raise FileExistsError(f"{output} already holds a model; give another --output, or --overwrite")
     output.mkdir(parents=True, exist_ok=True)
     if not os.access(output, os.W_OK):
         raise PermissionError(f"{output} is not writable")
+    return None
 
 
 def _progress_printer(iterations: int) -> Callable[[Progress], None]:
@@ -188,34 +254,3 @@ def _progress_printer(iterations: int) -> Callable[[Progress], None]:
         )
 
     return report
-
-
-def _as_json(report: VerificationReport) -> str:
-    model = report.artefact
-    return json.dumps(
-        {
-            "passed": report.passed,
-            "directory": str(report.directory),
-            "model": model and {"name": model.name, "version": model.version, "sha256": model.sha256},
-            "checks": [
-                {**asdict(check), "value": check.value if math.isfinite(check.value) else None}
-                for check in report.checks
-            ],
-        },
-        indent=1,
-        allow_nan=False,
-    )
-
-
-def _as_text(report: VerificationReport) -> str:
-    lines = [f"model {report.directory}"]
-    if report.artefact is not None:
-        lines[0] += f": {report.artefact.name} {report.artefact.version}"
-    for check in report.checks:
-        verdict = "ok  " if check.passed else "FAIL"
-        lines.append(f"{verdict}  {check.name:46s} {check.value:9.2e} ≤ {check.limit:7.1e}  {check.detail}")
-    failed = sum(not check.passed for check in report.checks)
-    lines.append(
-        f"{failed} of {len(report.checks)} checks failed" if failed else f"all {len(report.checks)} checks passed"
-    )
-    return "\n".join(lines)

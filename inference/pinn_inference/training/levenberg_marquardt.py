@@ -38,6 +38,11 @@ class Step:
     loss: float
     damping: float
 
+    @property
+    def next_damping(self) -> float:
+        """The damping that is tried first after this step."""
+        return max(self.damping / _SHRINK, _MIN_DAMPING)
+
 
 def minimise(
     tf: ModuleType,
@@ -46,18 +51,21 @@ def minimise(
     residuals: Callable[[Tensor], Tensor],
     start: Tensor,
     damping: float = 1.0,
+    iteration: int = 0,
 ) -> Iterator[Step]:
     """Yields accepted steps, each with a smaller sum of squares than the one before, until none can be found.
 
     Solves (JᵀJ + μI)·δ = −Jᵀr with the unscaled identity; μ is divided by 3 after an accepted step and multiplied by 4
     after a rejected one. The iterator ends when 20 dampings in a row give no smaller sum, that is at a minimum to the
     last digit. The caller bounds the number of iterations.
+
+    From the parameters, the iteration and the `next_damping` of a step it goes on exactly as it would have without a
+    break.
     """
     parameters = start
     model = linearise(parameters)
-    loss = float(tf.reduce_sum(model.residuals**2))
+    loss = float(tf.reduce_sum(residuals(parameters) ** 2))
     identity = tf.eye(int(start.shape[0]), dtype=start.dtype)
-    iteration = 0
     while True:
         for _ in range(_MAX_REJECTIONS):
             try:
@@ -74,6 +82,7 @@ def minimise(
         else:
             return
         parameters, loss, iteration = candidate, candidate_loss, iteration + 1
-        yield Step(iteration=iteration, parameters=parameters, loss=loss, damping=damping)
-        damping = max(damping / _SHRINK, _MIN_DAMPING)
+        step = Step(iteration=iteration, parameters=parameters, loss=loss, damping=damping)
+        yield step
+        damping = step.next_damping
         model = linearise(parameters)

@@ -192,7 +192,7 @@ def test_a_bundled_model_that_there_is_not_is_never_replaced_by_another() -> Non
         process.logged("model not usable: pricing in closed form")
         status, answer = process.get(READINESS)
         assert (status, answer["reason"]) == (503, "ModelNotFound")
-        assert "no bundled model 'heston'; there is european" in answer["message"]
+        assert "no bundled model 'heston'; there is american, european" in answer["message"]
 
 
 def test_wrong_settings_end_the_process_with_2_and_every_name() -> None:

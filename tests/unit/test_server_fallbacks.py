@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -174,11 +173,46 @@ async def test_a_network_that_gives_nan_is_replaced_by_the_closed_form_on_every_
         assert sample(client, "pinn_fallback_total", reason="not_finite") == 1 + 5 + 40 + 700
 
 
-async def test_an_american_option_is_never_answered_with_a_european_price(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL)
+async def test_an_american_option_is_priced_by_its_own_network_alone_and_among_others() -> (
+    None
+):
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        _, european = await price(client, PUT)
+        _, alone = await price(client, AMERICAN)
+        assert alone["method"] == "pinn"
+        assert alone["model"].startswith("american/")
+        assert 0 < alone["exercise_boundary"] < PUT["strike"]
+        assert alone["price"] > european["price"]
+        assert (await price(client, AMERICAN))[1] == {**alone, "cached": True}
+        for count in (1, 40, 700):
+            _, answer = await price(client, {"options": [PUT] * count + [AMERICAN]})
+            *others, last = answer["results"]
+            assert {row["model"] for row in others} == {european["model"]}
+            assert (last["model"], last["exercise_boundary"]) == (alone["model"], alone["exercise_boundary"])
+            assert abs(last["price"] - alone["price"]) <= 1e-9 * PUT["strike"]
+        async with client.get("/health/deployment/readiness") as response:
+            assert (await response.json())["model"]["american"]["name"] == "american"
+
+
+async def test_an_american_option_outside_the_domain_is_priced_by_the_integral_equation_beside_the_loop() -> None:
+    outside = {**AMERICAN, "volatility": 1.5, "maturity": 5}
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        _, answer = await price(client, outside)
+        assert (answer["method"], answer["reason"], answer["model"]) == ("integral_equation", "out_of_domain", None)
+        assert sample(client, "pinn_options_priced_total", method="integral_equation") == 1
+        assert sample(client, "pinn_fallback_total", reason="out_of_domain") == 1
+        _, european = await price(client, {**outside, "style": "european"})
+        assert answer["price"] > european["price"]
+
+
+async def test_without_an_american_model_no_american_option_gets_a_european_price() -> None:
     async with running(ExactModel()) as client:
-        mixed = [{"options": [PUT] * count + [AMERICAN]} for count in (1, 40, 700)]
-        for document in (AMERICAN, *mixed):
-            status, answer = await price(client, document)
-            assert (status, answer["reason"]) == (503, "AmericanUnavailable")
+        _, european = await price(client, PUT)
+        for count in (0, 1, 40, 700):
+            status, answer = await price(client, {"options": [PUT] * count + [AMERICAN]})
+            if status == 503:
+                assert answer["reason"] == "AmericanUnavailable"
+            else:
+                assert answer["results"][-1]["method"] == "integral_equation"
+                assert answer["results"][-1]["price"] > european["price"]
         assert (await price(client, PUT))[0] == 200

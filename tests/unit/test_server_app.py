@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -483,3 +484,19 @@ async def test_a_client_that_goes_away_is_counted_as_499_and_leaves_nothing_behi
         gate.opened.set()
         assert (await post(client, PUT))[0] == 200
         assert client.app[SERVICE].waiting == 0
+
+
+async def test_a_client_that_does_not_take_a_large_answer_is_cut_off_and_counted_as_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pinn_inference.server.service.ANSWER_SECONDS", 0.5)
+    body = json.dumps({"options": [PUT] * 40_000}).encode()
+    head = f"POST /v1/price HTTP/1.1\r\nHost: pinn\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    async with running(max_batches=1) as client:
+        with socket.socket() as idle:
+            idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await asyncio.to_thread(idle.connect, ("127.0.0.1", client.server.port))
+            await asyncio.to_thread(idle.sendall, head + body)
+            labels = {"method": "POST", "handler": "/v1/price", "status": "499"}
+            await eventually(lambda: sample(client, "http_requests_total", **labels) == 1, seconds=60)
+        assert (await post(client, {"options": [PUT] * 600}))[0] == 200, "its place is free again"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,9 @@ import numpy as np
 
 from pinn_inference.pricing import american_golden, integral_equation
 from pinn_inference.pricing.american_artefact import AmericanArtefact, read_american
+from pinn_inference.pricing.american_domain import put_rates
 from pinn_inference.pricing.american_engine import AmericanEngine, NumPyAmericanEngine, PremiumJets, american_engines
+from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Addition, PutTerms, addition
 from pinn_inference.pricing.american_network import AmericanDomain, inside
 from pinn_inference.pricing.errors import ModelRuntimeError, ModelSelfCheckError
 from pinn_inference.pricing.golden import CheckResult
@@ -28,8 +30,6 @@ from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, 
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65_536
-PREMIUM_ROUNDING: Final = 1e-14
-"""Of the strike: what float64 does to a premium."""
 
 
 def load_american(
@@ -51,42 +51,28 @@ def load_numpy_american(directory: Path, european: StyleModel, *, expected_sha25
     return AmericanModel(artefact, european, (NumPyAmericanEngine(artefact.networks),))
 
 
-@dataclass(frozen=True, slots=True)
-class _Puts:
-    """American options as puts in units of their strikes, all of shape (n,); a call's spot and strike are exchanged."""
+def put_terms(batch: OptionBatch) -> PutTerms:
+    """The options as puts, all of shape (n,); without variance some are not finite."""
+    is_call, volatility = batch.is_call, batch.volatility
+    spot = np.where(is_call, batch.strike, batch.spot)
+    strike = np.where(is_call, batch.spot, batch.strike)
+    rate, dividend = put_rates(batch)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        per_variance = 2.0 / (volatility * volatility)
+        return PutTerms(
+            spot=spot,
+            strike=strike,
+            x=np.log(spot / strike),
+            s=volatility * np.sqrt(batch.maturity),
+            kappa=rate * per_variance,
+            lambda_=dividend * per_variance,
+        )
 
-    spot: FloatArray
-    strike: FloatArray
-    rate: FloatArray
-    dividend: FloatArray
-    x: FloatArray
-    s: FloatArray
-    kappa: FloatArray
-    lambda_: FloatArray
 
-    @classmethod
-    def of(cls, batch: OptionBatch) -> _Puts:
-        is_call = batch.is_call
-        spot = np.where(is_call, batch.strike, batch.spot)
-        strike = np.where(is_call, batch.spot, batch.strike)
-        rate = np.where(is_call, batch.dividend, batch.rate)
-        dividend = np.where(is_call, batch.rate, batch.dividend)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            per_variance = 2.0 / (batch.volatility * batch.volatility)
-            return cls(
-                spot=spot,
-                strike=strike,
-                rate=rate,
-                dividend=dividend,
-                x=np.log(spot / strike),
-                s=batch.volatility * np.sqrt(batch.maturity),
-                kappa=rate * per_variance,
-                lambda_=dividend * per_variance,
-            )
-
-    def never_exercised(self) -> BoolArray:
-        """Whether waiting always pays: the strike earns nothing meanwhile and the asset yields at least as much."""
-        return (self.rate <= 0.0) & (self.dividend >= self.rate)
+def never_exercised(batch: OptionBatch) -> BoolArray:
+    """Whether waiting always pays: the strike earns nothing meanwhile and the asset yields at least as much."""
+    rate, dividend = put_rates(batch)
+    return (rate <= 0.0) & (dividend >= rate)
 
 
 class AmericanModel:
@@ -126,6 +112,16 @@ class AmericanModel:
         """The device that is tried first."""
         return self._engines[0].device
 
+    @property
+    def engines(self) -> tuple[AmericanEngine, ...]:
+        """The engines in the order in which they are tried."""
+        return self._engines
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The engines' devices, in their order."""
+        return tuple(engine.device for engine in self._engines)
+
     def price(self, batch: OptionBatch) -> Quotes:
         """Prices, Greeks and exercise boundaries in the batch's order; every row is taken as American."""
         if len(batch) <= _CHUNK:
@@ -159,13 +155,13 @@ class AmericanModel:
             raise ModelSelfCheckError("; ".join(f"{result.name}: {result.detail}" for result in failed))
 
     def _price_chunk(self, batch: OptionBatch) -> Quotes:
-        puts = _Puts.of(batch)
-        never = puts.never_exercised()
+        puts = put_terms(batch)
+        never = never_exercised(batch)
         ours = inside(self.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_) & ~never
         quotes = self._european.price(batch)
         # Where the European model fell back its closed form is exact; the method says what the premium came from.
         boundary = np.where(batch.is_call, np.inf, 0.0)
-        quotes = Quotes(*(getattr(quotes, name.name) for name in fields(Quotes)[:-1]), exercise_boundary=boundary)
+        quotes = replace(quotes, exercise_boundary=boundary)
         if ours.any():
             jets = self._evaluate(puts, ours)
             if jets is None:
@@ -183,7 +179,7 @@ class AmericanModel:
             _overwrite(quotes, batch, rest, reason)
         return quotes
 
-    def _evaluate(self, puts: _Puts, ours: BoolArray) -> PremiumJets | None:
+    def _evaluate(self, puts: PutTerms, ours: BoolArray) -> PremiumJets | None:
         """The jets of the rows in the domain, evaluated at its border where the premium has vanished."""
         everything = bool(ours.all())
         x, s, kappa, lambda_ = (
@@ -197,7 +193,7 @@ class AmericanModel:
         return None
 
     def _add_premium(
-        self, batch: OptionBatch, puts: _Puts, ours: BoolArray, jets: PremiumJets, quotes: Quotes
+        self, batch: OptionBatch, puts: PutTerms, ours: BoolArray, jets: PremiumJets, quotes: Quotes
     ) -> BoolArray:
         """Adds the premium to the European quotes in the rows of `ours`; returns the rows that came out not finite."""
         everything = bool(ours.all())
@@ -206,47 +202,27 @@ class AmericanModel:
         def at(column: FloatArray) -> FloatArray:
             return column if everything else column[ours]
 
-        x, s, kappa, lambda_ = at(puts.x), at(puts.s), at(puts.kappa), at(puts.lambda_)
-        spot, strike, volatility = at(puts.spot), at(puts.strike), at(batch.volatility)
+        puts = PutTerms(*map(at, puts))
         is_call = batch.is_call if everything else batch.is_call[ours]
-        alive = (x > jets.b) & (x < jets.b + self.artefact.networks.domain.z_max * s)
-        e, e_x, e_s, e_kappa, e_lambda = (
-            np.where(alive, column, 0.0) for column in (jets.e, jets.e_x, jets.e_s, jets.e_kappa, jets.e_lambda)
-        )
-        exercised = x <= jets.b
-        e_w = 0.5 * e_s / s
-        # The pricing equation: e_w = e_xx/2 + (κ − λ − 1)/2·e_x − κ/2·e.
-        bend = strike * (2.0 * e_w - (kappa - lambda_) * e_x + kappa * e)  # K·(e_xx − e_x)
-        per_variance = 2.0 / (volatility * volatility)
-        e_rate = np.where(is_call, e_lambda, e_kappa)
-        sign = np.where(is_call, 1.0, -1.0)
-        european = {name: at(getattr(quotes, name)) for name in ("price", "delta", "gamma", "vega", "theta", "rho")}
-        payoff = strike - spot
-        # The put's S is the call's strike: K·e(ln S − ln K) is differentiated by the other of the two.
-        premium_delta = np.where(is_call, e - e_x, strike * e_x / spot)
-        premium_gamma = bend / np.where(is_call, strike, spot) / np.where(is_call, strike, spot)
-        root = s / volatility
-        values = {
-            "price": (european["price"] + strike * e, payoff),
-            "delta": (european["delta"] + premium_delta, sign),
-            "gamma": (np.maximum(european["gamma"] + premium_gamma, 0.0), 0.0),
-            "vega": (
-                european["vega"] + strike * (e_s * root - 2.0 * (kappa * e_kappa + lambda_ * e_lambda) / volatility),
-                0.0,
-            ),
-            "theta": (european["theta"] - volatility * volatility * strike * e_w, 0.0),
-            "rho": (european["rho"] + strike * per_variance * e_rate, 0.0),
-        }
+        alive = (puts.x > jets.b) & (puts.x < jets.b + self.artefact.networks.domain.z_max * puts.s)
+        derivatives = (jets.e, jets.e_x, jets.e_s, jets.e_kappa, jets.e_lambda)
+        zeroed = [np.where(alive, column, 0.0) for column in derivatives]
+        added = addition(np.where, puts, is_call, at(batch.volatility), zeroed)
+        exercised = puts.x <= jets.b
+        paid = Addition(puts.strike - puts.spot, np.where(is_call, 1.0, -1.0), 0.0, 0.0, 0.0, 0.0)
         finite = np.isfinite(jets.b)
-        for name, (held, paid) in values.items():
-            value = np.where(exercised, paid, held)
+        for name in Addition._fields:
+            held = at(getattr(quotes, name)) + getattr(added, name)
+            if name == "gamma":
+                held = np.maximum(held, 0.0)
+            value = np.where(exercised, getattr(paid, name), held)
             finite &= np.isfinite(value)
             getattr(quotes, name)[rows] = value
-        bound = self.artefact.certificate.at(s) + PREMIUM_ROUNDING
-        quotes.error_bound[rows] = at(quotes.error_bound) + strike * bound
+        bound = self.artefact.certificate.at(puts.s) + PREMIUM_ROUNDING
+        quotes.error_bound[rows] = at(quotes.error_bound) + puts.strike * bound
         quotes.method[rows] = Method.PINN
         quotes.reason[rows] = FallbackReason.NONE
-        quotes.exercise_boundary[rows] = np.where(is_call, spot * np.exp(-jets.b), strike * np.exp(jets.b))
+        quotes.exercise_boundary[rows] = np.where(is_call, puts.spot * np.exp(-jets.b), puts.strike * np.exp(jets.b))
         bad = np.zeros(len(batch), dtype=np.bool_)
         bad[rows] = ~finite
         return bad

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from pinn_inference.pricing.american import PREMIUM_ROUNDING
 from pinn_inference.pricing.american_artefact import AmericanArtefact
 from pinn_inference.pricing.american_engine import NumPyAmericanEngine
+from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, PutTerms, addition, choose_float
 from pinn_inference.pricing.american_network import inside
 from pinn_inference.pricing.scalar import ScalarPricer, ScalarQuote
 
@@ -57,7 +57,7 @@ class AmericanScalarPricer:
             if not inside(self._domain, s, kappa, lambda_):
                 return None
             x = math.log(put_spot / put_strike)
-            e, e_x, e_s, e_kappa, e_lambda, b = self._evaluate(x, s, kappa, lambda_)
+            *jets, b = self._evaluate(x, s, kappa, lambda_)
             boundary = put_spot * math.exp(-b) if is_call else put_strike * math.exp(b)
         except (ArithmeticError, ValueError):
             return None
@@ -68,16 +68,15 @@ class AmericanScalarPricer:
             return ScalarQuote(put_strike - put_spot, _SIDES[is_call], 0.0, 0.0, 0.0, 0.0, error_bound, boundary)
         if x >= b + self._domain.z_max * s:
             return european._replace(error_bound=error_bound, exercise_boundary=boundary)
-        e_w = 0.5 * e_s / s
-        bend = put_strike * (2.0 * e_w - (kappa - lambda_) * e_x + kappa * e)
+        put = PutTerms(put_spot, put_strike, x, s, kappa, lambda_)
+        added = addition(choose_float, put, is_call, volatility, jets)
         quote = ScalarQuote(
-            european.price + put_strike * e,
-            european.delta + (e - e_x if is_call else put_strike * e_x / put_spot),
-            max(european.gamma + bend / spot / spot, 0.0),
-            european.vega
-            + put_strike * (e_s * (s / volatility) - 2.0 * (kappa * e_kappa + lambda_ * e_lambda) / volatility),
-            european.theta - volatility * volatility * put_strike * e_w,
-            european.rho + put_strike * per_variance * (e_lambda if is_call else e_kappa),
+            european.price + added.price,
+            european.delta + added.delta,
+            max(european.gamma + added.gamma, 0.0),
+            european.vega + added.vega,
+            european.theta + added.theta,
+            european.rho + added.rho,
             error_bound,
             boundary,
         )

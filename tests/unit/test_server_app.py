@@ -384,6 +384,9 @@ async def test_a_slow_request_is_logged_with_its_inputs_which_are_bounded(
 
 
 async def test_the_log_of_a_slow_request_names_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    root.handlers = []  # pytest's own: configuring would close them
     configure_logging(level="info", revision="9d77e0", service="")
     try:
         async with running(slow_request_seconds=0) as client:
@@ -391,7 +394,7 @@ async def test_the_log_of_a_slow_request_names_its_id(capsys: pytest.CaptureFixt
             async with client.get("/api/investor-report?symbols=XXXX&user_id=secret") as response:
                 assert response.status == 404
     finally:
-        logging.basicConfig(force=True)
+        root.handlers, root.level = handlers, level
         logging.captureWarnings(False)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     slow = [line for line in lines if line["message"] == "slow request"]

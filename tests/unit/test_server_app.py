@@ -394,7 +394,8 @@ async def test_the_log_of_a_slow_request_names_its_id(capsys: pytest.CaptureFixt
             async with client.get("/api/investor-report?symbols=XXXX&user_id=secret") as response:
                 assert response.status == 404
     finally:
-        root.handlers, root.level = handlers, level
+        root.handlers = handlers
+        root.setLevel(level)
         logging.captureWarnings(False)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     slow = [line for line in lines if line["message"] == "slow request"]

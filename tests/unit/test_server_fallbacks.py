@@ -173,9 +173,7 @@ async def test_a_network_that_gives_nan_is_replaced_by_the_closed_form_on_every_
         assert sample(client, "pinn_fallback_total", reason="not_finite") == 1 + 5 + 40 + 700
 
 
-async def test_an_american_option_is_priced_by_its_own_network_alone_and_among_others() -> (
-    None
-):
+async def test_an_american_option_is_priced_by_its_own_network_alone_and_among_others() -> None:
     async with running(lambda: load_configured_model(ServerConfig())) as client:
         _, european = await price(client, PUT)
         _, alone = await price(client, AMERICAN)

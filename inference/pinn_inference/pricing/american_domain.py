@@ -15,8 +15,8 @@ import numpy as np
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
 
 TWO_BOUNDARIES: Final = (
-    "an American put with dividend < rate < 0, or call with rate < dividend < 0, has two exercise boundaries and is not "
-    "supported: a negative rate must be at most the dividend for a put, at least the dividend for a call"
+    "must be at most the dividend or at least 0 for an American put, and at least a negative dividend for an American "
+    "call: others have two exercise boundaries and are not supported"
 )
 """What is wrong with such a row, for whoever refuses it; the field to name is `rate`."""
 

@@ -105,7 +105,7 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
     Raises ValueError for rows that `has_two_boundaries` finds.
     """
     if has_two_boundaries(batch).any():
-        raise ValueError(f"rate: {TWO_BOUNDARIES}")
+        raise ValueError(f"rate {TWO_BOUNDARIES}")
     quotes = _writable(closed_form.price(batch, reason=reason))
     spread = batch.volatility * np.sqrt(batch.maturity)
     put_rate, put_dividend = put_rates(batch)
@@ -119,7 +119,8 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
     ):
         if rows.any():
             chosen = quotes.take(rows)
-            pricer(batch.take(rows), chosen)
+            with np.errstate(all="ignore"):
+                pricer(batch.take(rows), chosen)
             for column in fields(Quotes):
                 getattr(quotes, column.name)[rows] = getattr(chosen, column.name)
             quotes.method[rows] = Method.INTEGRAL_EQUATION
@@ -128,11 +129,14 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
 
 def early_exercise(puts: PutTerms) -> Premium:
     """Early exercise premiums, to `_GOAL` or as near to it as the finest grid comes: `error_bound` says which."""
-    n = len(puts)
-    result = Premium(*(np.zeros(n) for _ in fields(Premium)))
+    with np.errstate(all="ignore"):
+        return _early_exercise(puts)
+
+
+def _early_exercise(puts: PutTerms) -> Premium:
+    result = Premium(*(np.zeros(len(puts)) for _ in fields(Premium)))
     result.error_bound[:] = np.inf
-    scales = _Scales.of(puts)
-    wanted = scales.stretch(puts.s)
+    wanted = _Scales.of(puts).stretch(puts.s)
     for resolution in _LADDER:
         open_rows = np.flatnonzero(~(result.error_bound <= _GOAL))
         for stretch, rows in _chunks(open_rows, wanted[open_rows] + resolution.extra_stretch, resolution):
@@ -415,14 +419,15 @@ def _newton_step(puts: PutTerms, kernels: _Kernels, balance: _Balance, rule: _Ru
 def _through_nodes(by_before: FloatArray, kernels: _Kernels, rule: _Rule, falls: FloatArray) -> FloatArray:
     """From derivatives by √H(w − u) at every point, (n, p, m), to derivatives by √H at the nodes, (n, p, nodes)."""
     per_square = np.where(kernels.on_polynomial, by_before / kernels.fall, 0.0)
-    return np.matmul(per_square.transpose(1, 0, 2), rule.at_before).transpose(1, 0, 2) * falls[:, None, :]
+    per_node: FloatArray = np.matmul(per_square.transpose(1, 0, 2), rule.at_before).transpose(1, 0, 2)
+    return per_node * falls[:, None, :]
 
 
 def _linear_solve(matrices: FloatArray, right: FloatArray) -> FloatArray:
     """Solutions of n linear systems; 0 where a system has none or is not finite: its option then keeps what it has."""
-    sound = np.isfinite(matrices).all(axis=(1, 2)) & np.isfinite(right).all(axis=(1, 2))
-    matrices = np.where(sound[:, None, None], matrices, np.eye(matrices.shape[1]))
-    right = np.where(sound[:, None, None], right, 0.0)
+    sound = np.isfinite(matrices.sum(axis=(1, 2)) + right.sum(axis=(1, 2)))[:, None, None]
+    matrices = np.where(sound, matrices, np.eye(matrices.shape[1]))
+    right = np.where(sound, right, 0.0)
     try:
         solution = np.linalg.solve(matrices, right)
     except np.linalg.LinAlgError:
@@ -456,31 +461,30 @@ def _first_guess(puts: PutTerms, scales: _Scales, root: FloatArray) -> FloatArra
 
 def _premium(puts: PutTerms, resolution: _Resolution, stretch: int) -> Premium:
     """The premium on one grid, whatever its error bound; what is not a number has an infinite bound."""
-    with np.errstate(all="ignore"):
-        scales = _Scales.of(puts)
-        packing = _packing(stretch)
-        rule = _rule("nodes", resolution.nodes, stretch, resolution.points, packing)
-        falls = _solve(puts, scales, rule)
-        by_kappa, by_lambda = _boundary_sensitivities(puts, scales, rule, falls)
+    scales = _Scales.of(puts)
+    packing = _packing(stretch)
+    rule = _rule("nodes", resolution.nodes, stretch, resolution.points, packing)
+    falls = _solve(puts, scales, rule)
+    by_kappa, by_lambda = _boundary_sensitivities(puts, scales, rule, falls)
 
-        between = _rule("between", resolution.nodes, stretch, 2 * resolution.points, packing)
-        fall = np.sqrt(np.maximum((falls * falls) @ between.at.T, _TINY))
-        b = scales.top[:, None] - fall
-        mismatch = _balance(puts, _kernels(puts, scales, between, falls, fall, b), b).mismatch
+    between = _rule("between", resolution.nodes, stretch, 2 * resolution.points, packing)
+    fall = np.sqrt(np.maximum((falls * falls) @ between.at.T, _TINY))
+    b = scales.top[:, None] - fall
+    mismatch = _balance(puts, _kernels(puts, scales, between, falls, fall, b), b).mismatch
 
-        fine, coarse = (
-            _premium_from(
-                puts,
-                scales,
-                _rule("end", resolution.nodes, stretch, points, max(packing, _PREMIUM_PACKING)),
-                falls,
-                by_kappa,
-                by_lambda,
-            )
-            for points in (_PREMIUM_POINTS, _PREMIUM_POINTS // 2)
+    fine, coarse = (
+        _premium_from(
+            puts,
+            scales,
+            _rule("end", resolution.nodes, stretch, points, max(packing, _PREMIUM_PACKING)),
+            falls,
+            by_kappa,
+            by_lambda,
         )
-        bound = np.abs(mismatch).max(axis=1) + np.abs(fine.value - coarse.value)
-        bound += ROUNDING * (1.0 + 0.5 * puts.kappa * puts.s * puts.s)
+        for points in (_PREMIUM_POINTS, _PREMIUM_POINTS // 2)
+    )
+    bound = np.abs(mismatch).max(axis=1) + np.abs(fine.value - coarse.value)
+    bound += ROUNDING * (1.0 + 0.5 * puts.kappa * puts.s * puts.s)
     return replace(fine, error_bound=np.where(np.isnan(bound), np.inf, bound))
 
 
@@ -502,12 +506,12 @@ def _premium_from(
 
     def through(falls_change: FloatArray, top_change: FloatArray) -> FloatArray:
         """What a change of the boundary adds."""
-        return whole * top_change - np.sum(weights * falls_change, axis=1)
+        change: FloatArray = whole * top_change - np.sum(weights * falls_change, axis=1)
+        return change
 
     value, by_x = at_fixed.value[:, 0], at_fixed.by_x[:, 0]
-    by_xx = (
-        by_x + whole + np.sum(kernels.density * (kernels.flow * kernels.d2 / kernels.root + kernels.asset_flow), (1, 2))
-    )
+    bend = kernels.density * (kernels.flow * kernels.d2 / kernels.root + kernels.asset_flow)
+    by_xx = by_x + whole + bend.sum(axis=(1, 2))
     top_by_kappa, top_by_lambda = scales.top_sensitivities(puts)
     return Premium(
         value=value,
@@ -609,8 +613,16 @@ def _early(batch: OptionBatch, quotes: Quotes) -> None:
     settle("vega", np.maximum(quotes.vega + unit * by_log_volatility / batch.volatility, 0.0), 0.0)
     settle("theta", np.minimum(quotes.theta - unit * variance_rate * premium.by_w, 0.0), 0.0)
     settle("rho", quotes.rho + unit * by_rate, 0.0)
-    quotes.error_bound[:] = np.minimum(quotes.error_bound + unit * premium.error_bound, unit)
+    quotes.error_bound[:] = unit * premium.error_bound + _rounding(batch, unit)
     quotes.exercise_boundary[:] = batch.strike * np.exp(side * premium.boundary)
+
+
+def _rounding(batch: OptionBatch, unit: FloatArray) -> FloatArray:
+    """Float64's part in the error of a European price that is below `unit`, as in `reduction.rounding_bound`."""
+    digits = (
+        1.0 + np.abs(np.log(batch.spot / batch.strike)) + (np.abs(batch.rate) + np.abs(batch.dividend)) * batch.maturity
+    )
+    return 2.0 * ROUNDING * unit * digits
 
 
 def _without_variance(batch: OptionBatch, quotes: Quotes) -> None:
@@ -621,8 +633,7 @@ def _without_variance(batch: OptionBatch, quotes: Quotes) -> None:
     """
     spot, strike, maturity, rate, dividend = batch.spot, batch.strike, batch.maturity, batch.rate, batch.dividend
     side = np.where(batch.is_call, -1.0, 1.0)
-    with np.errstate(all="ignore"):
-        stationary = np.log(rate * strike / (dividend * spot)) / (rate - dividend)
+    stationary = np.log(rate * strike / (dividend * spot)) / (rate - dividend)
     times = np.stack([np.zeros_like(spot), np.clip(np.nan_to_num(stationary, posinf=0.0), 0.0, maturity), maturity])
     cash, asset = strike * np.exp(-rate * times), spot * np.exp(-dividend * times)
     values = side * (cash - asset)
@@ -640,7 +651,8 @@ def _without_variance(batch: OptionBatch, quotes: Quotes) -> None:
     growth = np.minimum(
         spot * np.exp(np.maximum(-dividend * maturity, 0.0)), strike * np.exp(np.maximum(-rate * maturity, 0.0))
     )
-    quotes.error_bound[:] += 2.0 * spread * growth + ROUNDING * (spot + strike)
+    unit = np.where(batch.is_call, spot, strike)
+    quotes.error_bound[:] = np.minimum(2.0 * spread * growth, unit) + _rounding(batch, unit)
     put_rate, put_dividend = put_rates(batch)
     ratio = np.where(put_dividend > put_rate, put_rate / np.where(put_dividend > put_rate, put_dividend, 1.0), 1.0)
     quotes.exercise_boundary[:] = np.where(batch.is_call, strike / ratio, strike * ratio)

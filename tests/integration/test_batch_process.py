@@ -131,10 +131,35 @@ async def test_an_evaluation_that_raises_is_answered_in_closed_form_and_counted(
 
 
 async def test_american_options_are_never_priced_as_european_ones() -> None:
+    european = {**rows(1)[0], "rate": 0.08, "option_type": "put"}
+    american = {**european, "style": "american"}
     async with batch_process(options={"raises": "device"}) as process:
+        results = (await ask(process, {"options": [american, european, american]})).document["results"]
+    assert [row["method"] for row in results] == ["integral_equation", "closed_form", "integral_equation"]
+    assert {row["reason"] for row in results} == {"device_error"}
+    assert results[0]["price"] == results[2]["price"] > results[1]["price"]
+    assert 0 < results[0]["exercise_boundary"] < 100
+    assert "exercise_boundary" not in results[1]
+
+
+async def test_options_that_would_hold_up_others_for_minutes_are_refused() -> None:
+    american = {**rows(1)[0], "style": "american"}
+    async with batch_process() as process:
         with pytest.raises(RemoteError) as caught:
-            await ask(process, {"options": [{**rows(1)[0], "style": "american"}] * 3})
-    assert (caught.value.status, caught.value.reason) == (503, "AmericanUnavailable")
+            await ask(process, {"options": [american] * 1001})
+    assert (caught.value.status, caught.value.reason) == (413, "TooManySlowOptions")
+    assert str(caught.value).startswith("options holds 1001 American options outside the domain")
+
+
+async def test_the_bundled_models_price_both_styles_in_one_batch() -> None:
+    european = {**rows(1)[0], "rate": 0.08, "volatility": 0.3, "maturity": 1, "option_type": "put"}
+    american = {**european, "style": "american"}
+    settings = BatchSettings.from_config(ServerConfig())
+    async with batch_process(factory=settings.factory, options=dict(settings.options)) as process:
+        results = (await ask(process, {"options": [american, european] * 3000})).document["results"]
+    assert {(row["method"], row["model"].split("/")[0]) for row in results[::2]} == {("pinn", "american")}
+    assert {(row["method"], row["model"].split("/")[0]) for row in results[1::2]} == {("pinn", "european")}
+    assert results[0]["price"] > results[1]["price"]
 
 
 # --- the child's end --------------------------------------------------------------------------------------------------

@@ -20,9 +20,8 @@ import numpy as np
 import orjson
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import Method, OptionBatch, Quotes
 from pinn_inference.server.batch import BatchProcess, BatchSettings, BatchState, JobKind, ModelLabels
-from pinn_inference.server.batch.jobs import price_without_model
 from tests.support.server import eventually
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -54,8 +53,8 @@ class SteeredPricer:
             raise MemoryError(self.options["raises"])
         return exact(batch)
 
-    def rescue(self, batch: OptionBatch, reason: FallbackReason) -> Quotes:
-        return price_without_model(batch, reason)
+    def slow_options(self, batch: OptionBatch) -> int:
+        return int(batch.is_american.sum())
 
     def load_tensorflow(self, *, threads: int) -> dict[str, Any]:
         match self.options.get("loading"):

@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries, is_two_sided
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 
@@ -122,16 +123,11 @@ def read_option(body: Body) -> OptionTuple | None:
         option = _option_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return (
-        option.spot,
-        option.strike,
-        option.maturity,
-        option.rate,
-        option.dividend,
-        option.volatility,
-        option.option_type == "call",
-        option.style == "american",
-    )
+    rate, dividend = option.rate, option.dividend
+    is_call, is_american = option.option_type == "call", option.style == "american"
+    if is_american and is_two_sided(rate, dividend, is_call):
+        return None
+    return option.spot, option.strike, option.maturity, rate, dividend, option.volatility, is_call, is_american
 
 
 def _demand_simple(body: Body, max_batch: int) -> None:
@@ -207,7 +203,7 @@ def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
     if count > max_batch:
         raise BatchTooLarge(size=count, limit=max_batch)
     table = np.frombuffer(b"".join(packed), dtype=_ROW)
-    return OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ()))
+    return _if_supported(OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ())))
 
 
 def _pieces(body: Body, start: int, end: int) -> Iterator[bytes]:
@@ -247,7 +243,14 @@ def _parse_columns(body: Body, max_batch: int) -> OptionBatch | None:
     sizes = {len(column) for column in given.values() if type(column) is list}
     if len(sizes) != 1 or not 0 < min(sizes) <= max_batch:
         return None
-    return _batch_of_columns(given, sizes.pop())
+    return _if_supported(_batch_of_columns(given, sizes.pop()))
+
+
+def _if_supported(options: OptionBatch) -> OptionBatch | None:
+    """The options, or None if there is one among them that only the thorough way explains."""
+    if options.is_american.any() and (options.is_american & has_two_boundaries(options)).any():
+        return None
+    return options
 
 
 def _batch_of_columns(given: Mapping[str, Any], size: int) -> OptionBatch:
@@ -346,7 +349,10 @@ def _columns_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
     if not faults and size > max_batch:
         raise BatchTooLarge(size=size, limit=max_batch)
     _refuse(chain(faults, _column_faults(columns)))
-    return _batch_of_columns(columns, size)
+    batch = _batch_of_columns(columns, size)
+    two_sided = np.flatnonzero(batch.is_american & has_two_boundaries(batch)).tolist()
+    _refuse(Fault("rate", TWO_BOUNDARIES, index=index, value=float(batch.rate[index])) for index in two_sided)
+    return batch
 
 
 def _column_faults(columns: Mapping[str, Any]) -> Iterator[Fault]:
@@ -377,8 +383,21 @@ def _row_faults(row: Any, index: int | None) -> Iterator[Fault]:
     if not isinstance(row, dict):
         yield Fault("", "must be an object with the fields of one option", index=index, value=shown(row))
         return
+    found = False
     for name in (*_NAMES, *_WORDS, *(name for name in row if name not in _KNOWN)):
-        yield from _faults(name, row, index)
+        for fault in _faults(name, row, index):
+            found = True
+            yield fault
+    if not found:
+        yield from _style_faults(row, index)
+
+
+def _style_faults(option: Mapping[str, Any], index: int | None) -> Iterator[Fault]:
+    """What is wrong with an option of which every field is right."""
+    rate, dividend = option["rate"], option.get("dividend", 0.0)
+    is_call = option.get("option_type", "call") == "call"
+    if option.get("style") == "american" and is_two_sided(rate, dividend, is_call):
+        yield Fault("rate", TWO_BOUNDARIES, index=index, value=shown(rate))
 
 
 def _faults(name: str, row: Mapping[str, Any], index: int | None) -> Iterator[Fault]:

@@ -48,7 +48,7 @@ LOADING_NICENESS: Final = 8
 """In steps below the server, and once more below batches."""
 _OOM_SCORE: Final = "500"  # whoever has to free memory should take the child first: it can be started again
 _DEATH_SIGNAL, _NAME = 1, 15  # PR_SET_PDEATHSIG and PR_SET_NAME, linux/prctl.h
-EXIT_OK, EXIT_ORPHANED = 0, 3
+EXIT_OK, EXIT_FAILED, EXIT_ORPHANED = 0, 1, 3
 
 
 class LoadablePricer(Pricer, Protocol):
@@ -170,7 +170,12 @@ def main() -> int:
             return EXIT_ORPHANED
         configure_logging(level=start.log_level, revision=start.revision, service=start.service)
         arena = Arena(ArenaLayout(start.slots, start.request_bytes, start.answer_bytes), arguments.arena)
-        Child(connection, arena, start, make_pricer(start.factory, start.options)).run()
+        try:
+            pricer = make_pricer(start.factory, start.options)
+        except Exception:
+            log.exception("the batch process cannot price", extra={"factory": start.factory})
+            return EXIT_FAILED
+        Child(connection, arena, start, pricer).run()
     sys.stdout.flush()
     # Neither threads inside TensorFlow nor views of the arena are waited for.
     os._exit(EXIT_OK)

@@ -9,11 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
-from pinn_inference.pricing import closed_form
+from pinn_inference.pricing import closed_form, integral_equation
 from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch.protocol import Counts, JobKind
 from pinn_inference.server.errors import NonFiniteResult, ServerError
@@ -48,8 +48,8 @@ class Pricer(Protocol):
     def price(self, options: OptionBatch) -> Quotes:
         """Prices and Greeks in the options' order."""
 
-    def rescue(self, options: OptionBatch, reason: FallbackReason) -> Quotes:
-        """The same without the model, when `price` has raised; raises ServerError if that cannot be."""
+    def slow_options(self, options: OptionBatch) -> int:
+        """How many of them would take milliseconds each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +122,37 @@ class _Tally:
         )
 
 
-class AmericanUnavailable(ServerError):
-    """American options, and no model for them: the closed form would be another option's price."""
+SLOW_OPTIONS_AT_MOST: Final = 1000
+"""So many options that need the integral equation take some seconds, during which no other batch is priced."""
 
-    status = 503
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "5"}
 
-    def __init__(self) -> None:
-        super().__init__("American options cannot be priced at the moment: the model for them is not in use")
+class TooManySlowOptions(ServerError):
+    """American options that no network prices: each takes as long as ten thousand others."""
+
+    status = 413
+
+    def __init__(self, *, size: int, limit: int) -> None:
+        super().__init__(
+            f"options holds {size} American options outside the domain of the model for them, which take milliseconds "
+            f"each: at most {limit} fit in one request, send several"
+        )
 
 
 def price_without_model(options: OptionBatch, reason: FallbackReason) -> Quotes:
-    """The closed form, which knows European options only; raises AmericanUnavailable for others."""
-    if options.is_american.any():
-        raise AmericanUnavailable
-    return closed_form.price(options, reason=reason)
+    """European options in closed form, American ones by the integral equation, which takes milliseconds for each."""
+    american = options.is_american
+    if not american.any():
+        return closed_form.price(options, reason=reason)
+    if american.all():
+        return integral_equation.price(options, reason=reason)
+    parts = [
+        closed_form.price(options.take(~american), reason=reason),
+        integral_equation.price(options.take(american), reason=reason),
+    ]
+    # Where each row lies among the European ones followed by the American ones.
+    place = np.empty(len(options), dtype=np.intp)
+    place[np.argsort(american, kind="stable")] = np.arange(len(options))
+    return Quotes.concatenate(parts).take(place)
 
 
 def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None]) -> Answered | Refusal:
@@ -150,6 +166,9 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None]) -> Answe
         request, options = _parse(work)
         tally.options = len(options)
         tally.part_ended("parse")
+        slow = pricer.slow_options(options)
+        if slow > SLOW_OPTIONS_AT_MOST:
+            raise TooManySlowOptions(size=slow, limit=SLOW_OPTIONS_AT_MOST)
         quotes = _evaluate(options, pricer, tally)
         tally.part_ended("evaluation")
         rendered = _render(work, request, quotes, pricer.labels)
@@ -171,7 +190,7 @@ def _evaluate(options: OptionBatch, pricer: Pricer, tally: _Tally) -> Quotes:
     except Exception as error:
         tally.failed(error)
         log.warning("evaluation failed: priced without the model", extra={"error": repr(error)}, exc_info=error)
-        quotes = pricer.rescue(options, FallbackReason.DEVICE_ERROR)
+        quotes = price_without_model(options, FallbackReason.DEVICE_ERROR)
     tally.methods = np.bincount(quotes.method, minlength=len(Method)).tolist()
     tally.reasons = np.bincount(quotes.reason, minlength=len(FallbackReason)).tolist()
     tally.moments = price_moments(options, quotes).tolist()

@@ -26,9 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
-from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
+from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch.arena import Arena
-from pinn_inference.server.batch.jobs import Answered, ModelLabels, Piece, Refusal, Work, perform, price_without_model
+from pinn_inference.server.batch.jobs import Answered, ModelLabels, Piece, Refusal, Work, perform
 from pinn_inference.server.batch.protocol import (
     Counts,
     Done,
@@ -179,26 +179,24 @@ class _Child:
     """Sent and not answered, oldest first."""
 
 
+@dataclass(frozen=True, slots=True)
 class _ServersOwnPricer:
-    where: Final = "server"
-
-    def __init__(self, price: Callable[[OptionBatch], Quotes], labels: Callable[[], ModelLabels]) -> None:
-        self.price = price
-        self._labels = labels
+    price: Callable[[OptionBatch], Quotes]
+    slow_options: Callable[[OptionBatch], int]
+    name_models: Callable[[], ModelLabels]
+    where: str = "server"
 
     @property
     def labels(self) -> ModelLabels:
-        return self._labels()
-
-    def rescue(self, options: OptionBatch, reason: FallbackReason) -> Quotes:
-        return price_without_model(options, reason)
+        return self.name_models()
 
 
 class BatchProcess:
     """The batch process and what waits for it. For one event loop, that of the process's main thread.
 
-    `price` prices by NumPy in a thread of this process, and must not raise because of the model; `labels` names its
-    models at the moment. `on_restart` is called with the reason when a child has ended that should not have.
+    `price` prices by NumPy in a thread of this process; `labels` names its models at the moment, and `slow_options`
+    says how many options would take milliseconds each, see `jobs.Pricer`. `on_restart` is called with the reason when a
+    child has ended that should not have.
     """
 
     def __init__(
@@ -207,10 +205,11 @@ class BatchProcess:
         *,
         price: Callable[[OptionBatch], Quotes],
         labels: Callable[[], ModelLabels] = ModelLabels,
+        slow_options: Callable[[OptionBatch], int] = lambda options: int(options.is_american.sum()),
         on_restart: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._own_pricer = _ServersOwnPricer(price, labels)
+        self._own_pricer = _ServersOwnPricer(price, slow_options, labels)
         self._on_restart = on_restart
         self._arena = Arena.create(settings.layout)
         self._slots = SlotPool(
@@ -596,7 +595,7 @@ class BatchProcess:
             self._restart = asyncio.get_running_loop().call_later(pause, self._start_again)
 
     async def _tell_end(self, child: _Child, complaint: str, pause: float) -> None:
-        await self._reap(child, patience=0.5)
+        await self._reap(child, patience=5.0)
         reason = complaint or _how_it_ended(child.process.returncode)
         self._message = f"the last batch process {reason}"
         if self._failed_loads >= LOADING_ATTEMPTS:

@@ -15,11 +15,11 @@ from tests.support.traffic import Summary, Traffic
 Account = Callable[[str, Summary], None]
 
 NEVER_READY: list[Any] = [
-    pytest.param({"limits": {"memory": "160Mi"}}, {"OOMKilled"}, id="a-memory-limit-that-kills-it"),
+    pytest.param({"limits": {"memory": "32Mi"}}, {"OOMKilled"}, id="a-memory-limit-that-kills-it"),
     pytest.param({"sha256": "0" * 64}, {"ModelChecksumMismatch"}, id="weights-with-a-wrong-checksum"),
     pytest.param({"image": "localhost/pinn-inference:none"}, {"ImageUnavailable"}, id="an-image-that-does-not-exist"),
     pytest.param(
-        {"limits": {"cpu": "20m"}, "rollback": {"readyDeadlineSeconds": 20}}, {"NotReady"}, id="a-cpu-limit-too-small"
+        {"limits": {"cpu": "10m"}, "rollback": {"readyDeadlineSeconds": 20}}, {"NotReady"}, id="a-cpu-limit-too-small"
     ),
     pytest.param({"env": {"PINN_LOG_LEVEL": "nonsense"}}, {"CrashLoopBackOff"}, id="a-process-that-exits-at-the-start"),
 ]

@@ -80,7 +80,7 @@ def manifest(
         "imagePullPolicy": "IfNotPresent",
         "replicas": replicas,
         "resources": {
-            "requests": {"cpu": "20m", "memory": "128Mi"},
+            "requests": {"cpu": "10m", "memory": "32Mi"},
             "limits": {"cpu": "2", "memory": "1536Mi", **(limits or {})},
         },
         "strategy": {

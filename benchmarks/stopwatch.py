@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 ROUND_SECONDS = 0.25
-FEWEST_CALLS = 3
 
 
 def calls_per_round(call: Callable[[], object], *, most: int = 20_000) -> int:
@@ -18,7 +17,7 @@ def calls_per_round(call: Callable[[], object], *, most: int = 20_000) -> int:
     call()
     began = time.perf_counter()
     call()
-    return max(FEWEST_CALLS, min(most, int(ROUND_SECONDS / (time.perf_counter() - began))))
+    return max(1, min(most, int(ROUND_SECONDS / (time.perf_counter() - began))))
 
 
 def median_seconds(call: Callable[[], object], calls: int) -> float:

@@ -238,9 +238,10 @@ class QuoteCache:
     An answer is the same whether or not its cell was known, so it does not depend on what was asked before.
 
     Does it pay? Measured by `benchmarks.cache_hit` on a shared core, for European quotes: the network asked directly
-    13 µs, a known cell 11 µs, the same option again 1.5 µs, an unknown cell 160 µs; there are 257 cells to be unknown. An HTTP request costs some 100 µs beside that: no client will notice. For American quotes it does
-    pay: 77 µs by their network and 35 ms by the integral equation become 1.3 µs when the question is repeated. It
-    costs no accuracy (European prices differ by less than 1e-12 of the strike) and at most 4 MB.
+    13 µs, a known cell 11 µs, the same option again 1.5 µs, an unknown cell 160 µs; there are 257 cells to be unknown.
+    An HTTP request costs some 100 µs beside that: no client will notice. For American quotes it does pay: 77 µs by
+    their network and 35 ms by the integral equation become 1.3 µs when the question is repeated. It costs no accuracy
+    (European prices differ by less than 1e-12 of the strike) and at most 4 MB.
     """
 
     def __init__(self, artefact: Artefact, *, max_quotes: int = 4096, max_cells: int = _CELLS) -> None:

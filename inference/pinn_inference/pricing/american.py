@@ -20,7 +20,7 @@ from pinn_inference.pricing import american_golden, integral_equation
 from pinn_inference.pricing.american_artefact import AmericanArtefact, read_american
 from pinn_inference.pricing.american_domain import put_rates
 from pinn_inference.pricing.american_engine import AmericanEngine, NumPyAmericanEngine, PremiumJets, american_engines
-from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Addition, PutTerms, addition
+from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Greeks, PutTerms, addition, exercised, held
 from pinn_inference.pricing.american_network import AmericanDomain, inside
 from pinn_inference.pricing.errors import ModelRuntimeError, ModelSelfCheckError
 from pinn_inference.pricing.golden import CheckResult
@@ -208,14 +208,11 @@ class AmericanModel:
         derivatives = (jets.e, jets.e_x, jets.e_s, jets.e_kappa, jets.e_lambda)
         zeroed = [np.where(alive, column, 0.0) for column in derivatives]
         added = addition(np.where, puts, is_call, at(batch.volatility), zeroed)
-        exercised = puts.x <= jets.b
-        paid = Addition(puts.strike - puts.spot, np.where(is_call, 1.0, -1.0), 0.0, 0.0, 0.0, 0.0)
+        european = Greeks(*(at(getattr(quotes, name)) for name in Greeks._fields))
+        waiting, done = held(np.where, european, added, puts, is_call), exercised(np.where, puts, is_call)
         finite = np.isfinite(jets.b)
-        for name in Addition._fields:
-            held = at(getattr(quotes, name)) + getattr(added, name)
-            if name == "gamma":
-                held = np.maximum(held, 0.0)
-            value = np.where(exercised, getattr(paid, name), held)
+        for name, if_held, if_exercised in zip(Greeks._fields, waiting, done, strict=True):
+            value = np.where(puts.x <= jets.b, if_exercised, if_held)
             finite &= np.isfinite(value)
             getattr(quotes, name)[rows] = value
         bound = self.artefact.certificate.at(puts.s) + PREMIUM_ROUNDING

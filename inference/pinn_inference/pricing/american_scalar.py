@@ -7,11 +7,19 @@ from typing import Final
 
 from pinn_inference.pricing.american_artefact import AmericanArtefact
 from pinn_inference.pricing.american_engine import NumPyAmericanEngine
-from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, PutTerms, addition, choose_float
+from pinn_inference.pricing.american_greeks import (
+    PREMIUM_ROUNDING,
+    Greeks,
+    PutTerms,
+    addition,
+    choose_float,
+    exercised,
+    held,
+)
 from pinn_inference.pricing.american_network import inside
 from pinn_inference.pricing.scalar import ScalarPricer, ScalarQuote
 
-_SIDES: Final = (-1.0, 1.0)
+_NO_PREMIUM: Final = [0.0] * 5
 
 
 class AmericanScalarPricer:
@@ -64,22 +72,15 @@ class AmericanScalarPricer:
         # As in `Certificate.at`.
         knot = min(max(math.ceil(s * self._knots_per_s - 1.0), 0), self._last_knot)
         error_bound = european.error_bound + put_strike * (self._bounds[knot] + PREMIUM_ROUNDING)
-        if x <= b:
-            return ScalarQuote(put_strike - put_spot, _SIDES[is_call], 0.0, 0.0, 0.0, 0.0, error_bound, boundary)
-        if x >= b + self._domain.z_max * s:
-            return european._replace(error_bound=error_bound, exercise_boundary=boundary)
         put = PutTerms(put_spot, put_strike, x, s, kappa, lambda_)
-        added = addition(choose_float, put, is_call, volatility, jets)
-        quote = ScalarQuote(
-            european.price + added.price,
-            european.delta + added.delta,
-            max(european.gamma + added.gamma, 0.0),
-            european.vega + added.vega,
-            european.theta + added.theta,
-            european.rho + added.rho,
-            error_bound,
-            boundary,
-        )
+        if x <= b:
+            greeks = exercised(choose_float, put, is_call)
+        else:
+            if x >= b + self._domain.z_max * s:
+                jets = _NO_PREMIUM
+            added = addition(choose_float, put, is_call, volatility, jets)
+            greeks = held(choose_float, Greeks(*european[: len(Greeks._fields)]), added, put, is_call)
         # One sum tells whether all of them are finite.
-        total = quote.price + quote.delta + quote.gamma + quote.vega + quote.theta + quote.rho + boundary
-        return quote if math.isfinite(total) else None
+        if not math.isfinite(sum(greeks) + boundary):
+            return None
+        return ScalarQuote(*greeks, error_bound, boundary)

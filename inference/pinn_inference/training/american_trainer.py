@@ -310,9 +310,7 @@ class _Stages:
         at = places(unit, self._domain, s_min=HISTORY_S_MIN)
         return BoundaryResiduals(self._tf, self._config.boundary_hidden, at, nodes=_NODES_BOUNDARY)
 
-    def _premium_of(
-        self, finals: tuple[FloatArray, ...]
-    ) -> Callable[[FloatArray, tuple[FloatArray, ...]], PremiumResiduals]:
+    def _premium_of(self, finals: tuple[FloatArray, ...]) -> Callable[[FloatArray], PremiumResiduals]:
         config = self._config
         boundary = layers_from_vector(finals[self._boundary_stages - 1], BOUNDARY_INPUTS, config.boundary_hidden)
 

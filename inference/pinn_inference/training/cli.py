@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -17,17 +17,22 @@ from pinn_inference.pricing.engine import NumPyEngine
 from pinn_inference.pricing.errors import ModelError
 from pinn_inference.pricing.model import PinnModel
 from pinn_inference.pricing.network import Architecture
-from pinn_inference.training import report as reports
 from pinn_inference.training import saved_model
 from pinn_inference.training.accuracy import measure, measure_domain
-from pinn_inference.training.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointError, Progress
+from pinn_inference.training.checkpoint import CHECKPOINT_FILE, CheckpointError
 from pinn_inference.training.plot import plot_loss
+from pinn_inference.training.session import (
+    LOSS_FILE,
+    claim,
+    interrupted,
+    print_accuracy,
+    print_report,
+    progress_printer,
+)
 from pinn_inference.training.trainer import TrainingConfig, TrainingResult, train
 from pinn_inference.training.verification import BOUND_TOLERANCE, verify
 
 STYLES: Final = (EUROPEAN, "american")
-LOSS_FILE: Final = "loss.png"
-_PROGRESS_SECONDS: Final = 5.0
 
 
 def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,17 +57,29 @@ def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--name", help="name of the model (default: its style)")
     parser.add_argument("--model-version", help="version of the model (default: the first 12 digits of its checksum)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
-    parser.add_argument("--iterations", type=int, help=f"at most (default: {defaults.iterations})")
-    parser.add_argument("--seconds", type=float, help="stop after this time; the result then depends on the machine")
-    parser.add_argument("--hidden", type=_widths, metavar="W,W,…", help="widths of the hidden layers (default: 16,16)")
-    parser.add_argument("--interior-points", type=int, help=f"for the equation (default: {defaults.interior_points})")
-    parser.add_argument("--boundary-points", type=int, help=f"at the money (default: {defaults.boundary_points})")
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="(default: %(default)s)")
+    parser.add_argument(
+        "--iterations", type=int, help=f"at most (default: {defaults.iterations}); American: all stages together"
+    )
+    parser.add_argument(
+        "--seconds", type=float, help="European only: stop after this time; the result then depends on the machine"
+    )
+    parser.add_argument(
+        "--hidden", type=_widths, metavar="W,W,…", help="widths of the hidden layers (default: 16,16, American: 20,20)"
+    )
+    parser.add_argument(
+        "--interior-points", type=int, help=f"for the equation (default: {defaults.interior_points}, American: 8000)"
+    )
+    parser.add_argument(
+        "--boundary-points",
+        type=int,
+        help=f"at the money (default: {defaults.boundary_points}); American: on the exercise boundary (default: 3000)",
+    )
+    parser.add_argument("--threads", type=int, help=f"(default: {defaults.threads}, American: 2)")
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="largest certified error, in units of D·√(FK), with which a model is written "
-        f"(default: {BOUND_TOLERANCE})",
+        help="largest certified error with which a model is written, in units of D·√(FK) "
+        f"(default: {BOUND_TOLERANCE}), American: of the strike (default: 1e-4)",
     )
     parser.set_defaults(run=run_train)
 
@@ -80,7 +97,7 @@ def _add_verify(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--tolerance",
         type=float,
-        help=f"largest certified error in units of D·√(FK) (default: {BOUND_TOLERANCE})",
+        help=f"largest certified error, as for train (default: {BOUND_TOLERANCE}, American: 1e-4)",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also write it there: JSON, a page, a map of errors")
@@ -98,7 +115,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     tolerance = BOUND_TOLERANCE if arguments.tolerance is None else arguments.tolerance
     try:
         config = _config(arguments)
-        checkpoint = _claim(output, config, overwrite=arguments.overwrite, resume=arguments.resume)
+        checkpoint = claim(output, config.settings(), overwrite=arguments.overwrite, resume=arguments.resume)
     except (ValueError, OSError, CheckpointError) as error:
         print(f"pinn-inference train: {error}", file=sys.stderr)
         return 2
@@ -112,14 +129,12 @@ def run_train(arguments: argparse.Namespace) -> int:
     try:
         result = train(
             config,
-            report=_progress_printer(config.iterations),
+            report=partial(progress_printer(config.iterations), ""),
             resume=checkpoint,
             save=lambda state: state.write(path),
         )
     except (KeyboardInterrupt, SystemExit) as interruption:
-        if path.exists():
-            print(f"\ninterrupted; the same command with --resume goes on from {path}", file=sys.stderr)
-        return interruption.code if isinstance(interruption, SystemExit) and isinstance(interruption.code, int) else 130
+        return interrupted(interruption, output)
     print(
         f"{'ended at a minimum' if result.converged else 'done'} after {result.course[-1].iteration} iterations, "
         f"{result.course[-1].seconds:.1f} s, {result.cpu_seconds:.1f} s of processor time; certifying …",
@@ -143,15 +158,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         return _american("run_verify", arguments)
     tolerance = BOUND_TOLERANCE if arguments.tolerance is None else arguments.tolerance
     report = verify(arguments.directory, expected_sha256=arguments.sha256, tolerance=tolerance)
-    print(reports.as_json(report) if arguments.json else reports.as_text(report))
-    if arguments.report is not None:
-        try:
-            paths = reports.write(report, arguments.report)
-        except OSError as error:
-            print(f"pinn-inference verify: no report was written: {error}", file=sys.stderr)
-            return 1
-        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
-    return 0 if report.passed else 1
+    return print_report(report, as_json=arguments.json, directory=arguments.report)
 
 
 def _style(directory: Path) -> str:
@@ -205,11 +212,8 @@ def _write(output: Path, arguments: argparse.Namespace, result: TrainingResult, 
     (output / CHECKPOINT_FILE).unlink(missing_ok=True)
     print(f"wrote {output}: {artefact.name} {artefact.version}, sha256 {artefact.sha256}")
     print(f"certified error bound {certificate.error_bound:.2e} · D·√(FK)")
-    for title, values in (("random options", accuracy), ("stated domain", domain)):
-        print(f"  measured over {values.options} {title if title.endswith('s') else f'options of the {title}'}:")
-        for measured, value in values.record().items():
-            if measured != "options":
-                print(f"    {measured:15s} {value:g}")
+    print_accuracy("random options", accuracy.record())
+    print_accuracy("options of the stated domain", domain.record())
     print(f"loss curve in {output / artefacts.RECORD_FILE}" + (f" and {picture}" if picture else ""))
     return 0
 
@@ -219,38 +223,3 @@ def _widths(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 16,16") from None
-
-
-def _claim(output: Path, config: TrainingConfig, *, overwrite: bool, resume: bool) -> Checkpoint | None:
-    """Finds out before the training whether its result can be written, and where it starts."""
-    path = output / CHECKPOINT_FILE
-    if path.exists() and not overwrite:
-        if not resume:
-            raise FileExistsError(f"{output} holds an unfinished training: --resume continues it, --overwrite drops it")
-        checkpoint = Checkpoint.read(path)
-        checkpoint.require(config.settings())
-        return checkpoint
-    if (output / artefacts.RECORD_FILE).exists() and not overwrite:
-        raise FileExistsError(f"{output} already holds a model; give another --output, or --overwrite")
-    output.mkdir(parents=True, exist_ok=True)
-    if not os.access(output, os.W_OK):
-        raise PermissionError(f"{output} is not writable")
-    return None
-
-
-def _progress_printer(iterations: int) -> Callable[[Progress], None]:
-    """Prints the first steps, then one line every five seconds."""
-    printed_at = -_PROGRESS_SECONDS
-
-    def report(progress: Progress) -> None:
-        nonlocal printed_at
-        if progress.seconds - printed_at < _PROGRESS_SECONDS and progress.iteration not in (1, iterations):
-            return
-        printed_at = progress.seconds
-        print(
-            f"iteration {progress.iteration:5d}/{iterations}  {progress.seconds:6.1f} s  loss {progress.loss:.3e}  "
-            f"damping {progress.damping:.1e}",
-            flush=True,
-        )
-
-    return report

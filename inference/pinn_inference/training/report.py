@@ -1,4 +1,4 @@
-"""A verification's outcome as text, as JSON, and as a page with a map of the errors."""
+"""A verification's outcome as text, as JSON, and as a page with pictures of the errors."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import base64
 import html
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from pinn_inference.pricing.artefact import Artefact
-from pinn_inference.training.plot import plot_errors
-from pinn_inference.training.verification import VerificationReport
+from pinn_inference.training.checks import Picture, VerificationReport
 
 JSON_FILE: Final = "report.json"
 PAGE_FILE: Final = "report.html"
-MAP_FILE: Final = "error-map.png"
 
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222 }
@@ -37,7 +35,7 @@ def as_json(report: VerificationReport) -> str:
 def as_text(report: VerificationReport) -> str:
     """A line for each check, and one for the outcome."""
     lines = [f"model {report.directory}"]
-    artefact = _artefact(report)
+    artefact = report.artefact
     if artefact is not None:
         lines[0] += f": {artefact.name} {artefact.version}"
     for check in report.checks:
@@ -47,21 +45,17 @@ def as_text(report: VerificationReport) -> str:
 
 
 def write(report: VerificationReport, directory: Path) -> list[Path]:
-    """Writes JSON, page and, where matplotlib is installed and the model could be read, the map; returns the paths."""
+    """Writes JSON, page and, where matplotlib is installed and the model could be read, pictures; returns the paths."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / JSON_FILE, directory / PAGE_FILE]
-    picture = plot_errors(report.model, directory / MAP_FILE) if report.model is not None else None
+    pictures = report.draw(directory)
     paths[0].write_text(as_json(report) + "\n", encoding="utf-8")
-    paths[1].write_text(_as_page(report, picture), encoding="utf-8")
-    return [*paths, picture] if picture else paths
-
-
-def _artefact(report: VerificationReport) -> Artefact | None:
-    return report.model.artefact if report.model is not None else None
+    paths[1].write_text(_as_page(report, pictures), encoding="utf-8")
+    return [*paths, *(picture.path for picture in pictures)]
 
 
 def _document(report: VerificationReport) -> dict[str, Any]:
-    model = _artefact(report)
+    model = report.artefact
     return {
         "passed": report.passed,
         "directory": str(report.directory),
@@ -83,9 +77,9 @@ def _outcome(report: VerificationReport) -> str:
     return f"{failed} of {len(report.checks)} checks failed" if failed else f"all {len(report.checks)} checks passed"
 
 
-def _as_page(report: VerificationReport, picture: Path | None) -> str:
-    """One file that needs no other: the picture lies in it."""
-    model = _artefact(report)
+def _as_page(report: VerificationReport, pictures: Sequence[Picture]) -> str:
+    """One file that needs no other: the pictures lie in it."""
+    model = report.artefact
     title = f"{model.name} {model.version}" if model else str(report.directory)
     rows = "\n".join(
         f'<tr class="{"passed" if check.passed else "failed"}"><td>{"ok" if check.passed else "FAILED"}</td>'
@@ -94,16 +88,15 @@ def _as_page(report: VerificationReport, picture: Path | None) -> str:
         for check in report.checks
     )
     identity = f"<p>weights.npz, sha256 <code>{model.sha256}</code></p>" if model else ""
-    if picture is not None:
-        encoded = base64.b64encode(picture.read_bytes()).decode("ascii")
-        drawn = (
-            "<h2>Where the errors are</h2>\n"
-            f'<p><img alt="Maps of the errors" src="data:image/png;base64,{encoded}"></p>\n'
-            "<p>Colours are logarithmic. The dotted line frames the domain for which the accuracy is promised; where "
-            "nothing is drawn there is no time value left.</p>"
-        )
-    else:
-        drawn = "<p>No map of the errors: it needs matplotlib and a model that can be read.</p>" if model else ""
+    drawn = "\n".join(
+        f"<h2>{picture.heading}</h2>\n"
+        f'<p><img alt="{picture.alternative}" src="data:image/png;base64,'
+        f'{base64.b64encode(picture.path.read_bytes()).decode("ascii")}"></p>\n'
+        f"<p>{picture.caption}</p>"
+        for picture in pictures
+    )
+    if model and not pictures:
+        drawn = "<p>No map of the errors: it needs matplotlib and a model that can be read.</p>"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>Verification of {html.escape(title)}</title><style>{_STYLE}</style></head>

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from pinn_inference.pricing.certificate import Certificate
 from pinn_inference.pricing.model import MIN_VARIANCE
 from pinn_inference.pricing.network import Network
 from pinn_inference.pricing.tensorflow_engine import COLUMNS, Formula
+from pinn_inference.pricing.types import FloatArray, OptionBatch
 from pinn_inference.tensorflow_runtime import Tensor, load_tensorflow
 
 DIRECTORY: Final = "saved_model"
@@ -43,6 +45,12 @@ def export(directory: Path, network: Network, certificate: Certificate) -> None:
             for name, row in zip(OUTPUTS, tf.unstack(rows[: len(OUTPUTS)]), strict=True)
         }
 
+    write(directory, price)
+
+
+def write(directory: Path, price: Callable[..., dict[str, Tensor]]) -> None:
+    """Writes a function of the inputs named in `export` as `serving_default`; the directory appears when complete."""
+    tf = load_tensorflow()
     signature = [tf.TensorSpec([None], tf.float64, name=name) for name in COLUMNS]
     signature.append(tf.TensorSpec([None], tf.bool, name="is_call"))
     module = tf.Module(name="option_pricer")
@@ -62,3 +70,14 @@ def checksums(directory: Path) -> dict[str, str]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+def answer(directory: Path, batch: OptionBatch, outputs: Sequence[str]) -> FloatArray:
+    """What the serving signature answers, shape (len(outputs), n); NaN when it cannot be loaded."""
+    tf = load_tensorflow()
+    try:
+        signature = tf.saved_model.load(str(directory)).signatures["serving_default"]
+        found = signature(**{name: tf.constant(getattr(batch, name)) for name in (*COLUMNS, "is_call")})
+        return np.stack([found[name].numpy() for name in outputs])
+    except (OSError, KeyError, ValueError, TypeError, tf.errors.OpError):
+        return np.full((len(outputs), len(batch)), np.nan)

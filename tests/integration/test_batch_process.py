@@ -262,6 +262,26 @@ async def test_closing_answers_what_was_accepted_and_ends_the_child(tmp_path: Pa
         assert not is_alive(pid)
 
 
+async def test_a_body_that_arrives_after_the_closing_is_not_left_waiting() -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        arrived.set()
+        await go_on.wait()
+        yield b"}"
+
+    async with batch_process() as process:
+        asked = asyncio.create_task(process.run(JobKind.PRICE, slowly()))
+        await arrived.wait()
+        closing = asyncio.create_task(process.close(within=PATIENCE))
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(BatchError, match="closed"):
+            await asked
+        await closing
+
+
 async def test_closing_does_not_wait_for_ever(tmp_path: Path) -> None:
     async with batch_process(options={"until": str(tmp_path / "never")}) as process:
         pid = process.status.pid

@@ -11,17 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pinn_inference.server.batch.answers import BatchAnswer, BatchError, RemoteError
     from pinn_inference.server.batch.jobs import ModelLabels
     from pinn_inference.server.batch.protocol import Counts, JobKind
     from pinn_inference.server.batch.settings import BatchSettings
-    from pinn_inference.server.batch.supervisor import (
-        BatchAnswer,
-        BatchError,
-        BatchProcess,
-        BatchState,
-        BatchStatus,
-        RemoteError,
-    )
+    from pinn_inference.server.batch.supervisor import BatchProcess, BatchState, BatchStatus
 
 __all__ = [
     "BatchAnswer",
@@ -36,11 +30,18 @@ __all__ = [
     "RemoteError",
 ]
 
-_HOMES = {"ModelLabels": "jobs", "Counts": "protocol", "JobKind": "protocol", "BatchSettings": "settings"}
+_HOMES = {
+    "answers": ("BatchAnswer", "BatchError", "RemoteError"),
+    "jobs": ("ModelLabels",),
+    "protocol": ("Counts", "JobKind"),
+    "settings": ("BatchSettings",),
+    "supervisor": ("BatchProcess", "BatchState", "BatchStatus"),
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the child needs nothing of the supervisor, and starts faster without it."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'supervisor')}"), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,14 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pinn_inference.pricing.types import OptionBatch, Quotes
+from pinn_inference.server.batch.answers import PIECE_BYTES, BatchAnswer, BatchError, RemoteError, cut
 from pinn_inference.server.batch.arena import Arena
 from pinn_inference.server.batch.jobs import Answered, ModelLabels, Piece, Refusal, Work, perform
 from pinn_inference.server.batch.protocol import (
-    Counts,
     Done,
     Failed,
     FromChild,
@@ -48,14 +47,11 @@ from pinn_inference.server.batch.protocol import (
 )
 from pinn_inference.server.batch.settings import BatchSettings
 from pinn_inference.server.batch.slots import Slot, SlotPool
-from pinn_inference.server.errors import ServerError
 from pinn_inference.server.logs import request_id as request_id_of_logs
 
 log = logging.getLogger(__name__)
 
 Body: TypeAlias = bytes | bytearray | memoryview
-PIECE_BYTES: Final = 256 * 1024
-"""What the event loop copies at one time, in some 50 µs."""
 SENT_AHEAD: Final = 2
 LOADING_ATTEMPTS: Final = 3
 """So many children may end while they load TensorFlow; the next one is left without."""
@@ -85,71 +81,6 @@ class BatchStatus:
     message: str
     resident_bytes: int | None
     shared_bytes: int
-
-
-class BatchError(Exception):
-    """A batch ended with an exception that nobody had foreseen, or the batch process was closed before its answer."""
-
-
-class RemoteError(ServerError):
-    """An error from the batch process, with the status, reason, message and details that it had there."""
-
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(refused.message)
-        self._refused = refused
-        # Elsewhere these belong to the class.
-        self.status = refused.status  # type: ignore[misc]
-        self.headers = refused.headers  # type: ignore[misc]
-        self.counts = refused.counts
-
-    @property
-    def reason(self) -> str:
-        return self._refused.reason
-
-    def details(self) -> dict[str, Any]:
-        return self._refused.details
-
-
-class BatchAnswer:
-    """The body of an answer, and what it adds to the metrics; a context manager that frees its memory at the end."""
-
-    def __init__(
-        self,
-        *,
-        length: int,
-        content_type: str,
-        header_length: int | None,
-        counts: Counts,
-        pieces: Callable[[], Iterator[bytes]],
-        release: Callable[[], None],
-    ) -> None:
-        self.length = length
-        self.content_type = content_type
-        self.header_length = header_length
-        """Of the Open Inference Protocol: where binary tensors begin; None if all is JSON."""
-        self.counts = counts
-        self._pieces = pieces
-        self._release: Callable[[], None] | None = release
-
-    def pieces(self) -> Iterator[bytes]:
-        """The body, in pieces of at most `PIECE_BYTES`, each a copy that may be kept."""
-        if self._release is None:
-            raise ValueError("the answer has been released")
-        return self._pieces()
-
-    def release(self) -> None:
-        """Free the memory; the pieces cannot be read afterwards."""
-        if self._release is not None:
-            self._release()
-            self._release = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 @dataclass(slots=True, eq=False)
@@ -266,6 +197,8 @@ class BatchProcess:
         job: _Job | None = None
         try:
             await self._receive(slot, body)
+            if self._closing:  # meanwhile
+                raise BatchError("the batch process is closed")
             job = _Job(
                 number=next(self._numbers),
                 kind=kind,
@@ -320,6 +253,7 @@ class BatchProcess:
         for job in (*self._waiting, *self._orphans, *(child.jobs.values() if child is not None else ())):
             self._fail(job, BatchError("the batch process was closed before the answer"))
         self._waiting.clear()
+        self._orphans.clear()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within)
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -463,7 +397,7 @@ class BatchProcess:
                 content_type=outcome.content_type,
                 header_length=outcome.header_length,
                 counts=outcome.counts,
-                pieces=lambda: _cut(pieces),
+                pieces=lambda: cut(pieces),
                 release=pieces.clear,
             )
         )
@@ -632,12 +566,6 @@ class BatchProcess:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _cut(pieces: list[Piece]) -> Iterator[bytes]:
-    for piece in pieces:
-        for start in range(0, len(piece), PIECE_BYTES):
-            yield bytes(piece[start : start + PIECE_BYTES])
 
 
 def _how_it_ended(code: int) -> str:

@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 
 from pinn_inference.pricing.cache import OptionKey
 from pinn_inference.pricing.scalar import ScalarQuote
-from pinn_inference.pricing.types import BoolArray, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch import (
     BatchAnswer,
     BatchProcess,
@@ -29,9 +29,11 @@ from pinn_inference.server.batch import (
     ModelLabels,
     RemoteError,
 )
+from pinn_inference.server.batch.jobs import SLOW_OPTIONS_AT_MOST, TooManySlowOptions
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.desk import QuoteDesk
 from pinn_inference.server.engine import PricingEngine
+from pinn_inference.server.errors import Overloaded
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import Observer
 from pinn_inference.server.oip_codec import HEADER_LENGTH
@@ -47,6 +49,10 @@ FEW_OPTIONS: Final = 8
 """Up to here the cache is asked for each option of a request."""
 SOME_OPTIONS: Final = 512
 """Up to here a batch is priced on the event loop."""
+SLOW_QUEUE: Final = 4 * SLOW_OPTIONS_AT_MOST
+"""Slow options that may wait at one time, some ten or twenty seconds of work; a request beyond it is answered 429."""
+SLOW_PIECE: Final = 32
+"""Rows of a request with slow options that are priced before the next request has its turn."""
 ANSWER_SECONDS: Final = 60.0
 """A large answer that its client has not taken by then keeps memory that others wait for: the connection is cut."""
 
@@ -75,6 +81,12 @@ class PricingService:
         self._batches: BatchProcess | None = None
         self.desk = QuoteDesk(engine, capacity=config.queue_options, metrics=metrics)
         self.worker = PricingWorker(engine.price, capacity=config.queue_options, metrics=metrics)
+        # A thread of their own: what takes a millisecond must not wait for what takes seconds.
+        self._slow_worker = PricingWorker(
+            engine.price, capacity=config.queue_options, metrics=metrics, merge_limit=SLOW_PIECE
+        )
+        self._slow_waiting = 0
+        metrics.queued_options.set_function(lambda: float(self.waiting))
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -84,6 +96,7 @@ class PricingService:
             replace(BatchSettings.from_config(self._config), slots=self._config.max_batches),
             price=self._engine.price,
             labels=self._labels,
+            slow_options=self._engine.slow_options,
             on_restart=lambda _reason: self._metrics.batch_restarts.inc(),
         )
 
@@ -97,6 +110,7 @@ class PricingService:
     async def close(self) -> None:
         """Finish what was accepted."""
         await self.worker.close()
+        await self._slow_worker.close()
         if self._batches is not None:
             await self._batches.close(within=self._config.inflight_timeout_seconds)
 
@@ -105,7 +119,7 @@ class PricingService:
     @property
     def waiting(self) -> int:
         """Options that wait or are being priced in this process."""
-        return self.desk.waiting + self.worker.outstanding
+        return self.desk.waiting + self.worker.outstanding + self._slow_waiting
 
     def batch_status(self) -> BatchStatus | None:
         """The batch process, None before the start."""
@@ -136,7 +150,7 @@ class PricingService:
     async def price(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
         """Price a batch; also says which rows came from the cache.
 
-        Raises Overloaded.
+        Raises Overloaded and TooManySlowOptions.
         """
         if options.is_american.any():
             return await self._price_american(options)
@@ -163,10 +177,40 @@ class PricingService:
         return quotes, seconds
 
     async def _price_american(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
-        """American options that their network does not price take milliseconds each: a thread has to do it."""
-        if len(options) <= FEW_OPTIONS and (known := self.quote_quickly(options_of(options))) is not None:
+        """A few by the cache or the scalar path, more in a thread, slow ones in a thread of their own."""
+        few = len(options) <= FEW_OPTIONS
+        if few and (known := self.quote_quickly(options_of(options))) is not None:
             return quotes_of(known[0])
-        return await self.worker.price(options), np.zeros(len(options), dtype=np.bool_)
+        slow = self._engine.slow_options(options)
+        quotes = await (self._price_slowly(options, slow) if slow else self.worker.price(options))
+        if few:
+            self._remember(options, quotes)
+        return quotes, np.zeros(len(options), dtype=np.bool_)
+
+    async def _price_slowly(self, options: OptionBatch, slow: int) -> Quotes:
+        """American options that their network does not price take milliseconds each. Requests with such options take
+        turns, and one whose client has gone ends with its turn.
+        """
+        if slow > SLOW_OPTIONS_AT_MOST:
+            raise TooManySlowOptions(size=slow, limit=SLOW_OPTIONS_AT_MOST)
+        if self._slow_waiting + slow > SLOW_QUEUE:
+            raise Overloaded(queued=self._slow_waiting, asked=slow, limit=SLOW_QUEUE, what="slow American options")
+        self._slow_waiting += slow
+        try:
+            starts = range(0, len(options), SLOW_PIECE)
+            pieces = [options.take(slice(start, start + SLOW_PIECE)) for start in starts]
+            return Quotes.concatenate([await self._slow_worker.price(piece) for piece in pieces])
+        finally:
+            self._slow_waiting -= slow
+
+    def _remember(self, options: OptionBatch, quotes: Quotes) -> None:
+        """Keep what took long for whoever asks the same again; not what came from a failure, which may pass."""
+        cache = self._engine.cache
+        if cache is None:
+            return
+        for key, quote in zip(options_of(options), scalars_of(quotes), strict=True):
+            if key[7] and quote.reason not in (FallbackReason.DEVICE_ERROR, FallbackReason.NOT_FINITE):
+                cache.store(key, quote)
 
     async def price_again(self, options: OptionBatch) -> Quotes:
         """Price a batch that is asked for again and again, as reports are: every option is looked up in the cache.

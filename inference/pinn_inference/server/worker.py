@@ -68,7 +68,7 @@ class PricingWorker:
         if self._outstanding + size > self._capacity:
             raise Overloaded(queued=self._outstanding, asked=size, limit=self._capacity)
         job = _Job(options, asyncio.get_running_loop().create_future())
-        self._add_outstanding(size)
+        self._outstanding += size
         self._pending.append(job)
         if not self._busy:
             self._start()
@@ -77,7 +77,7 @@ class PricingWorker:
         except asyncio.CancelledError:
             if job in self._pending:
                 self._pending.remove(job)
-                self._add_outstanding(-size)
+                self._outstanding -= size
             raise
 
     async def close(self) -> None:
@@ -85,10 +85,6 @@ class PricingWorker:
         while self._running:
             await asyncio.gather(*self._running)
         self._thread.shutdown(wait=True)
-
-    def _add_outstanding(self, options: int) -> None:
-        self._outstanding += options
-        self._metrics.queued_options.set(self._outstanding)
 
     def _start(self) -> None:
         self._busy = True
@@ -140,7 +136,7 @@ class PricingWorker:
 
     def _answer(self, jobs: Sequence[_Job], evaluation: _Evaluation) -> None:
         total = sum(len(job.options) for job in jobs)
-        self._add_outstanding(-total)
+        self._outstanding -= total
         self._metrics.observe_rows(total)
         for job, outcome in zip(jobs, evaluation.outcomes, strict=True):
             if isinstance(outcome, Exception):

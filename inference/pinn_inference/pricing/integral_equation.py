@@ -57,7 +57,7 @@ _PREMIUM_POINTS: Final = 96
 _PREMIUM_PACKING: Final = 8.0
 """Close to the boundary the premium's integrand has a step at √u of that distance."""
 _TINY: Final = 1e-300
-_STRETCHES: Final = tuple(range(2, 25, 2))
+_MAX_STRETCH: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class PutTerms:
 class Premium:
     """Early exercise premium in units of the strike and its derivatives, each of shape (n,).
 
-    `value` and its derivatives `by_x`, `by_w`, `by_kappa` and `by_lambda`, each with the other three held; they hold
-    for x > `boundary` = ln(exercise boundary/strike). `error_bound` bounds |error of `value`|, in units of the strike.
+    `value` and its derivatives `by_x`, `by_w`, `by_kappa` and `by_lambda`, each with the other three held, at x or, for
+    a put below it, at `boundary` = ln(exercise boundary/strike). `error_bound` bounds |error of `value`|.
     """
 
     value: FloatArray
@@ -136,12 +136,13 @@ def early_exercise(puts: PutTerms) -> Premium:
 def _early_exercise(puts: PutTerms) -> Premium:
     result = Premium(*(np.zeros(len(puts)) for _ in fields(Premium)))
     result.error_bound[:] = np.inf
-    wanted = _Scales.of(puts).stretch(puts.s)
+    stretches = _Scales.of(puts).stretch(puts.s)
     for resolution in _LADDER:
-        open_rows = np.flatnonzero(~(result.error_bound <= _GOAL))
-        for stretch, rows in _chunks(open_rows, wanted[open_rows] + resolution.extra_stretch, resolution):
+        bound = result.error_bound
+        open_rows = np.flatnonzero(~(bound <= _GOAL) & ~(bound > resolution.reach))
+        for stretch, rows in _chunks(open_rows, stretches[open_rows], resolution):
             found = _premium(puts.take(rows), resolution, stretch)
-            better = ~(found.error_bound >= result.error_bound[rows])
+            better = ~(found.error_bound >= bound[rows])
             for column in fields(Premium):
                 getattr(result, column.name)[rows[better]] = getattr(found, column.name)[better]
     return replace(result, error_bound=np.minimum(result.error_bound, 1.0))
@@ -152,29 +153,24 @@ def _early_exercise(puts: PutTerms) -> Premium:
 
 @dataclass(frozen=True, slots=True)
 class _Resolution:
-    """Chebyshev nodes of the boundary, quadrature points of its equation, and a change of the stretch."""
+    """Nodes of the boundary and quadrature points of its equation, and from which error bound it reaches `_GOAL`."""
 
     nodes: int
     points: int
-    extra_stretch: int = 0
+    reach: float = np.inf
 
 
-_LADDER: Final = (
-    _Resolution(16, 24),
-    _Resolution(24, 32, 2),
-    _Resolution(24, 32, -2),
-    _Resolution(32, 48),
-    _Resolution(48, 64, 2),
-)
+_LADDER: Final = (_Resolution(16, 24), _Resolution(24, 32, 1e-6), _Resolution(32, 48, 1e-5), _Resolution(48, 64))
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Where an equation is posed and how its integrals are summed, for w = 1; p equations, m points, n nodes.
+    """Where p equations are posed and how their integrals are summed, for w = 1 and a boundary held at n nodes.
 
-    `root` (p,) = √w of each equation. Its integral over u has points √u = root·`sine` (m,) and weights root²·`weight`
-    (m,). The boundary is needed at √(w − u) = `before` (p, m). From the values of H at the nodes `at` (p, n) makes
-    those at the equations and `at_before` (p, m, n) those at `before`.
+    `root` (p,) = √w of each equation. Its integral over u has m points √u = root·`sine` and weights root²·`weight`,
+    both (m,) or, where each option has points of its own, (options, 1, m). The boundary is needed at √(w − u) =
+    `before` (…, p, m). From the values of H at the nodes `at` (p, n) makes those at the equations and `at_before`
+    (…, p, m, n) those at `before`.
     """
 
     root: FloatArray
@@ -184,23 +180,35 @@ class _Rule:
     at: FloatArray
     at_before: FloatArray
 
+    def along(self, at_nodes: FloatArray) -> FloatArray:
+        """The polynomial through (options, n) values at the nodes, at the points: (options, p, m)."""
+        if self.at_before.ndim == 4:
+            own: FloatArray = np.matmul(self.at_before, at_nodes[:, None, :, None])
+            return own[..., 0]
+        equations, points, nodes = self.at_before.shape
+        return (at_nodes @ self.at_before.reshape(-1, nodes).T).reshape(-1, equations, points)
+
+    def gather(self, by_point: FloatArray) -> FloatArray:
+        """From derivatives by the polynomial at each point (options, p, m) to those by its nodes (options, p, n)."""
+        if self.at_before.ndim == 4:
+            own: FloatArray = np.matmul(by_point[:, :, None, :], self.at_before)
+            return own[:, :, 0]
+        by_node: FloatArray = np.matmul(by_point.transpose(1, 0, 2), self.at_before)
+        return by_node.transpose(1, 0, 2)
+
 
 @lru_cache(maxsize=256)
-def _rule(kind: str, nodes: int, stretch: int, points: int, packing: float) -> _Rule:
-    """`kind` says where: at the "nodes", "between" them, or at the "end" w = 1."""
-    spread = np.cos(np.pi * np.arange(nodes + 1) / nodes)
-    if kind == "nodes":
-        t = 0.5 + 0.5 * spread[:-1]
-    elif kind == "between":
-        t = np.append(0.5 + 0.5 * np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes), 1.0)
-    else:
-        t = np.ones(1)
-    # H(0) = 0 is known, so that the node there, the last, has no column.
-    from_values = np.linalg.inv(chebyshev.chebvander(spread, nodes))[:, :-1]
-    abscissas, weights = legendre.leggauss(points)
-    fraction = 0.5 + 0.5 * abscissas
-    theta = 0.5 * np.pi * np.sinh(packing * fraction) / np.sinh(packing)
-    d_theta = 0.25 * np.pi * weights * packing * np.cosh(packing * fraction) / np.sinh(packing)
+def _rule(nodes: int, stretch: int, points: int, *, between: bool = False) -> _Rule:
+    """Equations at the nodes, or `between` them and at w = 1; points packed towards u = 0."""
+    k = np.arange(nodes)
+    t = 0.5 + 0.5 * np.cos(np.pi * k / nodes)
+    if between:
+        t = np.append(0.5 + 0.5 * np.cos(np.pi * (k + 0.5) / nodes), 1.0)
+    theta, d_theta = _packed(points, np.zeros(1), 0.5 * np.pi / np.sinh(_packing(stretch)))
+    return _rule_of(nodes, stretch, t, theta[0], d_theta[0])
+
+
+def _rule_of(nodes: int, stretch: int, t: FloatArray, theta: FloatArray, d_theta: FloatArray) -> _Rule:
     root = np.sinh(stretch * t) / np.sinh(stretch)
     before = root[:, None] * np.cos(theta)
     t_before = np.arcsinh(before * np.sinh(stretch)) / stretch
@@ -209,9 +217,40 @@ def _rule(kind: str, nodes: int, stretch: int, points: int, packing: float) -> _
         sine=np.sin(theta),
         weight=2.0 * np.sin(theta) * np.cos(theta) * d_theta,
         before=before,
-        at=chebyshev.chebvander(2.0 * t - 1.0, nodes) @ from_values,
-        at_before=chebyshev.chebvander(2.0 * t_before - 1.0, nodes) @ from_values,
+        at=_polynomial(nodes, t),
+        at_before=_polynomial(nodes, t_before),
     )
+
+
+def _polynomial(nodes: int, t: FloatArray) -> FloatArray:
+    """From values at the nodes to values at t, shape (…,): (…, nodes)."""
+    return chebyshev.chebvander(2.0 * t - 1.0, nodes) @ _to_coefficients(nodes)
+
+
+@lru_cache
+def _to_coefficients(nodes: int) -> FloatArray:
+    """From values at the nodes to Chebyshev coefficients. The last node, t = 0, has no column: H is 0 there."""
+    t = np.cos(np.pi * np.arange(nodes + 1) / nodes)
+    return np.linalg.inv(chebyshev.chebvander(t, nodes))[:, :-1].astype(np.float64)
+
+
+@lru_cache
+def _gauss(points: int) -> tuple[FloatArray, FloatArray]:
+    """Gauss–Legendre points and weights on [0, 1], (points,)."""
+    abscissas, weights = legendre.leggauss(points)
+    return 0.5 + 0.5 * abscissas, 0.5 * weights
+
+
+def _packed(points: int, centre: FloatArray, width: FloatArray | float) -> tuple[FloatArray, FloatArray]:
+    """Points θ in (0, π/2) and weights, (n, points), packed about `centre` (n,) as a step of that `width` needs.
+
+    Gauss–Legendre in t with θ = centre + width·sinh(low + (high − low)·t) (Johnston and Elliott 2005).
+    """
+    fraction, weight = _gauss(points)
+    low, high = np.arcsinh(-centre / width)[:, None], np.arcsinh((0.5 * np.pi - centre) / width)[:, None]
+    inner = low + (high - low) * fraction
+    scale = np.reshape(width, (-1, 1))
+    return centre[:, None] + scale * np.sinh(inner), scale * np.cosh(inner) * (high - low) * weight
 
 
 def _packing(stretch: int) -> float:
@@ -223,9 +262,8 @@ def _chunks(
     rows: NDArray[np.intp], stretches: NDArray[np.intp], resolution: _Resolution
 ) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """The rows by their stretch, in pieces small enough for the cache."""
-    stretches = np.clip(stretches, _STRETCHES[0], _STRETCHES[-1])
     size = max(1, _CHUNK_POINTS // (resolution.nodes * resolution.points))
-    for stretch in _STRETCHES:
+    for stretch in np.unique(stretches).tolist():
         members = rows[stretches == stretch]
         for start in range(0, len(members), size):
             yield stretch, members[start : start + size]
@@ -266,7 +304,8 @@ class _Scales:
     def stretch(self, s: FloatArray) -> NDArray[np.intp]:
         """The even number that packs the nodes where the boundary moves; fitted to the least error over a wide grid."""
         decades = np.log10(np.maximum(s / self.depth, 1.0))
-        return 2 * np.rint(1.2 + 1.05 * decades).astype(np.intp)
+        stretch: NDArray[np.intp] = np.minimum(2.0 * np.rint(1.2 + 1.05 * decades), _MAX_STRETCH).astype(np.intp)
+        return stretch
 
 
 def _negative_root(m: FloatArray, product: FloatArray) -> FloatArray:
@@ -306,9 +345,7 @@ def _kernels(
     puts: PutTerms, scales: _Scales, rule: _Rule, falls: FloatArray, below_top: FloatArray, x: FloatArray
 ) -> _Kernels:
     """`falls` (n, nodes) = √H at the nodes; the equations are posed at `x` = ln X − `below_top`, both (n, p)."""
-    n, nodes = falls.shape
-    equations, points, _ = rule.at_before.shape
-    raw = ((falls * falls) @ rule.at_before.reshape(-1, nodes).T).reshape(n, equations, points)
+    raw = rule.along(falls * falls)
     # Between nodes a polynomial may fall below what any boundary is; there a floor stands in for it.
     floor = 0.05 * np.minimum(puts.s[:, None, None] * rule.before, scales.depth[:, None, None])
     floor = np.maximum(floor * floor, _TINY)
@@ -419,8 +456,7 @@ def _newton_step(puts: PutTerms, kernels: _Kernels, balance: _Balance, rule: _Ru
 def _through_nodes(by_before: FloatArray, kernels: _Kernels, rule: _Rule, falls: FloatArray) -> FloatArray:
     """From derivatives by √H(w − u) at every point, (n, p, m), to derivatives by √H at the nodes, (n, p, nodes)."""
     per_square = np.where(kernels.on_polynomial, by_before / kernels.fall, 0.0)
-    per_node: FloatArray = np.matmul(per_square.transpose(1, 0, 2), rule.at_before).transpose(1, 0, 2)
-    return per_node * falls[:, None, :]
+    return rule.gather(per_square) * falls[:, None, :]
 
 
 def _linear_solve(matrices: FloatArray, right: FloatArray) -> FloatArray:
@@ -462,22 +498,25 @@ def _first_guess(puts: PutTerms, scales: _Scales, root: FloatArray) -> FloatArra
 def _premium(puts: PutTerms, resolution: _Resolution, stretch: int) -> Premium:
     """The premium on one grid, whatever its error bound; what is not a number has an infinite bound."""
     scales = _Scales.of(puts)
-    packing = _packing(stretch)
-    rule = _rule("nodes", resolution.nodes, stretch, resolution.points, packing)
+    rule = _rule(resolution.nodes, stretch, resolution.points)
     falls = _solve(puts, scales, rule)
     by_kappa, by_lambda = _boundary_sensitivities(puts, scales, rule, falls)
 
-    between = _rule("between", resolution.nodes, stretch, 2 * resolution.points, packing)
+    between = _rule(resolution.nodes, stretch, 2 * resolution.points, between=True)
     fall = np.sqrt(np.maximum((falls * falls) @ between.at.T, _TINY))
     b = scales.top[:, None] - fall
     mismatch = _balance(puts, _kernels(puts, scales, between, falls, fall, b), b).mismatch
 
+    # Below the boundary the formula means nothing, nor would its quadrature error: there the put is taken at it.
+    below_top = np.minimum(scales.top - puts.x, falls[:, 0])
+    centre, width = _step(puts, falls[:, 0] - below_top, stretch)
     fine, coarse = (
         _premium_from(
             puts,
             scales,
-            _rule("end", resolution.nodes, stretch, points, max(packing, _PREMIUM_PACKING)),
+            _rule_of(resolution.nodes, stretch, np.ones(1), *(a[:, None] for a in _packed(points, centre, width))),
             falls,
+            below_top[:, None],
             by_kappa,
             by_lambda,
         )
@@ -488,17 +527,38 @@ def _premium(puts: PutTerms, resolution: _Resolution, stretch: int) -> Premium:
     return replace(fine, error_bound=np.where(np.isnan(bound), np.inf, bound))
 
 
+def _step(puts: PutTerms, distance: FloatArray, stretch: int) -> tuple[FloatArray, FloatArray]:
+    """Where in θ the premium's integrand changes fastest, and within what width; (n,) each.
+
+    Close to the boundary that is at u = 0, within √u of the `distance` x − b. Where the forward falls, λ + 1 > κ, it is
+    at the time when the forward meets the boundary, within what the volatility moves it by then.
+    """
+    w = puts.s * puts.s
+    fall = 0.5 * (puts.lambda_ + 1.0 - puts.kappa)
+    meeting = np.clip(distance / np.where(fall > 0.0, fall, np.inf) / w, 0.0, 1.0)
+    centre = np.arcsin(np.sqrt(meeting))
+    steep = (meeting > 0.0) & (fall * puts.s * np.sqrt(meeting) > 3.0)
+    # In u the width is √u/fall; u = w·sin²θ.
+    width = np.sqrt(meeting) / (fall * puts.s) / np.maximum(np.sin(2.0 * centre), 0.05)
+    packed = 0.5 * np.pi / np.sinh(max(_packing(stretch), _PREMIUM_PACKING))
+    return np.where(steep, centre, 0.0), np.where(steep, width, packed)
+
+
 def _premium_from(
     puts: PutTerms,
     scales: _Scales,
     rule: _Rule,
     falls: FloatArray,
+    below_top: FloatArray,
     falls_by_kappa: FloatArray,
     falls_by_lambda: FloatArray,
 ) -> Premium:
-    """The premium of a boundary given by √H at the nodes and its derivatives there; `error_bound` is left at 0."""
-    x = puts.x[:, None]
-    kernels = _kernels(puts, scales, rule, falls, scales.top[:, None] - x, x)
+    """The premium at ln X − `below_top` of a boundary given by √H at the nodes and its derivatives there.
+
+    `error_bound` is left at 0.
+    """
+    x = scales.top[:, None] - below_top
+    kernels = _kernels(puts, scales, rule, falls, below_top, x)
     at_fixed = _at_fixed_boundary(puts, kernels, x)
     by_before = kernels.density * kernels.flow
     weights = _through_nodes(by_before, kernels, rule, falls)[:, 0]
@@ -613,7 +673,7 @@ def _early(batch: OptionBatch, quotes: Quotes) -> None:
     settle("vega", np.maximum(quotes.vega + unit * by_log_volatility / batch.volatility, 0.0), 0.0)
     settle("theta", np.minimum(quotes.theta - unit * variance_rate * premium.by_w, 0.0), 0.0)
     settle("rho", quotes.rho + unit * by_rate, 0.0)
-    quotes.error_bound[:] = unit * premium.error_bound + _rounding(batch, unit)
+    quotes.error_bound[:] = np.minimum(unit * premium.error_bound, unit - least) + _rounding(batch, unit)
     quotes.exercise_boundary[:] = batch.strike * np.exp(side * premium.boundary)
 
 

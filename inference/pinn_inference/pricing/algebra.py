@@ -84,7 +84,7 @@ class NumPyAlgebra:
         adjoint = last.kernel
         for layer, activation in zip(reversed(layers[:-1]), reversed(activations), strict=True):
             adjoint = layer.kernel @ (adjoint * (1.0 - activation * activation))
-        return (last.kernel.T @ hidden)[0] + last.bias[0], adjoint
+        return (last.kernel.T @ hidden)[0] + last.bias[0], list(adjoint)
 
 
 class ScalarAlgebra:

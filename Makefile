@@ -43,7 +43,15 @@ cluster-down:  ## take it down and leave nothing behind
 	$(PYTHON) -m cluster down
 
 benchmarks: $(VENV)/.installed  ## what benchmarks/README.md describes, JSON into benchmarks/results
-	$(BIN)/python benchmarks/server.py
+	$(BIN)/python -m benchmarks.rivals --output benchmarks/results/rivals.json --table benchmarks/results/rivals.md \
+		--plot docs/images/rivals.png
+	$(BIN)/python -m benchmarks.single_quotes --output benchmarks/results/single_quotes.json
+	$(BIN)/python -m benchmarks.server --output benchmarks/results/server.json
+	$(BIN)/python -m benchmarks.cache_hit --output benchmarks/results/cache_hit.json
+	$(BIN)/python -m benchmarks.hit_rate --output benchmarks/results/hit_rate.json
+	$(BIN)/python -m benchmarks.workers --output benchmarks/results/workers.json
+	$(BIN)/python -m benchmarks.memory --requests 100000 --output benchmarks/results/memory.json
+	$(BIN)/python -m benchmarks.load --users 10 --minutes 5 --output benchmarks/results/load-10.json
 	$(BIN)/python benchmarks/operator_footprint.py
 	$(BIN)/python -m benchmarks.detection --output benchmarks/results/detection.json
 

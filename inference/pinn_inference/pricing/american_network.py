@@ -4,8 +4,8 @@ A put in units of its strike, with x = ln(S/K), s = σ√T, w = s², κ = 2r/σ�
 the European value plus a premium e(x, s, κ, λ) above. The forms carry what is known exactly, so that the networks learn
 only what is not:
 
-    b = −s·softplus(ln(λ/κ)/s) − s·exp(B),          B = perceptron of five features of (s, κ, λ);
-    e = e_b·exp(−z·[R₀ + z·(G₀·(1 − t) + t/2) + P]),   z = (x − b)/s, t = z/(1 + z), P = perceptron of eight features.
+    b = −s·softplus(ln(λ/κ)/s) − s·exp(B),              B = perceptron of five features of (s, κ, λ);
+    e = e_b·exp(−z·[R₀ + z·(G₀·(1 − t) + t/2) + t·P]),   z = (x − b)/s, t = z/(1 + z), P = perceptron of eight features.
 
 The first term of b is, smoothed over a width of s, the boundary at expiry ln min(1, κ/λ). e_b = 1 − eᵇ − v(b) makes the
 value meet the payoff at b; R₀ makes its slope meet the payoff's (smooth pasting), and G₀ gives it the curvature
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+import numpy as np
+
 from pinn_inference.pricing.algebra import Algebra, Number
 from pinn_inference.pricing.mills import INV_SQRT_2PI
 from pinn_inference.pricing.network import Layer
@@ -27,6 +29,9 @@ from pinn_inference.pricing.types import FloatArray
 BOUNDARY_INPUTS: Final = 5
 PREMIUM_INPUTS: Final = 8
 _NO_DIVIDEND: Final = 1e-6
+"""Added to λ/κ in the boundary's first term, whose slope vanishes with λ."""
+_SMALL_RATIO: Final = 0.005
+"""Added to λ/κ in the feature of it: what is smaller makes no difference, and must have no steep slope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,8 @@ def boundary_features(algebra: Algebra, s: Number, kappa: Number, lambda_: Numbe
     The fourth tells on which side of κ = λ an option is, on the scale s over which the boundary changes there.
     """
     log_kappa = algebra.log(kappa)
-    ratio = algebra.log(lambda_ + _NO_DIVIDEND) - log_kappa
-    side = ratio / (2.0 * s)
+    share = lambda_ / kappa
+    side = algebra.log(share + _SMALL_RATIO) / (2.0 * s)
     features = [
         (algebra.log(s) + 3.4) / 3.5,
         (log_kappa + 0.35) / 3.6,
@@ -97,7 +102,7 @@ def boundary_features(algebra: Algebra, s: Number, kappa: Number, lambda_: Numbe
         side / algebra.sqrt(side * side + 1.0),
         algebra.log(lambda_ + 1.0) / 1.6 - 1.0,
     ]
-    return features, ratio
+    return features, algebra.log(share + _NO_DIVIDEND)
 
 
 def boundary_from_output(algebra: Algebra, s: Number, ratio: Number, output: Number) -> Number:
@@ -154,7 +159,7 @@ def premium(
     z = (x - b) / s
     t = z / (z + 1.0)
     output = algebra.perceptron(networks.premium, premium_features(algebra, features, b, t, s, kappa, lambda_))
-    decay = z * (known.slope + z * (known.curvature * (1.0 - t) + 0.5 * t) + output)
+    decay = z * (known.slope + z * (known.curvature * (1.0 - t) + 0.5 * t) + t * output)
     return known.premium * algebra.exp(-decay), b
 
 
@@ -168,16 +173,19 @@ def premium_gradient(
     """
     exp, sqrt, distribution = algebra.exp, algebra.sqrt, algebra.normal_distribution
     features, ratio = boundary_features(algebra, s, kappa, lambda_)
-    ratio_kappa, ratio_lambda = -1.0 / kappa, 1.0 / (lambda_ + _NO_DIVIDEND)
-    side = ratio / (2.0 * s)
+    ratio_lambda = 1.0 / (lambda_ + _NO_DIVIDEND * kappa)
+    ratio_kappa = -ratio_lambda * lambda_ / kappa
+    side_lambda = 1.0 / (lambda_ + _SMALL_RATIO * kappa)
+    side_kappa = -side_lambda * lambda_ / kappa
+    side = algebra.log(lambda_ / kappa + _SMALL_RATIO) / (2.0 * s)
     root = 1.0 / (side * side + 1.0)
     bend = root * sqrt(root) / (2.0 * s)
     total = 1.0 / (lambda_ + kappa)
     share = 2.0 * total * total
     # Derivatives of the features, where they are not zero: two by s, three by κ, three by λ.
     first_s, fourth_s = (1.0 / 3.5) / s, -2.0 * side * bend
-    second_kappa, third_kappa, fourth_kappa = (1.0 / 3.6) / kappa, -share * lambda_, bend * ratio_kappa
-    third_lambda, fourth_lambda, fifth_lambda = share * kappa, bend * ratio_lambda, (1.0 / 1.6) / (lambda_ + 1.0)
+    second_kappa, third_kappa, fourth_kappa = (1.0 / 3.6) / kappa, -share * lambda_, bend * side_kappa
+    third_lambda, fourth_lambda, fifth_lambda = share * kappa, bend * side_lambda, (1.0 / 1.6) / (lambda_ + 1.0)
 
     output, of = algebra.perceptron_gradient(networks.boundary, features)
     scaled = ratio / s
@@ -214,9 +222,11 @@ def premium_gradient(
     output, of = algebra.perceptron_gradient(networks.premium, inputs)
     rest = 1.0 - t
     level = curvature * rest + 0.5 * t
-    decay = z * (slope + z * level + output)
+    decay = z * (slope + z * level + t * output)
     e = known * exp(-decay)
-    decay_z = slope + output + 2.0 * z * level + rest * rest * z * (z * (0.5 - curvature) + 2.0 * of[5])
+    decay_z = (
+        slope + t * output + 2.0 * z * level + rest * rest * z * (z * (0.5 - curvature) + output + 2.0 * t * of[5])
+    )
     e_x = -e * decay_z / s
 
     def along(
@@ -236,7 +246,7 @@ def premium_gradient(
         curvature_p = slope * slope_p - 0.5 * bulge_p
         z_p = -(b_p + z * s_p) / s
         output_p = of_p + of[6] * (1.0 / 1.5) * (b_p / b - s_p / s)
-        return e * (known_p - decay_z * z_p - z * (slope_p + z * rest * curvature_p + output_p))
+        return e * (known_p - decay_z * z_p - z * (slope_p + z * rest * curvature_p + t * output_p))
 
     e_s = along(
         b_s,
@@ -271,13 +281,14 @@ def premium_gradient(
 def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number) -> Any:
     """Which options lie in the trained domain: booleans of shape (n,) for columns, one for floats."""
     half = 0.5 * s * s
+    with np.errstate(invalid="ignore", over="ignore"):
+        carried = (kappa * half <= domain.carry_max) & (lambda_ * half <= domain.carry_max)
     return (
-        (s >= domain.s_min)
+        carried
+        & (s >= domain.s_min)
         & (s <= domain.s_max)
         & (kappa >= domain.kappa_min)
         & (kappa <= domain.kappa_max)
         & (lambda_ >= 0.0)
         & (lambda_ <= domain.kappa_max)
-        & (kappa * half <= domain.carry_max)
-        & (lambda_ * half <= domain.carry_max)
     )

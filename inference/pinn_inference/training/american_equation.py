@@ -14,6 +14,7 @@ the error of the price itself (see `pricing.american_certificate`) and it is as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
@@ -144,40 +145,63 @@ class BoundaryResiduals(_Residuals):
 
 
 class PremiumResiduals(_Residuals):
-    """(e − I[b])·weight/√n at n points x = b + s·z above the boundary."""
+    """(e − I[b])·weight/√n at n points x = b + s·z above the boundary, see `small_premium_weight`."""
 
     def __init__(
         self,
         tf: ModuleType,
         hidden: tuple[int, ...],
-        boundary_layers: Sequence[Layer],
+        boundary: Sequence[Layer],
         z: FloatArray,
         at: Places,
         *,
         nodes: int,
-        weight: FloatArray | None = None,
     ) -> None:
-        algebra = NumPyAlgebra()
-        features, ratio = boundary_features(algebra, at.s, at.kappa, at.lambda_)
-        b = boundary_from_output(algebra, at.s, ratio, algebra.perceptron(boundary_layers, features))
-        known = at_boundary(algebra, b, at.s, at.kappa, at.lambda_)
-        t = z / (1.0 + z)
-        decay = z * (known.slope + z * (known.curvature * (1.0 - t) + 0.5 * t))
-        self.x = b + at.s * z
-        self.integral = premium_integral(boundary_layers, self.x, at, nodes=nodes)
-        self.known = known
-        inputs = premium_features(algebra, features, b, t, at.s, at.kappa, at.lambda_)
-        self._features = [tf.constant(feature) for feature in inputs]
-        self._baseline = tf.constant(known.premium * np.exp(-decay))
-        self._z = tf.constant(z)
-        self._target = tf.constant(self.integral)
-        scale = np.full(len(z), 1.0 / np.sqrt(len(z)))
-        self._weight = tf.constant(scale if weight is None else scale * weight)
+        self._points = _Points.above(boundary, z, at, nodes=nodes)
+        self._features = [tf.constant(feature) for feature in self._points.features]
+        self._baseline = tf.constant(self._points.baseline)
+        self._decay = tf.constant(z * z / (1.0 + z))
+        self._target = tf.constant(self._points.integral)
+        self._weight = tf.constant(small_premium_weight(at) / np.sqrt(len(z)))
         super().__init__(tf, PREMIUM_INPUTS, hidden)
 
     def _trace(self, algebra: TensorFlowAlgebra, layers: tuple[Layer, ...]) -> Tensor:
         output = algebra.perceptron(layers, self._features)
-        return self._weight * (self._baseline * self._tf.exp(-self._z * output) - self._target)
+        return self._weight * (self._baseline * self._tf.exp(-self._decay * output) - self._target)
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """Points above a boundary: the perceptron's inputs, the premium's form without it, and what it must be."""
+
+    b: FloatArray
+    features: list[FloatArray]
+    baseline: FloatArray
+    integral: FloatArray
+
+    @classmethod
+    def above(cls, boundary: Sequence[Layer], z: FloatArray, at: Places, *, nodes: int) -> _Points:
+        algebra = NumPyAlgebra()
+        features, ratio = boundary_features(algebra, at.s, at.kappa, at.lambda_)
+        b = boundary_from_output(algebra, at.s, ratio, algebra.perceptron(boundary, features))
+        known = at_boundary(algebra, b, at.s, at.kappa, at.lambda_)
+        t = z / (1.0 + z)
+        decay = z * (known.slope + z * (known.curvature * (1.0 - t) + 0.5 * t))
+        return cls(
+            b=b,
+            features=premium_features(algebra, features, b, t, at.s, at.kappa, at.lambda_),
+            baseline=known.premium * np.exp(-decay),
+            integral=premium_integral(boundary, b + at.s * z, at, nodes=nodes),
+        )
+
+
+def small_premium_weight(at: Places) -> FloatArray:
+    """√(0.02/rT) below rT = 2 %, at most 10, else 1; shape (n,).
+
+    A premium is at most about rT, and its part of rho is its share of that: where it is small, what counts is its
+    relative error.
+    """
+    return np.sqrt(np.clip(0.02 / (0.5 * at.kappa * at.s * at.s), 1.0, 100.0))
 
 
 def boundary_layers(vector: FloatArray, hidden: tuple[int, ...]) -> tuple[Layer, ...]:

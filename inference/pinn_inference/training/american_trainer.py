@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 import pinn_inference
-from pinn_inference.pricing.american_integral import HISTORY_S_MIN, places, quasi_random
+from pinn_inference.pricing.american_integral import HISTORY_S_MIN, Places, places, quasi_random
 from pinn_inference.pricing.american_network import (
     BOUNDARY_INPUTS,
     PREMIUM_INPUTS,
@@ -29,9 +29,13 @@ from pinn_inference.pricing.american_network import (
     parameter_count,
     shapes,
 )
+from pinn_inference.pricing.network import Layer
 from pinn_inference.pricing.types import FloatArray
 from pinn_inference.tensorflow_runtime import load_tensorflow
-from pinn_inference.training.american_equation import BoundaryResiduals, PremiumResiduals
+from pinn_inference.training.american_equation import (
+    BoundaryResiduals,
+    PremiumResiduals,
+)
 from pinn_inference.training.checkpoint import Checkpoint, Progress
 from pinn_inference.training.levenberg_marquardt import minimise
 from pinn_inference.training.trainer import thin
@@ -64,8 +68,8 @@ class AmericanTrainingConfig:
     domain: AmericanDomain = field(default_factory=AmericanDomain)
     boundary_points: int = 3000
     premium_points: int = 8000
-    boundary_iterations: tuple[int, ...] = (800, 500, 500)
-    premium_iterations: tuple[int, ...] = (100, 80, 80, 80)
+    boundary_iterations: tuple[int, ...] = (1200, 800, 800)
+    premium_iterations: tuple[int, ...] = (140, 110, 110, 110)
     refine: int = 800
     threads: int = 2
 
@@ -281,7 +285,7 @@ class _Stages:
     def networks(self, finals: tuple[FloatArray, ...]) -> AmericanNetworks:
         config = self._config
         return AmericanNetworks(
-            boundary=layers_from_vector(finals[self._boundary_stages - 1], BOUNDARY_INPUTS, config.boundary_hidden),
+            boundary=self._boundary_layers(finals),
             premium=layers_from_vector(finals[-1], PREMIUM_INPUTS, config.premium_hidden),
             domain=config.domain,
         )
@@ -310,16 +314,16 @@ class _Stages:
         at = places(unit, self._domain, s_min=HISTORY_S_MIN)
         return BoundaryResiduals(self._tf, self._config.boundary_hidden, at, nodes=_NODES_BOUNDARY)
 
+    def _boundary_layers(self, finals: tuple[FloatArray, ...]) -> tuple[Layer, ...]:
+        return layers_from_vector(finals[self._boundary_stages - 1], BOUNDARY_INPUTS, self._config.boundary_hidden)
+
+    def _above(self, unit: FloatArray) -> tuple[FloatArray, Places]:
+        """z and places for points of the unit cube, shape (n, 4)."""
+        return self._domain.z_max * unit[:, 3] ** 2, places(unit[:, :3], self._domain, s_min=self._domain.s_min)
+
     def _premium_of(self, finals: tuple[FloatArray, ...]) -> Callable[[FloatArray], PremiumResiduals]:
-        config = self._config
-        boundary = layers_from_vector(finals[self._boundary_stages - 1], BOUNDARY_INPUTS, config.boundary_hidden)
-
-        def premium(unit: FloatArray) -> PremiumResiduals:
-            at = places(unit[:, :3], self._domain, s_min=self._domain.s_min)
-            z = self._domain.z_max * unit[:, 3] ** 2
-            return PremiumResiduals(self._tf, config.premium_hidden, boundary, z, at, nodes=_NODES_PREMIUM)
-
-        return premium
+        boundary, hidden = self._boundary_layers(finals), self._config.premium_hidden
+        return lambda unit: PremiumResiduals(self._tf, hidden, boundary, *self._above(unit), nodes=_NODES_PREMIUM)
 
     def _refined(self, unit: FloatArray, finals: tuple[FloatArray, ...], equation: _Equation) -> FloatArray:
         """The points of the unit cube, and after each finished stage the worst of many candidates."""

@@ -277,3 +277,23 @@ async def test_after_a_body_that_cannot_be_read_the_answer_says_that_the_connect
         assert (status, headers["connection"]) == (400, "close")
         assert await connection.closed_by_server()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_an_expectation_that_nobody_knows_is_an_error_in_json_that_is_counted() -> None:
+    async with watched() as (client, _lane, connection):
+        connection.send(request(PUT, Expect="tea", X_Request_ID="desk-7"))
+        status, headers, document = await connection.answer()
+        assert (status, document["reason"], document["request_id"]) == (417, "ExpectationFailed", "desk-7")
+        assert headers["server"] == "pinn-inference"
+        assert await connection.closed_by_server()
+        assert sample(client, "http_requests_total", method="POST", handler="unmatched", status="417") == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_a_body_that_cannot_be_decompressed_is_told_in_one_line(coding: str) -> None:
+    async with watched() as (_client, _lane, connection):
+        connection.send(request(b"no such thing", Content_Encoding=coding))
+        status, _headers, document = await connection.answer()
+        assert status == 400
+        assert coding in document["error"]
+        assert "\n" not in document["error"]

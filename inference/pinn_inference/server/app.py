@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
 from pinn_inference.market.watch import MarketDataWatcher
@@ -142,11 +142,25 @@ class PricingRunner(web.AppRunner):
         )
         return LaneServer(
             lane,
-            ordinary.request_handler,
+            _without_strange_expectations(ordinary.request_handler, app[OBSERVER]),
             request_factory=ordinary.request_factory,
             handler_cancellation=ordinary.handler_cancellation,
             **{name: value for name, value in self._kwargs.items() if name != "handler_cancellation"},
         )
+
+
+def _without_strange_expectations(
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], observer: Observer
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """`handler` for requests that expect what this server does; the others are answered and counted here."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        expected = request.headers.get(hdrs.EXPECT)
+        if expected and expected.lower() != "100-continue" and request.version == HttpVersion11:
+            return observer.answer_expectation(request)
+        return await handler(request)
+
+    return handle
 
 
 async def _life(app: web.Application) -> AsyncIterator[None]:

@@ -71,4 +71,6 @@ class BodyReader:
 
 
 def _undecodable(error: web.RequestPayloadError) -> InvalidRequest:
-    return InvalidRequest([Fault("body", f"is not what its headers say: {error}", has_value=False)])
+    # aiohttp's own text begins with the status, on a line of its own.
+    told = str(error).rpartition("\n")[2].strip()
+    return InvalidRequest([Fault("body", f"is not what its headers say: {told}", has_value=False)])

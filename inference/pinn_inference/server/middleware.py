@@ -42,6 +42,7 @@ UNMATCHED: Final = "unmatched"
 _IDENTITY: Final = web.RequestKey("identity", str)
 _GONE: Final = web.RequestKey("gone", bool)
 _LOGGED_BYTES: Final = 2048
+_TOLD_CHARACTERS: Final = 64
 
 
 class RequestsInFlight:
@@ -158,13 +159,22 @@ class Observer:
 
     def answer_bad_http(self, request: web.BaseRequest, message: str) -> web.Response:
         """The answer to something that is no HTTP request, counted like any other."""
-        identity = self.identify(None)
+        return self._refuse(request, 400, f"this cannot be read as an HTTP request: {message}", reason="BadHttp")
+
+    def answer_expectation(self, request: web.BaseRequest) -> web.Response:
+        """The answer to an `Expect` that is not 100-continue; routers answer it before any middleware sees it."""
+        shown = request.headers[hdrs.EXPECT][:_TOLD_CHARACTERS]
+        return self._refuse(request, 417, f"Expect is {shown!r}: must be 100-continue", reason="ExpectationFailed")
+
+    def _refuse(self, request: web.BaseRequest, status: int, message: str, *, reason: str) -> web.Response:
+        """An answer from below the middlewares; its connection ends, because the body has not been read."""
+        started = time.perf_counter()
+        identity = self.identify(request.headers.get(REQUEST_ID_HEADER))
         self.begin()
-        text = f"this cannot be read as an HTTP request: {message}"
-        response = error_response(400, text, reason="BadHttp", request_id=identity)
+        response = error_response(status, message, reason=reason, request_id=identity)
         self._name(response, identity)
         response.force_close()
-        self.end(method=request.method, handler=UNMATCHED, status=400, started=time.perf_counter(), identity=identity)
+        self.end(method=request.method, handler=UNMATCHED, status=status, started=started, identity=identity)
         return response
 
     def client_gone(self, request: web.Request) -> None:

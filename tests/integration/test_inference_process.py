@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,24 @@ def test_sigterm_while_the_model_is_being_loaded_ends_with_0(tmp_path: Path) -> 
         process.logged("listening")
         process.terminate()
         assert process.exit_code() == 0
+
+
+def test_more_connections_are_served_than_the_soft_limit_of_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Of this process, because the server inherits it.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        process = Process()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        process.wait_until_ready()
+        with ExitStack() as idle:
+            for _ in range(100):
+                idle.enter_context(connection(process))
+            assert process.get("/health")[0] == 200
+    finally:
+        process.close()
 
 
 def test_no_process_is_left_behind() -> None:

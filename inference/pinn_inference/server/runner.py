@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED = 0, 1
 _SWITCH_SECONDS = 0.0005
+_DESCRIPTORS = 65_536
 _LAST_WRITE_SECONDS = 5.0
 """For bytes of finished answers that clients have not taken yet."""
 
@@ -38,6 +40,7 @@ def run_app(app: web.Application) -> int:
     """
     config, engine = app[CONFIG], app[ENGINE]
     configure_logging(level=config.log_level, revision=config.revision, service=config.service)
+    _allow_connections()
     # A thread beside the event loop must not keep it waiting for the default 5 ms.
     sys.setswitchinterval(_SWITCH_SECONDS)
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -46,6 +49,14 @@ def run_app(app: web.Application) -> int:
         sys.stdout.flush()
         os._exit(code)
     return code
+
+
+def _allow_connections() -> None:
+    """Each connection is a descriptor; the soft limit of many systems, 1024, is one that any process may raise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngine) -> int:

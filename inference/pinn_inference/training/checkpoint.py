@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -74,7 +75,8 @@ class Checkpoint:
     def read(cls, path: Path) -> Checkpoint:
         """Raises CheckpointError for a file that is none."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # From memory: NumPy leaves a file open that turns out to be no archive.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             columns = zip(*(arrays[name].tolist() for name in _COURSE), strict=True)
             return cls(

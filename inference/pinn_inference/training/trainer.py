@@ -30,7 +30,7 @@ class TrainingConfig:
     """
 
     seed: int = 0
-    iterations: int = 4000
+    iterations: int = 5000
     """Upper limit of accepted steps; some 15 ms each on one core."""
     seconds: float | None = None
     """Stop after this many seconds even if iterations are left; None means no such limit."""

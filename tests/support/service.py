@@ -80,7 +80,8 @@ def manifest(
         "imagePullPolicy": "IfNotPresent",
         "replicas": replicas,
         "resources": {
-            "requests": {"cpu": "10m", "memory": "32Mi"},
+            # A tenth of a core: with less, a loaded machine starves a new pod's probes.
+            "requests": {"cpu": "100m", "memory": "128Mi", **(limits or {})},
             "limits": {"cpu": "2", "memory": "1536Mi", **(limits or {})},
         },
         "strategy": {

@@ -617,15 +617,15 @@ _OPTION: Final[Json] = {
     "style": "european",
 }
 _QUOTE: Final[Json] = {
-    "price": 3.4853084452972327,
-    "delta": -0.3169496132681,
-    "gamma": 0.0228295254158,
-    "vega": 25.1124779574,
-    "theta": -4.78628825,
-    "rho": -17.5901348865,
+    "price": 3.4853074480420374,
+    "delta": -0.31694961383527337,
+    "gamma": 0.022829531916197646,
+    "vega": 25.11248510781741,
+    "theta": -4.786288272608022,
+    "rho": -17.590134415784686,
     "method": "pinn",
-    "model": "european/73d254848bff",
-    "error_bound": 0.0000125,
+    "model": "european/3819949f9c93",
+    "error_bound": 0.0000011274464698185145,
     "cached": False,
 }
 
@@ -698,10 +698,10 @@ def _infer_paths(config: ServerConfig) -> Json:
     }
     answer_example = {
         "model_name": "european",
-        "model_version": "73d254848bff",
+        "model_version": "3819949f9c93",
         "id": "42",
         "outputs": [
-            {"name": "price", "datatype": "FP64", "shape": [2], "data": [3.4853084452972327, 9.400915316]},
+            {"name": "price", "datatype": "FP64", "shape": [2], "data": [3.4853074480420374, 9.400921105019323]},
             {"name": "method", "datatype": "BYTES", "shape": [2], "data": ["pinn", "pinn"]},
         ],
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.certificate import Certificate, certify
+from pinn_inference.pricing.certificate import Certificate
 from pinn_inference.pricing.engine import NumPyEngine
 from pinn_inference.pricing.mills import SQRT_HALF_PI
 from pinn_inference.pricing.network import Architecture, Domain, Jets, Network, evaluate, residual
@@ -104,25 +104,3 @@ def test_the_exact_solution_put_through_the_network_formulas_gives_the_closed_fo
     for name in ("price", "delta", "gamma", "vega", "theta", "rho"):
         reference = getattr(exact, name)
         assert getattr(values, name) == pytest.approx(reference, rel=1e-6, abs=1e-9 * np.max(np.abs(reference))), name
-
-
-def true_error(network: Network, s: float) -> float:
-    y = np.linspace(0.0, 8.5, 801)
-    width = np.full_like(y, s)
-    found = s * np.exp(-0.5 * y * y) / np.sqrt(2.0 * np.pi) * evaluate(network, y, width * width).n
-    return float(np.max(np.abs(found - closed_form.time_value(y, width))))
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_certificate_bounds_the_true_error_even_of_an_untrained_network(seed: int) -> None:
-    network = untrained((6,), seed)
-    certificate = certify(network, per_panel=10, y_points=401)
-    assert (np.diff(certificate.bound) > 0.0).all()
-    for s, bound in zip(certificate.s, certificate.bound, strict=True):
-        assert true_error(network, float(s)) <= bound
-
-
-def test_an_option_takes_the_bound_of_the_next_wider_knot() -> None:
-    certificate = Certificate(s=np.array([1.0, 2.0]), bound=np.array([0.1, 0.3]))
-    assert certificate.at(np.array([0.0, 1.0, 1.1, 2.0, 2.0000001])).tolist() == [0.1, 0.1, 0.3, 0.3, 0.3]
-    assert certificate.error_bound == 0.3

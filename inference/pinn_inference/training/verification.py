@@ -147,11 +147,12 @@ def _no_arbitrage(model: PinnModel) -> tuple[CheckResult, ...]:
     """Calls on a forward of 1; with the parity of puts and calls these are all European prices.
 
     Two grids over w = σ²T from 1e-6 to the end of the domain: strikes from e⁻³ to e³ that are the same for every w, and
-    strikes K = e^(y·√w) that are close enough for the narrowest distribution.
+    strikes over |y| ≤ 8.4 that are close enough for the narrowest distribution.
     """
     w = np.geomspace(STATED_VARIANCE[0], model.artefact.network.domain.w_max * (1.0 - 1e-12), 120)
     fixed = np.repeat(np.exp(np.linspace(-STATED_MONEYNESS, STATED_MONEYNESS, 241))[None, :], len(w), axis=0)
-    narrow = np.exp(np.linspace(-8.4, 8.4, 201) * np.sqrt(w)[:, None])
+    reach = np.minimum(STATED_MONEYNESS, 8.4 * np.sqrt(w))
+    narrow = np.exp(np.linspace(-1.0, 1.0, 201) * reach[:, None])
     outside, rising, bending, negative = [], [], [], []
     for strikes in (fixed, narrow):
         k = strikes.ravel()

@@ -421,6 +421,7 @@ async def test_the_series_that_gates_read_are_born_at_zero() -> None:
             assert sample(client, "pinn_inference_requests_total", status=status) == 0
         assert sample(client, "pinn_inference_latency_seconds_bucket", le="0.5") == 0
         assert sample(client, "pinn_fallback_total", reason="out_of_domain") == 0
+        assert sample(client, "pinn_batch_detours_total", reason="restarting") == 0
 
 
 async def test_buckets_hold_every_limit_that_gates_and_alerts_use() -> None:

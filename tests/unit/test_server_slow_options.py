@@ -105,3 +105,5 @@ async def test_what_the_integral_equation_has_priced_once_is_known() -> None:
         assert (first.pop("cached"), second.pop("cached")) == (False, True)
         assert first == second
         assert first["method"] == "integral_equation"
+        assert sample(client, "pinn_prediction_latency_seconds_count", method="integral_equation") == 2
+        assert sample(client, "pinn_prediction_latency_seconds_count", method="closed_form") == 0

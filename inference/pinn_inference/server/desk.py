@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from pinn_inference.pricing.cache import OptionKey
 from pinn_inference.pricing.scalar import ScalarQuote
-from pinn_inference.pricing.types import Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.errors import Overloaded
 from pinn_inference.server.metrics import ServerMetrics
 
@@ -151,11 +151,11 @@ class QuoteDesk:
             return
         seconds = time.perf_counter() - started
         if options:
-            count, by_network = self._metrics.quotes.count_quote, False
+            count, methods = self._metrics.quotes.count_quote, set()
             for option, quote in zip(options, quotes, strict=True):
                 count(option[0], option[1], option[2], quote)
-                by_network = by_network or quote.method == Method.PINN
-            self._metrics.observe_evaluation(rows=len(options), seconds=seconds, by_network=by_network)
+                methods.add(quote.method)
+            self._metrics.observe_evaluation(rows=len(options), seconds=seconds, methods=methods)
         if len(tickets) == 1:
             tickets[0].deliver(quotes, seconds)
             return
@@ -181,8 +181,7 @@ class QuoteDesk:
                 continue
             seconds = time.perf_counter() - started
             self._metrics.quotes.count_batch(batch.options, quotes)
-            by_network = bool((quotes.method == Method.PINN).any())
-            self._metrics.observe_evaluation(rows=len(quotes), seconds=seconds, by_network=by_network)
+            self._metrics.observe_evaluation(rows=len(quotes), seconds=seconds, methods=quotes.method)
             batch.answer.set_result((quotes, seconds))
         if self._batches:
             self._schedule()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +36,8 @@ LATENCY_BUCKETS = (
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 _KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _STATUSES_FROM_THE_START = ("200", "400", "413", "429", "500", "503")
+_SLOWEST_FIRST = (Method.INTEGRAL_EQUATION, Method.PINN, Method.CLOSED_FORM)
+"""Milliseconds an option, microseconds, and the share of a batch that the network left over."""
 CLIENT_CLOSED_REQUEST = 499
 """Counted when the client went away before the answer; neither a success nor the server's error."""
 
@@ -60,7 +62,7 @@ class ServerMetrics:
         )
         prediction_latency = HistogramTally(
             "pinn_prediction_latency_seconds",
-            "Evaluation time of the batch a pricing request was in; pinn if the network priced any of its options.",
+            "Evaluation time of the batch a pricing request was in, by the slowest method among its options.",
             LATENCY_BUCKETS,
             "method",
             [method.label for method in Method],
@@ -78,8 +80,7 @@ class ServerMetrics:
         ):
             self.registry.register(tally)
         self._inference_latency = inference_latency.of[""]
-        self._by_network = prediction_latency.of[Method.PINN.label]
-        self._otherwise = prediction_latency.of[Method.CLOSED_FORM.label]
+        self._prediction_latency = [prediction_latency.of[method.label] for method in Method]
         self._batch_options = batch_options.of[""]
         self.prediction_errors = Counter(
             "pinn_prediction_errors",
@@ -138,18 +139,21 @@ class ServerMetrics:
             self._inference_requests.add((text,))
             self._inference_latency.observe(seconds)
 
-    def observe_evaluation(self, *, rows: int, seconds: float, by_network: bool) -> None:
-        """Count one evaluation: how many options it had and how long it took."""
+    def observe_evaluation(self, *, rows: int, seconds: float, methods: Container[int]) -> None:
+        """Count one evaluation: how many options it had, how long it took, and by which methods."""
         self._batch_options.observe(rows)
-        self.observe_prediction(seconds=seconds, by_network=by_network)
+        self.observe_prediction(seconds=seconds, methods=methods)
 
     def observe_rows(self, rows: int) -> None:
         """Count how many options one evaluation had."""
         self._batch_options.observe(rows)
 
-    def observe_prediction(self, *, seconds: float, by_network: bool) -> None:
-        """Count how long the evaluation took that a request was part of."""
-        (self._by_network if by_network else self._otherwise).observe(seconds)
+    def observe_prediction(self, *, seconds: float, methods: Container[int]) -> None:
+        """Count how long the evaluation took that a request was part of, under the slowest of its methods."""
+        for method in _SLOWEST_FIRST:
+            if method in methods:
+                self._prediction_latency[method].observe(seconds)
+                return
 
     def show_cache(self, cache: QuoteCache) -> None:
         """From now on the cache metrics are of this one."""

@@ -86,6 +86,8 @@ class PricingService:
             engine.price, capacity=config.queue_options, metrics=metrics, merge_limit=SLOW_PIECE
         )
         self._slow_waiting = 0
+        for state in BatchState:
+            metrics.batch_detours.labels(state.value)
         metrics.queued_options.set_function(lambda: float(self.waiting))
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -172,8 +174,8 @@ class PricingService:
         seconds = time.perf_counter() - started
         for option, quote in zip(options, quotes, strict=True):
             self._metrics.quotes.count_quote(option[0], option[1], option[2], quote)
-        by_network = any(quote.method == Method.PINN for quote in quotes)
-        self._metrics.observe_evaluation(rows=len(quotes), seconds=seconds, by_network=by_network)
+        methods = {quote.method for quote in quotes}
+        self._metrics.observe_evaluation(rows=len(quotes), seconds=seconds, methods=methods)
         return quotes, seconds
 
     async def _price_american(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
@@ -288,5 +290,5 @@ class PricingService:
             metrics.batch_detours.labels(status.state.value if status is not None else "closed").inc()
         if counts.moments:
             metrics.quotes.count_elsewhere(counts.methods, counts.reasons, counts.moments)
-            by_network = bool(counts.methods[0])
-            metrics.observe_evaluation(rows=counts.options, seconds=counts.evaluation_seconds, by_network=by_network)
+            methods = {method for method in Method if counts.methods[method]}
+            metrics.observe_evaluation(rows=counts.options, seconds=counts.evaluation_seconds, methods=methods)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pinn_inference.pricing.types import Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.errors import Overloaded
 from pinn_inference.server.metrics import ServerMetrics
 
@@ -145,7 +145,6 @@ class PricingWorker:
                     job.answer.set_exception(outcome)
                 continue
             self._metrics.quotes.count_batch(job.options, outcome)
-            by_network = bool((outcome.method == Method.PINN).any())
-            self._metrics.observe_prediction(seconds=evaluation.seconds, by_network=by_network)
+            self._metrics.observe_prediction(seconds=evaluation.seconds, methods=outcome.method)
             if not job.answer.done():
                 job.answer.set_result(outcome)

@@ -21,7 +21,7 @@ from pinn_inference.pricing.american_artefact import AmericanArtefact, read_amer
 from pinn_inference.pricing.american_domain import put_rates
 from pinn_inference.pricing.american_engine import AmericanEngine, NumPyAmericanEngine, PremiumJets, american_engines
 from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Greeks, PutTerms, addition, exercised, held
-from pinn_inference.pricing.american_network import AmericanDomain, inside
+from pinn_inference.pricing.american_network import AmericanDomain, inside, least_lambda
 from pinn_inference.pricing.errors import ModelRuntimeError, ModelSelfCheckError
 from pinn_inference.pricing.golden import CheckResult
 from pinn_inference.pricing.model_set import StyleModel
@@ -163,7 +163,7 @@ class AmericanModel:
         boundary = np.where(batch.is_call, np.inf, 0.0)
         quotes = replace(quotes, exercise_boundary=boundary)
         if ours.any():
-            jets = self._evaluate(puts, ours)
+            jets = self._evaluate(puts, ours, batch.is_call)
             if jets is None:
                 ours = np.zeros_like(ours)
                 reason = FallbackReason.DEVICE_ERROR
@@ -179,7 +179,7 @@ class AmericanModel:
             _overwrite(quotes, batch, rest, reason)
         return quotes
 
-    def _evaluate(self, puts: PutTerms, ours: BoolArray) -> PremiumJets | None:
+    def _evaluate(self, puts: PutTerms, ours: BoolArray, is_call: BoolArray) -> PremiumJets | None:
         """The jets of the rows in the domain, evaluated at its border where the premium has vanished."""
         everything = bool(ours.all())
         x, s, kappa, lambda_ = (
@@ -187,7 +187,13 @@ class AmericanModel:
         )
         for engine in self._engines:
             try:
-                return engine.evaluate(x, s, kappa, lambda_)
+                jets = engine.evaluate(x, s, kappa, lambda_)
+                least = least_lambda(s)
+                raised = (lambda_ < least) & (is_call if everything else is_call[ours])
+                if raised.any():
+                    again = engine.evaluate(x[raised], s[raised], kappa[raised], least[raised])
+                    jets.e_lambda[raised] = again.e_lambda
+                return jets
             except ModelRuntimeError as error:
                 log.warning("device failed", extra={"device": engine.device, "rows": len(x), "error": str(error)})
         return None

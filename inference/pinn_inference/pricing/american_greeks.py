@@ -47,7 +47,7 @@ def addition(
     volatility: Number,
     jets: Sequence[Number],
 ) -> Greeks:
-    """What the premium adds. `jets` are e, e_x, e_s, e_κ, e_λ; `is_call` says what the options were before they were made puts.
+    """What the premium adds. `jets` are e, e_x, e_s, e_κ, e_λ; `is_call` says what the puts were before.
 
     The pricing equation gives the second derivative: e_w = e_xx/2 + (κ − λ − 1)/2·e_x − κ/2·e.
     """

@@ -34,6 +34,9 @@ _SMALL_RATIO: Final = 0.005
 """Added to λ/κ in the feature of it: what is smaller makes no difference, and must have no steep slope."""
 
 
+_LEAST_CARRY: Final = 1e-4
+
+
 @dataclass(frozen=True, slots=True)
 class AmericanDomain:
     """Where the networks were trained, in the variables of this module: s_min ≤ s ≤ s_max, κ_min ≤ κ ≤ κ_max,
@@ -161,6 +164,15 @@ def premium(
     output = algebra.perceptron(networks.premium, premium_features(algebra, features, b, t, s, kappa, lambda_))
     decay = z * (known.slope + z * (known.curvature * (1.0 - t) + 0.5 * t) + t * output)
     return known.premium * algebra.exp(-decay), b
+
+
+def least_lambda(s: Number) -> Number:
+    """The λ from which on e_λ is right: rT = 1e-4 of a call, whose rate λ stands for.
+
+    At λ = 0 the slopes in ln λ, which the features have, turn errors of the value that mean nothing into errors of rho
+    that do; e_λ itself changes little up to here.
+    """
+    return 2.0 * _LEAST_CARRY / (s * s)
 
 
 def premium_gradient(

@@ -383,6 +383,7 @@ def main() -> int:
             "european": _one_line(european_options),
             "american": _one_line(american_options),
             "greeks": "per unit of their natural size, see golden.greek_scales",
+            "models": {name: _sha256_of_model(name) for name in ("european", "american")},
         },
         "results": [result.as_json() for result in results],
     }
@@ -394,6 +395,12 @@ def main() -> int:
     if arguments.plot is not None:
         plot(results, arguments.plot)
     return 0
+
+
+def _sha256_of_model(name: str) -> str:
+    from pinn_inference.pricing.artefact import RECORD_FILE, bundled_directory
+
+    return str(json.loads((bundled_directory(name) / RECORD_FILE).read_text())["sha256"])
 
 
 def _one_line(function: Callable[..., Any]) -> str:

@@ -32,7 +32,7 @@ GREEKS = ("delta", "gamma", "vega", "theta", "rho")
 VALUES = ("price", *GREEKS)
 MANY = (1, 4096, 65_536)
 ONE_BY_ONE = (1, 4096)
-SLOW = (1, 256)
+SLOW = (1, 64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,7 @@ def _row(result: Result) -> str:
     worst = max(result.greek_errors.items(), key=lambda pair: pair[1], default=None)
     greek = "–" if worst is None else f"{worst[1]:.1e} ({worst[0]})"
     one = f"{statistics.median(result.microseconds[1]):,.3g}" if 1 in result.microseconds else "–"
-    batch = next((size for size in (4096, 256) if size in result.microseconds), None)
+    batch = next((size for size in (4096, 64) if size in result.microseconds), None)
     middle = (
         "–" if batch is None else _rate(result.options_per_second(batch)) + ("" if batch == 4096 else f" ({batch})")
     )

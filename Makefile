@@ -25,7 +25,7 @@ check: $(VENV)/.installed  ## style, types, import layers
 	PYTHONPATH=operator:inference $(BIN)/lint-imports --no-cache
 
 unit: $(VENV)/.installed  ## the pure core, the model, the server, the chart
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n 2
 
 story: $(VENV)/.installed  ## whole rollouts in fake time
 	$(BIN)/python -m pytest tests/story

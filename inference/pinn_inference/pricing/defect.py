@@ -6,8 +6,8 @@ The equation is linear. With L[N] = N_yy − y·N_y − 2N − 2w·N_w − (w/4)
     L[E] = R,    E_y(0, w) = Ñ_y(0, w) + √(π/2).
 
 A network's residual oscillates, and most of it cancels: a bound from |R| alone is 80 times too large. Here a Chebyshev
-series C is fitted to the equation by linear least squares, so that R − L[C] is thousands of times smaller than R. Then C
-is the error, all but what that small remainder can cause, and the remainder is what has to be bounded.
+series C is fitted to the equation by linear least squares, so that R − L[C] is thousands of times smaller than R. Then
+C is the error, all but what that small remainder can cause, and the remainder is what has to be bounded.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from pinn_inference.server.errors import InvalidRequest, Overloaded
 from pinn_inference.server.market_pages import (
     OPENAPI_PATHS,
     OPENAPI_SCHEMAS,
+    REPORTS_AT_MOST,
+    REPORTS_AT_ONCE,
     parse_report_request,
 )
 from tests.support.market import MARKET, Client, european, market_server, outlooks
@@ -303,6 +305,45 @@ async def test_a_pricer_that_hangs_is_given_up(market_file: Path) -> None:
         error = await answer(client, FORECAST, 503, symbols="ACME")
     assert error["reason"] == "ReportTimeout"
     assert "not priced within 0.05 s" in error["error"]
+
+
+async def test_many_reports_at_once_are_made_two_at_a_time_and_all_are_answered(market_file: Path) -> None:
+    working, most = 0, 0
+
+    async def counted(batch: OptionBatch) -> Quotes:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        await asyncio.sleep(0.001)
+        working -= 1
+        return european().price(batch)
+
+    async with market_server(market_file, price=counted) as client:
+        await asyncio.gather(*(answer(client, REPORT, symbols="ACME") for _ in range(REPORTS_AT_MOST)))
+    assert most == REPORTS_AT_ONCE
+
+
+async def test_more_reports_than_may_wait_are_an_overload_and_so_are_those_whose_turn_never_comes(
+    market_file: Path,
+) -> None:
+    opened = asyncio.Event()
+
+    async def gated(batch: OptionBatch) -> Quotes:
+        await opened.wait()
+        return european().price(batch)
+
+    async with market_server(market_file, price=gated, timeout_seconds=1.0) as client:
+        statuses = await asyncio.gather(*(_status(client) for _ in range(REPORTS_AT_MOST + 3)))
+        # Those that were worked on have taken too long; as their time ends, so does the others' patience.
+        assert set(statuses) == {429, 503}
+        assert REPORTS_AT_ONCE <= statuses.count(503) <= 2 * REPORTS_AT_ONCE
+        opened.set()
+        await answer(client, REPORT, symbols="ACME")
+
+
+async def _status(client: Client) -> int:
+    async with client.get(REPORT, params={"symbols": "ACME"}) as response:
+        return response.status
 
 
 async def test_fifty_symbols_are_answered_in_pieces_that_let_others_through(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
@@ -31,7 +32,7 @@ from pinn_inference.market.report import (
 )
 from pinn_inference.market.watch import MarketDataWatcher
 from pinn_inference.pricing.types import OptionBatch, Quotes
-from pinn_inference.server.errors import Fault, InvalidRequest, NonFiniteResult, ServerError
+from pinn_inference.server.errors import Fault, InvalidRequest, NonFiniteResult, Overloaded, ServerError
 from pinn_inference.server.market_schema import MAX_REPORT_SYMBOLS, OPENAPI_PATHS, OPENAPI_SCHEMAS, USER_PATTERN
 
 __all__ = [
@@ -48,6 +49,10 @@ Price: TypeAlias = Callable[[OptionBatch], Awaitable[Quotes]]
 """Prices and Greeks in the batch's order; what it raises of ServerError goes to the client."""
 
 REPORT_SECONDS: Final = 20.0
+REPORTS_AT_ONCE: Final = 2
+"""So many are worked on: each lets the event loop go between its pieces, but the pieces of many follow each other."""
+REPORTS_AT_MOST: Final = 32
+"""So many are worked on or wait, some seconds of work; one more is answered 429."""
 # A single quote must not wait for a report: the event loop is let go after so many options, and after each symbol.
 _ROWS_AT_ONCE: Final = 256
 _SYMBOLS_AT_ONCE: Final = 8
@@ -166,6 +171,8 @@ class MarketPages:
         self._model = model
         self._prices_american = prices_american
         self._timeout_seconds = timeout_seconds
+        self._turns = asyncio.Semaphore(REPORTS_AT_ONCE)
+        self._begun = 0
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -193,23 +200,43 @@ class MarketPages:
     ) -> web.Response:
         """What `ask` returns for the symbols asked for, as one `document` a symbol in a list called `name`.
 
-        Raises what `_begin` does, ReportTimeout, NonFiniteResult, and what `price` raises.
+        Raises what `_begin` does, Overloaded, ReportTimeout, NonFiniteResult, and what `price` raises.
         """
         asked, data, fault = self._begin(request)
-        pieces = []
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                for start in range(0, len(asked.symbols), _SYMBOLS_AT_ONCE):
-                    symbols = asked.symbols[start : start + _SYMBOLS_AT_ONCE]
-                    told = await self._answered(ask(Scope.of(data, symbols)))
-                    for index in range(len(symbols)):
-                        pieces.append(orjson.dumps(document(told, index)))
-                        await asyncio.sleep(0)
-        except TimeoutError:
-            raise ReportTimeout(self._timeout_seconds) from None
+        pieces: list[bytes] = []
+        async with self._turn():
+            for start in range(0, len(asked.symbols), _SYMBOLS_AT_ONCE):
+                symbols = asked.symbols[start : start + _SYMBOLS_AT_ONCE]
+                told = await self._answered(ask(Scope.of(data, symbols)))
+                for index in range(len(symbols)):
+                    pieces.append(orjson.dumps(document(told, index)))
+                    await asyncio.sleep(0)
         head = orjson.dumps(self._head(asked, data, fault))
         body = b'%b,"%b":[%b]}' % (head[:-1], name.encode(), b",".join(pieces))
         return web.Response(body=body, content_type="application/json")
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The time in which one report is made. Raises Overloaded if it does not come, ReportTimeout at its end."""
+        overloaded = Overloaded(queued=self._begun, asked=1, limit=REPORTS_AT_MOST, what="reports")
+        if self._begun >= REPORTS_AT_MOST:
+            raise overloaded
+        self._begun += 1
+        try:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise overloaded from None
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    yield
+            except TimeoutError:
+                raise ReportTimeout(self._timeout_seconds) from None
+            finally:
+                self._turns.release()
+        finally:
+            self._begun -= 1
 
     def _begin(self, request: web.Request) -> tuple[ReportRequest, MarketData, str | None]:
         """What is asked, the data to answer it from, and why that is not the newest, if it is not.

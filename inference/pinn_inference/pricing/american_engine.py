@@ -198,19 +198,25 @@ class TensorFlowAmericanEngine:
     def _evaluate_padded(self, columns: Sequence[FloatArray], out: FloatArray) -> None:
         tf, n = self._tf, len(columns[0])
         size = next(size for size in self.batch_sizes if size >= n)
-        padded = np.empty((len(columns), size))
-        for row, column in zip(padded, columns, strict=True):
-            row[:n] = column
-            row[n:] = column[0]
+        if n < size:
+            padded = np.empty((len(columns), size))
+            for row, column in zip(padded, columns, strict=True):
+                row[:n] = column
+                row[n:] = column[0]
+            columns = tuple(padded)
         try:
             with tf.device(self.device):
-                answer = self._functions[size](tf.constant(n, tf.int32), *map(tf.constant, padded)).numpy()
+                tensor = self._functions[size](tf.constant(n, tf.int32), *map(tf.constant, columns))
+                answer = np.asarray(memoryview(tensor))  # .numpy() would copy all rows
         except tf.errors.OpError as error:
             raise ModelRuntimeError(f"{self.device}: {error.message}") from error
         if self._tile is None:
             out[...] = answer[:_ROWS, :n]
-        else:
-            out[...] = answer[:, :_ROWS].transpose(1, 0, 2).reshape(_ROWS, size)[:, :n]
+            return
+        whole = n - n % self._tile
+        out[:, :whole].reshape(_ROWS, -1, self._tile)[...] = answer[: whole // self._tile, :_ROWS].transpose(1, 0, 2)
+        if whole < n:
+            out[:, whole:] = answer[whole // self._tile, :_ROWS, : n - whole]
 
     def _trace(self, size: int) -> Tensor:
         tf = self._tf

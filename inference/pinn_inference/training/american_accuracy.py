@@ -46,20 +46,22 @@ class AmericanAccuracy:
 
 def sample_american(n: int, domain: AmericanDomain, *, seed: int) -> OptionBatch:
     """`n` random calls and puts inside the domain: S/K 0.5..2 (log-uniform), T a week to three years, σ 10..60 %,
-    r 0.25..12 %, q 0..12 % (a fifth of them 0), K = 100.
+    r 0.25..12 % (for a fifth of the calls 0), q 0..12 % (for a fifth of the puts 0), K = 100.
     """
     rng = np.random.default_rng(seed)
     found: list[OptionBatch] = []
     while sum(map(len, found)) < n:
         size = 2 * n
+        is_call = rng.uniform(size=size) < 0.5
+        nothing = rng.uniform(size=size) < 0.2
         batch = american(
             spot=_STRIKE * np.exp(rng.uniform(-np.log(2.0), np.log(2.0), size)),
             strike=np.full(size, _STRIKE),
             maturity=np.exp(rng.uniform(np.log(7.0 / 365.0), np.log(3.0), size)),
-            rate=rng.uniform(0.0025, 0.12, size),
-            dividend=np.where(rng.uniform(size=size) < 0.2, 0.0, rng.uniform(0.0, 0.12, size)),
+            rate=np.where(nothing & is_call, 0.0, rng.uniform(0.0025, 0.12, size)),
+            dividend=np.where(nothing & ~is_call, 0.0, rng.uniform(0.0, 0.12, size)),
             volatility=rng.uniform(0.1, 0.6, size),
-            is_call=rng.uniform(size=size) < 0.5,
+            is_call=is_call,
         )
         put = put_terms(batch)
         rows = inside(domain, put.s, put.kappa, put.lambda_) & ~never_exercised(batch)

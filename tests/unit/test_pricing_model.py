@@ -347,7 +347,7 @@ def test_a_missing_file_is_named(copy: Path, missing: str) -> None:
 
 
 def test_a_model_that_is_not_bundled_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ModelNotFoundError, match="there is european"):
+    with pytest.raises(ModelNotFoundError, match="there is american, european"):
         bundled_directory("asian")
 
 

@@ -54,8 +54,9 @@ _NO_VARIANCE: Final = 1e-8
 _NEWTON_STEPS: Final = 14
 _CHUNK_POINTS: Final = 16_384  # of an integrand: what the processor's cache holds
 _PREMIUM_POINTS: Final = 96
-_PREMIUM_PACKING: Final = 8.0
-"""Close to the boundary the premium's integrand has a step at √u of that distance."""
+_PREMIUM_PACKING: Final = 6.0
+_NEAREST: Final = 1e-7
+"""Distances from the boundary, in units of s, below which the premium is that at the boundary."""
 _TINY: Final = 1e-300
 _MAX_STRETCH: Final = 24
 
@@ -110,9 +111,10 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
     spread = batch.volatility * np.sqrt(batch.maturity)
     put_rate, put_dividend = put_rates(batch)
     early = (batch.maturity > 0.0) & ((put_rate > 0.0) | (put_dividend < put_rate))
-    never = np.where(batch.is_call, np.inf, 0.0)
-    quotes.exercise_boundary[:] = np.where(batch.maturity > 0.0, never, batch.strike)
-    quotes.method[batch.maturity == 0.0] = Method.INTEGRAL_EQUATION
+    ended = batch.maturity == 0.0
+    quotes.exercise_boundary[:] = np.where(ended, batch.strike, np.where(batch.is_call, np.inf, 0.0))
+    quotes.method[ended] = Method.INTEGRAL_EQUATION
+    quotes.theta[ended] = np.minimum(quotes.theta[ended], 0.0)  # what would gain by ending later is exercised instead
     for rows, pricer in (
         (early & (spread < _NO_VARIANCE), _without_variance),
         (early & (spread >= _NO_VARIANCE), _early),
@@ -127,19 +129,19 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
     return quotes
 
 
-def early_exercise(puts: PutTerms) -> Premium:
-    """Early exercise premiums, to `_GOAL` or as near to it as the finest grid comes: `error_bound` says which."""
+def early_exercise(puts: PutTerms, *, goal: float = _GOAL) -> Premium:
+    """Early exercise premiums, to a bound of `goal` or the lowest that the grids give: `error_bound` says which."""
     with np.errstate(all="ignore"):
-        return _early_exercise(puts)
+        return _early_exercise(puts, goal)
 
 
-def _early_exercise(puts: PutTerms) -> Premium:
+def _early_exercise(puts: PutTerms, goal: float) -> Premium:
     result = Premium(*(np.zeros(len(puts)) for _ in fields(Premium)))
     result.error_bound[:] = np.inf
     stretches = _Scales.of(puts).stretch(puts.s)
     for resolution in _LADDER:
         bound = result.error_bound
-        open_rows = np.flatnonzero(~(bound <= _GOAL) & ~(bound > resolution.reach))
+        open_rows = np.flatnonzero(~(bound <= goal) & ~(bound > resolution.reach))
         for stretch, rows in _chunks(open_rows, stretches[open_rows], resolution):
             found = _premium(puts.take(rows), resolution, stretch)
             better = ~(found.error_bound >= bound[rows])
@@ -507,9 +509,10 @@ def _premium(puts: PutTerms, resolution: _Resolution, stretch: int) -> Premium:
     b = scales.top[:, None] - fall
     mismatch = _balance(puts, _kernels(puts, scales, between, falls, fall, b), b).mismatch
 
-    # Below the boundary the formula means nothing, nor would its quadrature error: there the put is taken at it.
+    # Below the boundary the formula means nothing: there the put is taken at it, and no quadrature enters the payoff.
     below_top = np.minimum(scales.top - puts.x, falls[:, 0])
-    centre, width = _step(puts, falls[:, 0] - below_top, stretch)
+    distance = falls[:, 0] - below_top
+    centre, width = _step(puts, distance, stretch)
     fine, coarse = (
         _premium_from(
             puts,
@@ -522,7 +525,7 @@ def _premium(puts: PutTerms, resolution: _Resolution, stretch: int) -> Premium:
         )
         for points in (_PREMIUM_POINTS, _PREMIUM_POINTS // 2)
     )
-    bound = np.abs(mismatch).max(axis=1) + np.abs(fine.value - coarse.value)
+    bound = np.abs(mismatch).max(axis=1) + np.where(distance > 0.0, np.abs(fine.value - coarse.value), 0.0)
     bound += ROUNDING * (1.0 + 0.5 * puts.kappa * puts.s * puts.s)
     return replace(fine, error_bound=np.where(np.isnan(bound), np.inf, bound))
 
@@ -541,7 +544,8 @@ def _step(puts: PutTerms, distance: FloatArray, stretch: int) -> tuple[FloatArra
     # In u the width is √u/fall; u = w·sin²θ.
     width = np.sqrt(meeting) / (fall * puts.s) / np.maximum(np.sin(2.0 * centre), 0.05)
     packed = 0.5 * np.pi / np.sinh(max(_packing(stretch), _PREMIUM_PACKING))
-    return np.where(steep, centre, 0.0), np.where(steep, width, packed)
+    near = np.clip(0.5 * distance / puts.s, _NEAREST, packed)
+    return np.where(steep, centre, 0.0), np.where(steep, width, near)
 
 
 def _premium_from(
@@ -659,10 +663,13 @@ def _early(batch: OptionBatch, quotes: Quotes) -> None:
     by_rate = np.where(batch.is_call, premium.by_lambda, premium.by_kappa) * 2.0 / variance_rate
     by_log_spot = np.where(batch.is_call, premium.value - premium.by_x, premium.by_x)
     intrinsic = side * (batch.strike - batch.spot)
-    exercised = puts.x <= premium.boundary
     low, high = np.where(batch.is_call, 0.0, -1.0), np.where(batch.is_call, 1.0, 0.0)
     # A call is worth at most the spot and a put the strike, and both at least the European value and the payoff.
     least = np.minimum(np.maximum(quotes.price, np.maximum(intrinsic, 0.0)), unit)
+
+    # A boundary that is wrong must not make an option cheaper than its European twin.
+    rounding = _rounding(batch, unit)
+    exercised = (puts.x <= premium.boundary) & (quotes.price <= intrinsic + rounding)
 
     def settle(name: str, value: FloatArray, at_once: FloatArray | float) -> None:
         getattr(quotes, name)[:] = np.where(exercised, at_once, np.where(np.isfinite(value), value, 0.0))
@@ -673,7 +680,7 @@ def _early(batch: OptionBatch, quotes: Quotes) -> None:
     settle("vega", np.maximum(quotes.vega + unit * by_log_volatility / batch.volatility, 0.0), 0.0)
     settle("theta", np.minimum(quotes.theta - unit * variance_rate * premium.by_w, 0.0), 0.0)
     settle("rho", quotes.rho + unit * by_rate, 0.0)
-    quotes.error_bound[:] = np.minimum(unit * premium.error_bound, unit - least) + _rounding(batch, unit)
+    quotes.error_bound[:] = np.minimum(unit * premium.error_bound, unit - least) + rounding
     quotes.exercise_boundary[:] = batch.strike * np.exp(side * premium.boundary)
 
 

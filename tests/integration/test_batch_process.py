@@ -196,6 +196,16 @@ async def test_a_batch_that_ends_every_child_is_answered_once_and_for_all(tmp_pa
         await eventually(lambda: len(ends) == 1)
 
 
+async def test_a_child_without_memory_left_makes_room_for_a_fresh_one() -> None:
+    request, ends = rows(3), list[str]()
+    async with batch_process(options={"no_memory": "rendering"}, ends=ends) as process:
+        taken = await ask(process, {"options": request})
+        await eventually(lambda: len(ends) == 1)
+    assert prices_of(taken.document) == right_prices(request)
+    assert taken.counts.where == "server"
+    assert ends == ["ended with exit code 4"]
+
+
 async def test_a_wrong_request_is_refused_in_the_same_words_while_the_child_is_away() -> None:
     async with batch_process(started=False, options={"starting": "raises"}) as process:
         await eventually(lambda: process.status.state is BatchState.RESTARTING)

@@ -43,6 +43,8 @@ class SteeredPricer:
 
     @property
     def labels(self) -> ModelLabels:
+        if "no_memory" in self.options:
+            raise MemoryError(self.options["no_memory"])
         return ModelLabels(european="european/test", american="american/test")
 
     def price(self, batch: OptionBatch) -> Quotes:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -48,7 +49,7 @@ LOADING_NICENESS: Final = 8
 """In steps below the server, and once more below batches."""
 _OOM_SCORE: Final = "500"  # whoever has to free memory should take the child first: it can be started again
 _DEATH_SIGNAL, _NAME = 1, 15  # PR_SET_PDEATHSIG and PR_SET_NAME, linux/prctl.h
-EXIT_OK, EXIT_FAILED, EXIT_ORPHANED = 0, 1, 3
+EXIT_OK, EXIT_FAILED, EXIT_ORPHANED, EXIT_NO_MEMORY = 0, 1, 3, 4
 
 
 class LoadablePricer(Pricer, Protocol):
@@ -76,7 +77,8 @@ class Child:
 
     def run(self) -> None:
         """Returns when the server has closed the connection."""
-        self._send(Started())
+        with suppress(OSError):  # the server may have gone meanwhile: the next line finds that out
+            self._send(Started())
         while (message := receive_from_server(self._connection)) is not None:
             if isinstance(message, Job):
                 self._send(self._answer(message))
@@ -96,6 +98,11 @@ class Child:
         try:
             body = self._arena.request(job.slot, job.length)
             outcome = perform(Work(job.kind, body, job.parameters, self._start.max_batch), self._pricer, write)
+        except MemoryError:
+            # A process that has once had too little has it again and again; a fresh one starts with what this one kept.
+            log.exception("out of memory: the batch process ends", extra={"kind": job.kind, "bytes": job.length})
+            sys.stdout.flush()
+            os._exit(EXIT_NO_MEMORY)
         except Exception as unforeseen:
             log.exception("unhandled error", extra={"kind": job.kind, "bytes": job.length})
             return Failed(job.number, repr(unforeseen)[:1000])

@@ -29,7 +29,7 @@ class BatchSettings:
     """Batches that may be arriving, waiting, priced or on their way back at one time; one more is refused."""
     memory_bytes: int = 256 * _MEBIBYTE
     """What their bodies may take together; at least two of the largest always may."""
-    start_seconds: float = 30.0
+    start_seconds: float = 120.0
     """A child that has not started by then is replaced."""
     job_seconds: float = 120.0
     """A child that has not answered a batch by then hangs, and is replaced."""

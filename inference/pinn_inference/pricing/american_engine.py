@@ -78,7 +78,10 @@ class NumPyAmericanEngine:
         rows = np.empty((_ROWS, len(x)))
         if len(x) < _ARRAYS_PAY:
             for column, terms in enumerate(zip(x.tolist(), s.tolist(), kappa.tolist(), lambda_.tolist(), strict=True)):
-                rows[:, column] = self.evaluate_one(*terms)
+                try:
+                    rows[:, column] = self.evaluate_one(*terms)
+                except (ArithmeticError, ValueError):  # where an array would hold infinities or NaN
+                    rows[:, column] = np.nan
             return PremiumJets(*rows)
         # Below the boundary the form of the premium may overflow; nobody reads it there.
         with np.errstate(all="ignore"):

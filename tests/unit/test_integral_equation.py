@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinn_inference.pricing import closed_form
@@ -15,6 +15,7 @@ from pinn_inference.pricing.integral_equation import PutTerms, early_exercise, p
 from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
 from tests.support.american_reference import quantlib_american, read_golden
 
+slow = settings(max_examples=60, deadline=None)
 COLUMNS = ("spot", "strike", "maturity", "rate", "dividend", "volatility")
 
 
@@ -205,6 +206,7 @@ def test_at_maturity_the_price_is_the_payoff(is_call: bool) -> None:
     assert (quotes.theta <= 0.0).all()
 
 
+@slow
 @given(
     spot=st.floats(50.0, 200.0),
     maturity=st.floats(0.01, 30.0),
@@ -287,6 +289,7 @@ def test_options_with_two_boundaries_are_refused() -> None:
             price(batch)
 
 
+@slow
 @given(rate=st.floats(-1.0, 1.0), dividend=st.floats(-1.0, 1.0), is_call=st.booleans())
 def test_one_option_and_a_batch_are_refused_alike(rate: float, dividend: float, is_call: bool) -> None:
     batch = options(rate=rate, dividend=dividend, is_call=is_call)
@@ -330,7 +333,6 @@ market = {
     "volatility": st.floats(0.0, 2.0),
     "is_call": st.booleans(),
 }
-slow = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 MONEYNESS = np.exp(np.linspace(-1.2, 1.2, 9))
 
 

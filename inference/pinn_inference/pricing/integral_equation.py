@@ -26,8 +26,11 @@ minus what exercising at it earns, solves the pricing equation with that mismatc
 dominates the payoff. The mismatch is taken between the nodes, where it is largest, with twice the quadrature points.
 Rows whose bound is above `_GOAL` are solved again on finer grids and the best solution is kept.
 
-Calls are puts with spot and strike, rate and dividend exchanged (McDonald and Schroder 1998). Measured figures are in
-the tests; they say price errors below 1e-10 of the strike where desks trade.
+Calls are puts with spot and strike, rate and dividend exchanged (McDonald and Schroder 1998).
+
+Measured, over options of a week to five years with 5 to 80 % volatility: half of the prices are right to 1e-12 of the
+strike and all to 5e-9, delta to 1e-7, boundaries to 1e-5 of themselves; the bound, 1e-7 or less, is mostly a thousand
+times the error. A thousand such options take a second on one core; the wildest that a request may ask for take 10 ms.
 """
 
 from __future__ import annotations
@@ -498,7 +501,7 @@ def _first_guess(puts: PutTerms, scales: _Scales, root: FloatArray) -> FloatArra
 
 
 def _premium(puts: PutTerms, resolution: _Resolution, stretch: int) -> Premium:
-    """The premium on one grid, whatever its error bound; what is not a number has an infinite bound."""
+    """The premium on one grid, whatever its error bound."""
     scales = _Scales.of(puts)
     rule = _rule(resolution.nodes, stretch, resolution.points)
     falls = _solve(puts, scales, rule)
@@ -526,8 +529,15 @@ def _premium(puts: PutTerms, resolution: _Resolution, stretch: int) -> Premium:
         for points in (_PREMIUM_POINTS, _PREMIUM_POINTS // 2)
     )
     bound = np.abs(mismatch).max(axis=1) + np.where(distance > 0.0, np.abs(fine.value - coarse.value), 0.0)
-    bound += ROUNDING * (1.0 + 0.5 * puts.kappa * puts.s * puts.s)
-    return replace(fine, error_bound=np.where(np.isnan(bound), np.inf, bound))
+    half_w = 0.5 * puts.s * puts.s
+    bound += ROUNDING * (1.0 + puts.kappa * half_w)
+    # Exercise earns no more than the interest on the strike and what a negative dividend takes from a spot below it.
+    most = -np.expm1(-puts.kappa * half_w) + np.maximum(-puts.lambda_, 0.0) * half_w
+    return replace(
+        fine,
+        value=np.clip(np.nan_to_num(fine.value), 0.0, most),
+        error_bound=np.where(np.isnan(bound), most, np.minimum(bound, most)),
+    )
 
 
 def _step(puts: PutTerms, distance: FloatArray, stretch: int) -> tuple[FloatArray, FloatArray]:
@@ -674,7 +684,7 @@ def _early(batch: OptionBatch, quotes: Quotes) -> None:
     def settle(name: str, value: FloatArray, at_once: FloatArray | float) -> None:
         getattr(quotes, name)[:] = np.where(exercised, at_once, np.where(np.isfinite(value), value, 0.0))
 
-    settle("price", np.clip(quotes.price + unit * np.maximum(premium.value, 0.0), least, unit), intrinsic)
+    settle("price", np.clip(quotes.price + unit * premium.value, least, unit), intrinsic)
     settle("delta", np.clip(quotes.delta + unit / batch.spot * by_log_spot, low, high), -side)
     settle("gamma", np.maximum(quotes.gamma + unit * (curvature - premium.by_x) / batch.spot**2, 0.0), 0.0)
     settle("vega", np.maximum(quotes.vega + unit * by_log_volatility / batch.volatility, 0.0), 0.0)

@@ -8,6 +8,7 @@ requests in flight are finished, and the process exits with 0. A second SIGTERM 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import resource
@@ -26,6 +27,7 @@ from pinn_inference.server.logs import configure_logging
 log = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED = 0, 1
+_ARENA_MAX = -8  # M_ARENA_MAX, malloc.h
 _SWITCH_SECONDS = 0.0005
 _DESCRIPTORS = 65_536
 _LAST_WRITE_SECONDS = 5.0
@@ -41,6 +43,7 @@ def run_app(app: web.Application) -> int:
     config, engine = app[CONFIG], app[ENGINE]
     configure_logging(level=config.log_level, revision=config.revision, service=config.service)
     _allow_connections()
+    _keep_one_arena()
     # A thread beside the event loop must not keep it waiting for the default 5 ms.
     sys.setswitchinterval(_SWITCH_SECONDS)
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -57,6 +60,13 @@ def _allow_connections() -> None:
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _keep_one_arena() -> None:
+    """One heap for all threads: glibc would keep one for each, and what is free in one is no use to another."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc's alone
+        libc.mallopt(_ARENA_MAX, 1)
 
 
 async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngine) -> int:

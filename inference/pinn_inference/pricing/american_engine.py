@@ -267,7 +267,5 @@ def american_engines(networks: AmericanNetworks, *, threads: int | None = None) 
 
 def boundary_of(networks: AmericanNetworks, s: FloatArray, kappa: FloatArray, lambda_: FloatArray) -> FloatArray:
     """b(s, κ, λ) of n options in NumPy, for checks and pictures; shape (n,)."""
-    from pinn_inference.pricing.algebra import NumPyAlgebra
-
     b: FloatArray = boundary(NumPyAlgebra(), networks, s, kappa, lambda_)
     return b

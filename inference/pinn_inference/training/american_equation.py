@@ -29,7 +29,6 @@ from pinn_inference.pricing.american_network import (
     at_boundary,
     boundary_features,
     boundary_from_output,
-    layers_from_vector,
     parameter_count,
     premium_features,
     shapes,
@@ -157,11 +156,11 @@ class PremiumResiduals(_Residuals):
         *,
         nodes: int,
     ) -> None:
-        self._points = _Points.above(boundary, z, at, nodes=nodes)
-        self._features = [tf.constant(feature) for feature in self._points.features]
-        self._baseline = tf.constant(self._points.baseline)
+        points = _Points.above(boundary, z, at, nodes=nodes)
+        self._features = [tf.constant(feature) for feature in points.features]
+        self._baseline = tf.constant(points.baseline)
         self._decay = tf.constant(z * z / (1.0 + z))
-        self._target = tf.constant(self._points.integral)
+        self._target = tf.constant(points.integral)
         self._weight = tf.constant(small_premium_weight(at) / np.sqrt(len(z)))
         super().__init__(tf, PREMIUM_INPUTS, hidden)
 
@@ -174,7 +173,6 @@ class PremiumResiduals(_Residuals):
 class _Points:
     """Points above a boundary: the perceptron's inputs, the premium's form without it, and what it must be."""
 
-    b: FloatArray
     features: list[FloatArray]
     baseline: FloatArray
     integral: FloatArray
@@ -188,7 +186,6 @@ class _Points:
         t = z / (1.0 + z)
         decay = z * (known.slope + z * (known.curvature * (1.0 - t) + 0.5 * t))
         return cls(
-            b=b,
             features=premium_features(algebra, features, b, t, at.s, at.kappa, at.lambda_),
             baseline=known.premium * np.exp(-decay),
             integral=premium_integral(boundary, b + at.s * z, at, nodes=nodes),
@@ -202,11 +199,3 @@ def small_premium_weight(at: Places) -> FloatArray:
     relative error.
     """
     return np.sqrt(np.clip(0.02 / (0.5 * at.kappa * at.s * at.s), 1.0, 100.0))
-
-
-def boundary_layers(vector: FloatArray, hidden: tuple[int, ...]) -> tuple[Layer, ...]:
-    return layers_from_vector(vector, BOUNDARY_INPUTS, hidden)
-
-
-def premium_layers(vector: FloatArray, hidden: tuple[int, ...]) -> tuple[Layer, ...]:
-    return layers_from_vector(vector, PREMIUM_INPUTS, hidden)

@@ -22,7 +22,8 @@ from pinn_inference.pricing.american_domain import put_rates
 from pinn_inference.pricing.american_engine import AmericanEngine, NumPyAmericanEngine, PremiumJets, american_engines
 from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Greeks, PutTerms, addition, exercised, held
 from pinn_inference.pricing.american_network import AmericanDomain, inside, least_lambda
-from pinn_inference.pricing.errors import ModelRuntimeError, ModelSelfCheckError
+from pinn_inference.pricing.engine_model import EngineModel
+from pinn_inference.pricing.errors import ModelRuntimeError
 from pinn_inference.pricing.golden import CheckResult
 from pinn_inference.pricing.model_set import StyleModel
 from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
@@ -75,7 +76,7 @@ def never_exercised(batch: OptionBatch) -> BoolArray:
     return (rate <= 0.0) & (dividend >= rate)
 
 
-class AmericanModel:
+class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
     """Prices with the networks of an artefact; safe to call from several threads.
 
     `engines` are tried in order: a device that fails costs a retry on the next one, and after the last the integral
@@ -83,44 +84,8 @@ class AmericanModel:
     """
 
     def __init__(self, artefact: AmericanArtefact, european: StyleModel, engines: Sequence[AmericanEngine]) -> None:
-        if not engines:
-            raise ValueError("a model needs at least one engine")
-        self.artefact = artefact
+        super().__init__(artefact, engines)
         self._european = european
-        self._engines = tuple(engines)
-
-    @property
-    def name(self) -> str:
-        return self.artefact.name
-
-    @property
-    def version(self) -> str:
-        return self.artefact.version
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of the weights file."""
-        return self.artefact.sha256
-
-    @property
-    def error_bound(self) -> float:
-        """The certificate over the whole domain, in units of the strike (of the spot for calls)."""
-        return self.artefact.certificate.error_bound
-
-    @property
-    def device(self) -> str:
-        """The device that is tried first."""
-        return self._engines[0].device
-
-    @property
-    def engines(self) -> tuple[AmericanEngine, ...]:
-        """The engines in the order in which they are tried."""
-        return self._engines
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """The engines' devices, in their order."""
-        return tuple(engine.device for engine in self._engines)
 
     def price(self, batch: OptionBatch) -> Quotes:
         """Prices, Greeks and exercise boundaries in the batch's order; every row is taken as American."""
@@ -128,16 +93,6 @@ class AmericanModel:
             return self._price_chunk(batch)
         starts = range(0, len(batch), _CHUNK)
         return Quotes.concatenate([self._price_chunk(batch.take(slice(start, start + _CHUNK))) for start in starts])
-
-    def warm_up(self) -> None:
-        """Compiles whatever an engine compiles; raises ModelRuntimeError when the last engine fails."""
-        for position, engine in enumerate(self._engines):
-            try:
-                engine.warm_up()
-            except ModelRuntimeError as error:
-                if position == len(self._engines) - 1:
-                    raise
-                log.warning("device failed at warm-up", extra={"device": engine.device, "error": str(error)})
 
     def check_golden_prices(self) -> list[CheckResult]:
         """One result per golden option, see `american_golden`, the worst over all engines."""
@@ -147,12 +102,6 @@ class AmericanModel:
             results = american_golden.compare(model.price(american_golden.golden_batch()), engine.device)
             worst = [max(pair, key=_badness) for pair in zip(worst, results, strict=True)] if worst else results
         return worst
-
-    def self_check(self) -> None:
-        """Raises ModelSelfCheckError, naming every golden option that came out wrong."""
-        failed = [result for result in self.check_golden_prices() if not result.passed]
-        if failed:
-            raise ModelSelfCheckError("; ".join(f"{result.name}: {result.detail}" for result in failed))
 
     def _price_chunk(self, batch: OptionBatch) -> Quotes:
         puts = put_terms(batch)

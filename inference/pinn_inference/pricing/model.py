@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ import numpy as np
 from pinn_inference.pricing import closed_form, golden
 from pinn_inference.pricing.artefact import Artefact, bundled_directory, read
 from pinn_inference.pricing.engine import Evaluation, NumPyEngine, PricingEngine
+from pinn_inference.pricing.engine_model import EngineModel
 from pinn_inference.pricing.errors import (
     ModelChecksumError,
     ModelError,
@@ -64,51 +64,12 @@ def load_numpy_model(directory: Path, *, expected_sha256: str | None = None) -> 
     return PinnModel(artefact, (NumPyEngine(artefact.network, artefact.certificate),))
 
 
-class PinnModel:
+class PinnModel(EngineModel[Artefact, PricingEngine]):
     """Prices with the network of an artefact; safe to call from several threads.
 
     `engines` are tried in order for every evaluation: a device that fails costs a retry on the next one, and after the
     last the closed form answers with reason `device_error`.
     """
-
-    def __init__(self, artefact: Artefact, engines: Sequence[PricingEngine]) -> None:
-        if not engines:
-            raise ValueError("a model needs at least one engine")
-        self.artefact = artefact
-        self._engines = tuple(engines)
-
-    @property
-    def name(self) -> str:
-        return self.artefact.name
-
-    @property
-    def version(self) -> str:
-        return self.artefact.version
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of the weights file."""
-        return self.artefact.sha256
-
-    @property
-    def error_bound(self) -> float:
-        """The certificate over the whole domain, in units of D·√(FK); every quote carries its own, in currency."""
-        return self.artefact.certificate.error_bound
-
-    @property
-    def device(self) -> str:
-        """The device that is tried first."""
-        return self._engines[0].device
-
-    @property
-    def engines(self) -> tuple[PricingEngine, ...]:
-        """The engines in the order in which they are tried."""
-        return self._engines
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """The engines' devices, in their order."""
-        return tuple(engine.device for engine in self._engines)
 
     def price(self, batch: OptionBatch) -> Quotes:
         """Prices and Greeks of European options in the batch's order; never raises for a failing device.
@@ -122,19 +83,6 @@ class PinnModel:
             except ModelRuntimeError as error:
                 log.warning("device failed", extra={"device": engine.device, "rows": len(batch), "error": str(error)})
         return self._closed_form(batch)
-
-    def warm_up(self) -> None:
-        """Compiles whatever an engine compiles, so that no request pays for first use.
-
-        Raises ModelRuntimeError when the last engine fails.
-        """
-        for position, engine in enumerate(self._engines):
-            try:
-                engine.warm_up()
-            except ModelRuntimeError as error:
-                if position == len(self._engines) - 1:
-                    raise
-                log.warning("device failed at warm-up", extra={"device": engine.device, "error": str(error)})
 
     def check_golden_prices(self) -> list[CheckResult]:
         """One result per golden option, see `golden`, and one that says whether the network priced them all.
@@ -155,12 +103,6 @@ class PinnModel:
                 results = [*golden.compare(quotes), _priced_by_network(quotes, engine.device)]
                 worst = [golden.worse(*pair) for pair in zip(worst, results, strict=True)] if worst else results
         return worst
-
-    def self_check(self) -> None:
-        """Raises ModelSelfCheckError, naming every golden option that came out wrong."""
-        failed = [result for result in self.check_golden_prices() if not result.passed]
-        if failed:
-            raise ModelSelfCheckError("; ".join(f"{result.name}: {result.detail}" for result in failed))
 
     def _quotes_of_first(self, batch: OptionBatch, size: int, engine: PricingEngine) -> Quotes:
         """The batch priced in front of as many copies of itself as make up `size` rows."""

@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol
 
-from pinn_operator.core.accepted import accepted_spec
 from pinn_operator.core.api import Resource, parse_resource, status_to_manifest
 from pinn_operator.core.decide import decide
 from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType
+from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.questions import due
+from pinn_operator.core.rollout.situation import accepted_spec
 from pinn_operator.core.samples import Answer, Query, Samples, SourceError
-from pinn_operator.core.spec import Prometheus
+from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ClusterError, Conflict, NotOwned
 from pinn_operator.kube.protocol import Cluster
 from pinn_operator.prom.protocol import MetricSource

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from pinn_operator import __version__
 from pinn_operator.core.decision import Transition
-from pinn_operator.core.status import Phase, Status
+from pinn_operator.core.status.values import Phase, Status
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 
 from pinn_operator.core.api import parse_spec, parse_time, status_from_manifest, status_to_manifest
-from pinn_operator.core.spec import InvalidSpec, Spec
-from pinn_operator.core.status import Condition, Phase, RevisionStatus, Status
+from pinn_operator.core.status.values import Condition, Phase, RevisionStatus, Status
+from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 from tests.support import crd, specs
 from tests.support.kube import PINNSERVICES, Answer, Kube, KubeError, Manifest, wait_until
 

@@ -17,10 +17,10 @@ import pytest
 
 from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.decision import Action, Apply
+from pinn_operator.core.objects.plan import Desired, plan
+from pinn_operator.core.objects.render import MANAGER
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.plan import Desired, plan
-from pinn_operator.core.render import MANAGER
-from pinn_operator.core.spec import InvalidSpec
+from pinn_operator.core.wanted.spec import InvalidSpec
 from tests.support.kube import REPOSITORY, Kube, program
 from tests.unit.plan_support import HTTP_ROUTE, IMAGE, Store, revision_in
 

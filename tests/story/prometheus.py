@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pinn_operator.core.observed import Termination
-from pinn_operator.core.questions import (
+from pinn_operator.core.gates.questions import (
     LATENCY_RECENT,
     LATENCY_WHOLE,
     REQUESTS_LATEST,
@@ -19,6 +18,7 @@ from pinn_operator.core.questions import (
     STILL_COUNTS,
     STILL_SCRAPES,
 )
+from pinn_operator.core.observed import Termination
 from pinn_operator.core.samples import Answer, Query, Series
 
 START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)

@@ -14,16 +14,16 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pinn_operator.core.accepted import accepted_spec
 from pinn_operator.core.api import status_from_manifest, status_to_manifest
 from pinn_operator.core.decision import Apply, Decision, Delete
+from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.questions import due
-from pinn_operator.core.rollback import judge_gates
+from pinn_operator.core.rollout.rollback import judge_gates
+from pinn_operator.core.rollout.situation import accepted_spec
+from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Answer
-from pinn_operator.core.spec import RollbackMode, RouterKind, Spec
-from pinn_operator.core.status import Phase, Status
-from pinn_operator.core.triggers import pod_failure
+from pinn_operator.core.status.values import Phase, Status
+from pinn_operator.core.wanted.spec import RollbackMode, RouterKind, Spec
 from tests.story.world import Behaviour, World, constant
 from tests.support.crd import validator
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pinn_operator.core.status import Phase
+from pinn_operator.core.status.values import Phase
 from tests.story.test_rollouts import rises
 from tests.story.world import Behaviour, World, service, serving, started
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pinn_operator.core.observed import PodReport
-from pinn_operator.core.status import Phase
+from pinn_operator.core.status.values import Phase
 from tests.story.world import Behaviour, World, service, serving, started
 
 

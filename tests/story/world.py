@@ -18,12 +18,12 @@ from unittest.mock import patch
 from pinn_operator.core import decide as deciding
 from pinn_operator.core.api import Resource, parse_resource, parse_spec, status_from_manifest, status_to_manifest
 from pinn_operator.core.decision import Action, Apply, Decision, Event
+from pinn_operator.core.gates.questions import due
+from pinn_operator.core.objects.plan import Desired, plan
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
-from pinn_operator.core.plan import Desired, plan
-from pinn_operator.core.questions import due
 from pinn_operator.core.samples import Answer, Query, Series, SourceError
-from pinn_operator.core.spec import InvalidSpec, Spec
-from pinn_operator.core.status import Status
+from pinn_operator.core.status.values import Status
+from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 from tests.story import prometheus
 from tests.story.prometheus import BOUNDS, START, SimulatedPod
 

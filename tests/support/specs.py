@@ -12,8 +12,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from pinn_operator.core.status import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
-from pinn_operator.core.status_json import CONDITION_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
+from pinn_operator.core.status.json import CONDITION_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
+from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
 from tests.support.kube import Manifest
 
 BUILT_IN = {"Standard": {"error-rate", "latency-p95", "latency-p99"}, "Strict": {"error-rate", "latency-p95"}}

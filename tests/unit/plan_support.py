@@ -9,11 +9,11 @@ from typing import Any
 
 from pinn_operator.core.api import Resource, parse_resource, parse_spec
 from pinn_operator.core.decision import Action, Apply
+from pinn_operator.core.objects.render import REVISION_LABEL
 from pinn_operator.core.observed import Observed, RevisionRecord
-from pinn_operator.core.quantity import parse_quantity
-from pinn_operator.core.render import REVISION_LABEL
-from pinn_operator.core.revision import revision_of, serving_fields
-from pinn_operator.core.spec import Spec
+from pinn_operator.core.wanted.quantity import parse_quantity
+from pinn_operator.core.wanted.revision import revision_of, serving_fields
+from pinn_operator.core.wanted.spec import Spec
 
 IMAGE = "registry.example.com/pinn-inference:1.4.0"
 HTTP_ROUTE: dict[str, Any] = {

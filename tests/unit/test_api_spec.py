@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from pinn_operator.core.api import parse_resource, parse_spec
-from pinn_operator.core.profiles import gates_of
-from pinn_operator.core.spec import InvalidSpec, Metric, Profile, RouterKind, Severity, Spec, Step
+from pinn_operator.core.wanted.profiles import gates_of
+from pinn_operator.core.wanted.spec import InvalidSpec, Metric, Profile, RouterKind, Severity, Spec, Step
 from tests.support import crd, specs
 from tests.support.kube import Manifest
 

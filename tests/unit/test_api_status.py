@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from pinn_operator.core.api import format_time, parse_time, status_from_manifest, status_to_manifest
-from pinn_operator.core.status import (
+from pinn_operator.core.status.values import (
     MESSAGE_LIMIT,
     TIMELINE_LIMIT,
     Condition,

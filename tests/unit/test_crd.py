@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from pinn_operator.core import api, parsing, serving
-from pinn_operator.core.profiles import gates_of
-from pinn_operator.core.revision import SERVING_FIELDS
-from pinn_operator.core.spec import Metric, Profile, RollbackMode, RouterKind, Severity
-from pinn_operator.core.status import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Phase, Verdict
-from pinn_operator.core.status_json import CONDITION_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
+from pinn_operator.core import api
+from pinn_operator.core.status.json import CONDITION_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
+from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Phase, Verdict
+from pinn_operator.core.wanted import analysis, gates, serving, strategy, traffic
+from pinn_operator.core.wanted.profiles import gates_of
+from pinn_operator.core.wanted.revision import SERVING_FIELDS
+from pinn_operator.core.wanted.spec import Metric, Profile, RollbackMode, RouterKind, Severity
 from tests.support import crd
 from tests.support.kube import Manifest
 
@@ -127,8 +128,8 @@ def test_closed_sets_are_those_of_the_code(path: str, values: Any) -> None:
         ("status.rollout.gates", "maxItems", GATE_STATUS_LIMIT),
         ("status.rejected.pods", "maxItems", POD_LINE_LIMIT),
         ("status.conditions", "maxItems", CONDITION_LIMIT),
-        ("spec.analysis.gates", "maxItems", parsing.GATE_LIMIT),
-        ("spec.strategy.canary.steps", "maxItems", parsing.STEP_LIMIT),
+        ("spec.analysis.gates", "maxItems", gates.GATE_LIMIT),
+        ("spec.strategy.canary.steps", "maxItems", strategy.STEP_LIMIT),
     ],
 )
 def test_bounds_are_those_of_the_code(path: str, bound: str, limit: int) -> None:
@@ -141,7 +142,7 @@ def test_every_text_of_the_status_may_be_as_long_as_the_code_writes_it() -> None
 
 
 def test_all_gates_of_a_profile_and_all_own_ones_have_room_in_the_status() -> None:
-    assert parsing.GATE_LIMIT + max(len(gates_of(profile)) for profile in Profile) <= GATE_STATUS_LIMIT
+    assert gates.GATE_LIMIT + max(len(gates_of(profile)) for profile in Profile) <= GATE_STATUS_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -153,9 +154,9 @@ def test_all_gates_of_a_profile_and_all_own_ones_have_room_in_the_status() -> No
         ("spec.model.sha256", serving.DIGEST),
         ("spec.env[].name", serving.ENV_NAME),
         ("spec.traffic.parentRefs[].namespace", serving.DNS_LABEL),
-        ("spec.traffic.hostnames[]", parsing.HOSTNAME),
-        ("spec.traffic.pathPrefix", parsing.PATH_PREFIX),
-        ("spec.analysis.prometheus.address", parsing.PROMETHEUS_ADDRESS),
+        ("spec.traffic.hostnames[]", traffic.HOSTNAME),
+        ("spec.traffic.pathPrefix", traffic.PATH_PREFIX),
+        ("spec.analysis.prometheus.address", analysis.PROMETHEUS_ADDRESS),
         ("spec.analysis.gates[].name", serving.DNS_LABEL),
         ("spec.probes.readiness.path", serving.PROBE_PATH),
     ],
@@ -176,7 +177,7 @@ def test_the_built_in_metrics_and_the_profiles_are_those_of_the_code() -> None:
 
 
 def test_the_default_steps_are_those_of_the_parser() -> None:
-    steps = [{"weight": step.weight, "holdSeconds": step.hold_seconds} for step in parsing.DEFAULT_STEPS]
+    steps = [{"weight": step.weight, "holdSeconds": step.hold_seconds} for step in strategy.DEFAULT_STEPS]
     assert BY_PATH["spec.strategy.canary.steps"]["default"] == steps
     assert BY_PATH["spec.strategy"]["default"] == {"type": "Canary", "canary": {"steps": steps}}
 

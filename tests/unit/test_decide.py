@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pinn_operator.core.api import Resource, parse_resource, status_from_manifest, status_to_manifest
 from pinn_operator.core.decide import decide
 from pinn_operator.core.decision import Apply
+from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed, Pod, Workload
-from pinn_operator.core.questions import due
-from pinn_operator.core.revision import revision_of
 from pinn_operator.core.samples import SourceError
-from pinn_operator.core.spec import Spec
-from pinn_operator.core.status import Phase, RevisionStatus, RolloutStatus, Status
+from pinn_operator.core.status.values import Phase, RevisionStatus, RolloutStatus, Status
+from pinn_operator.core.wanted.revision import revision_of
+from pinn_operator.core.wanted.spec import Spec
 from tests.support.crd import validator
 from tests.support.specs import statuses
 

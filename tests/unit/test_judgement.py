@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinn_operator.core.judgement import Judgement, camel, describe, describe_limit, judge
-from pinn_operator.core.questions import LATENCY_RECENT, LATENCY_WHOLE, REQUESTS_RECENT, REQUESTS_WHOLE
+from pinn_operator.core.gates.judgement import Judgement, camel, describe, describe_limit, judge
+from pinn_operator.core.gates.questions import LATENCY_RECENT, LATENCY_WHOLE, REQUESTS_RECENT, REQUESTS_WHOLE
 from pinn_operator.core.samples import Answer, Series, SourceError
-from pinn_operator.core.spec import Analysis, Bound, Gate, Metric, Profile, Prometheus, Relative
-from pinn_operator.core.status import GateStatus, Verdict
+from pinn_operator.core.status.values import GateStatus, Verdict
+from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Metric, Profile, Prometheus, Relative
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DOWN = SourceError("connection refused")

@@ -12,7 +12,7 @@ import pytest
 from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.decision import Apply, Delete, Event, EventType
 from pinn_operator.core.observed import PodReport
-from pinn_operator.core.status import Phase, Status
+from pinn_operator.core.status.values import Phase, Status
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import UNSERVED_SECONDS, ApiCluster
 from pinn_operator.kube.errors import AlreadyExists, NotFound, NotOwned

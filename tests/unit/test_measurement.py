@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinn_operator.core.measurement import (
+from pinn_operator.core.gates.counters import (
     STILL_SECONDS,
     Histogram,
     Sides,
@@ -19,8 +19,8 @@ from pinn_operator.core.measurement import (
     single_value,
     stands_still,
 )
+from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.samples import Series, SourceError
-from pinn_operator.core.sequential import Counts
 
 INF = math.inf
 SIDES = Sides.of("eu-options", canary="bbbb", stable="aaaa")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from prometheus_client import generate_latest
 
 from pinn_operator.core.decision import Transition
-from pinn_operator.core.status import RolloutStatus, Status
+from pinn_operator.core.status.values import RolloutStatus, Status
 from pinn_operator.settings import ENVIRONMENT_PREFIX, _parser
 from pinn_operator.telemetry import Telemetry
 from tests.support.kube import REPOSITORY

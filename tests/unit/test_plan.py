@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinn_operator.core import render
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Action, Apply
+from pinn_operator.core.objects import render
+from pinn_operator.core.objects.plan import Desired, covers, plan, reproducible
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.plan import Desired, covers, plan, reproducible
-from pinn_operator.core.spec import FieldError, InvalidSpec
+from pinn_operator.core.wanted.spec import FieldError, InvalidSpec
 from tests.unit.plan_support import HTTP_ROUTE, Store, a_resource, revision_in
 
 NAME = "eu-options"

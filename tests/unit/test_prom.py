@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from pinn_operator.core.samples import Query, Series, SourceError
-from pinn_operator.core.spec import Prometheus
+from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.prom.client import HttpSource, shown
 from pinn_operator.prom.guard import Guard, SourceSilent
 from pinn_operator.prom.library import LibrarySource

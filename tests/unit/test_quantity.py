@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinn_operator.core.quantity import canonical_quantity, parse_quantity
+from pinn_operator.core.wanted.quantity import canonical_quantity, parse_quantity
 
 SPELLINGS = {
     "1": ["1", "1000m", "1.0", "1.", "+1", "1e0", "0.001k", "1000000u", 1],

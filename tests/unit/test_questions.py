@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinn_operator.core.api import Resource, parse_resource
-from pinn_operator.core.observed import Observed
-from pinn_operator.core.questions import (
+from pinn_operator.core.gates.questions import (
     LATENCY_RECENT,
     LATENCY_WHOLE,
     REQUESTS_LATEST,
@@ -24,8 +23,9 @@ from pinn_operator.core.questions import (
     due,
     render,
 )
+from pinn_operator.core.observed import Observed
 from pinn_operator.core.samples import Query
-from pinn_operator.core.status import Phase, RevisionStatus, RolloutStatus, Status
+from pinn_operator.core.status.values import Phase, RevisionStatus, RolloutStatus, Status
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 STABLE, CANARY = RevisionStatus("aaaa", "pinn:1", START), RevisionStatus("bbbb", "pinn:2", START)

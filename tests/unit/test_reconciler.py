@@ -12,10 +12,11 @@ import pytest
 from pinn_operator import reconciler as module
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, EventType, Transition
+from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.samples import Answer, Query, Samples, SourceError
-from pinn_operator.core.spec import Manifest, Prometheus
-from pinn_operator.core.status import Phase, Status
+from pinn_operator.core.status.values import Phase, Status
+from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ApiError, Conflict, Forbidden, NotOwned, Unreachable
 from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, Outcome, Pace, Reconciler
 from pinn_operator.telemetry import Telemetry

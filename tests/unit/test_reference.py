@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pinn_operator.core.api import parse_resource
-from pinn_operator.core.spec import Spec
+from pinn_operator.core.wanted.spec import Spec
 from tests.support import crd
 from tests.support.kube import REPOSITORY, Manifest
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pinn_operator.core.render import (
+from pinn_operator.core.objects.render import (
     DEFAULT_RESOURCES,
     Owner,
     render_deployment,
@@ -17,7 +17,7 @@ from pinn_operator.core.render import (
     render_workload,
     selector_of,
 )
-from pinn_operator.core.spec import ParentRef, RouterKind, Traffic
+from pinn_operator.core.wanted.spec import ParentRef, RouterKind, Traffic
 
 REVISION = "0123abcd"
 OWNER = Owner("pinn.dev/v1alpha1", "PINNService", "eu-options", "pricing", "1b2c")

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from pinn_operator.core.accepted import accepted_spec
 from pinn_operator.core.api import Resource, parse_resource
-from pinn_operator.core.judgement import Condemnation, Judgement
+from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Workload
-from pinn_operator.core.report import report
-from pinn_operator.core.spec import Spec
-from pinn_operator.core.status import (
+from pinn_operator.core.rollout.situation import accepted_spec
+from pinn_operator.core.status.values import (
     Condition,
     GateStatus,
     Phase,
@@ -24,6 +22,8 @@ from pinn_operator.core.status import (
     Status,
     Verdict,
 )
+from pinn_operator.core.telling.report import report
+from pinn_operator.core.wanted.spec import Spec
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 EARLIER = NOW - timedelta(hours=1)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinn_operator.core.revision import SERVING_FIELDS, canonical_serving, revision_of, serving_fields
+from pinn_operator.core.wanted.revision import SERVING_FIELDS, canonical_serving, revision_of, serving_fields
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "revisions.json").read_text())
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinn_operator.core.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
+from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 
 CONDEMNED = -math.log(0.001)
 """`Relative.confidence` 0.999."""

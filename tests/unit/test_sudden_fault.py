@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pinn_operator.core.judgement import Judgement, judge
-from pinn_operator.core.profiles import gates_of
-from pinn_operator.core.questions import LATEST_SECONDS, REQUESTS_LATEST, REQUESTS_RECENT
+from pinn_operator.core.gates.judgement import Judgement, judge
+from pinn_operator.core.gates.questions import LATEST_SECONDS, REQUESTS_LATEST, REQUESTS_RECENT
 from pinn_operator.core.samples import Answer, Series
-from pinn_operator.core.spec import Analysis, Profile, Prometheus
+from pinn_operator.core.wanted.profiles import gates_of
+from pinn_operator.core.wanted.spec import Analysis, Profile, Prometheus
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 HOLD = 1800.0

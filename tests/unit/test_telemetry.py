@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from aiohttp.test_utils import TestClient, TestServer
 
 from pinn_operator.core.decision import Transition
-from pinn_operator.core.status import Condition, Phase, RolloutStatus, Status
+from pinn_operator.core.status.values import Condition, Phase, RolloutStatus, Status
 from pinn_operator.logs import JsonFormatter, TextFormatter
 from pinn_operator.telemetry import HealthServer, Telemetry
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pinn_operator.core.observed import Observed, Pod, PodReport, Termination, Workload
-from pinn_operator.core.spec import Rollback
-from pinn_operator.core.triggers import MODEL_REASONS, next_deadline, pod_failure
+from pinn_operator.core.rollout.triggers import MODEL_REASONS, next_deadline, pod_failure
+from pinn_operator.core.wanted.spec import Rollback
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 ROLLBACK = Rollback(ready_deadline_seconds=600, unready_seconds=30)

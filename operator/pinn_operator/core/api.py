@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pinn_operator.core.parsing import parse_spec
-from pinn_operator.core.spec import FieldError, InvalidSpec, Manifest, Spec
-from pinn_operator.core.status import Status
-from pinn_operator.core.status_json import (
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.status.json import (
     format_time,
     parse_time,
     status_from_manifest,
     status_to_manifest,
 )
+from pinn_operator.core.status.values import Status
+from pinn_operator.core.wanted.parsing import parse_spec
+from pinn_operator.core.wanted.spec import FieldError, InvalidSpec, Spec
 
 __all__ = [
     "API_VERSION",

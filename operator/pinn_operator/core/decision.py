@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from pinn_operator.core.spec import Manifest
-from pinn_operator.core.status import Status
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.status.values import Status
 
 
 class EventType(StrEnum):

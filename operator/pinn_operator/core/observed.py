@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pinn_operator.core.spec import Manifest, Spec
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.wanted.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)

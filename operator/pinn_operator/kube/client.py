@@ -25,7 +25,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 
-from pinn_operator.core.spec import Manifest
+from pinn_operator.core.manifest import Manifest
 from pinn_operator.kube.errors import (
     ApiError,
     CredentialsError,

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from pinn_operator.core.api import API_VERSION, KIND, PLURAL, Resource, status_to_manifest
 from pinn_operator.core.decision import Action, Delete, Event
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.objects.render import SERVICE_LABEL
 from pinn_operator.core.observed import Observed, Pod
-from pinn_operator.core.render import SERVICE_LABEL
-from pinn_operator.core.spec import Manifest
-from pinn_operator.core.status import Status
+from pinn_operator.core.status.values import Status
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.errors import NotFound, NotOwned
 from pinn_operator.kube.events import EventRecorder

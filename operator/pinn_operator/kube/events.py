@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from pinn_operator.core.api import API_VERSION, KIND, Resource
 from pinn_operator.core.decision import Event
-from pinn_operator.core.spec import Manifest
+from pinn_operator.core.manifest import Manifest
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.errors import AlreadyExists, NotFound
 

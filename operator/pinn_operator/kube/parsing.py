@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pinn_operator.core.api import parse_spec
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.objects.render import CONTAINER, PORT_NAME, REVISION_LABEL
 from pinn_operator.core.observed import Pod, RevisionRecord, Route, Termination, Workload
-from pinn_operator.core.render import CONTAINER, PORT_NAME, REVISION_LABEL
-from pinn_operator.core.spec import Manifest, Spec
+from pinn_operator.core.wanted.spec import Spec
 
 TEXT_LIMIT: Final = 1024
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)

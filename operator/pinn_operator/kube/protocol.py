@@ -6,9 +6,9 @@ from typing import Protocol
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Action, Event
+from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.spec import Manifest
-from pinn_operator.core.status import Status
+from pinn_operator.core.status.values import Status
 
 
 class Cluster(Protocol):

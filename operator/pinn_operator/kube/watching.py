@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from pinn_operator.core.spec import Manifest
+from pinn_operator.core.manifest import Manifest
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.errors import ClusterError, Gone, NotFound, Unreachable
 

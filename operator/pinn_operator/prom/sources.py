@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pinn_operator.core.spec import Prometheus
+from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.prom.client import HttpSource
 from pinn_operator.prom.protocol import MetricSource, TokenError
 

@@ -15,9 +15,8 @@ from typing import Any, Final
 
 from pinn_operator.core.api import API_VERSION, KIND, Resource
 from pinn_operator.core.decision import Action, Apply, Delete
-from pinn_operator.core.observed import Observed
-from pinn_operator.core.quantity import canonical_quantity
-from pinn_operator.core.render import (
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.objects.render import (
     Owner,
     canary_service_name,
     render_deployment,
@@ -29,8 +28,10 @@ from pinn_operator.core.render import (
     stable_service_name,
     workload_name,
 )
-from pinn_operator.core.revision import revision_of
-from pinn_operator.core.spec import Manifest, ParentRef, RouterKind, Spec, Traffic
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.wanted.quantity import canonical_quantity
+from pinn_operator.core.wanted.revision import revision_of
+from pinn_operator.core.wanted.spec import ParentRef, RouterKind, Spec, Traffic
 
 DIGEST_ANNOTATION: Final = "pinn.dev/manifest-digest"
 """Digest of the manifest that was last applied: shows that a field was taken out of it, which `covers` cannot see."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite
 
+from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.samples import Answer, Series, SourceError
-from pinn_operator.core.sequential import Counts
 
 LATEST_AGES = (3.0,)
 AGES = (10.0, 30.0, 60.0, 120.0)

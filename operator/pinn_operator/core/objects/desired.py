@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from pinn_operator.core.api import Resource
+from pinn_operator.core.objects.plan import Desired
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.plan import Desired
-from pinn_operator.core.spec import RouterKind, Spec, Step
-from pinn_operator.core.status import WATCHED, Phase, RolloutStatus, Status
-from pinn_operator.core.triggers import next_deadline
+from pinn_operator.core.rollout.triggers import next_deadline
+from pinn_operator.core.status.values import WATCHED, Phase, RolloutStatus, Status
+from pinn_operator.core.wanted.spec import RouterKind, Spec, Step
 
 SOON_SECONDS = 0.5
 """Between two looks while something is about to be known."""

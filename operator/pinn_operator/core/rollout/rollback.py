@@ -1,7 +1,7 @@
 """Where a rollback is decided: `roll_back_if_bad`, the first thing in every pass.
 
-A canary goes for a pod failure (`pinn_operator.core.triggers`) or for a gate that failed beyond its bound
-(`pinn_operator.core.judgement`), from every phase in which it has a claim on traffic, in the pass that sees it.
+A canary goes for a pod failure (`pinn_operator.core.rollout.triggers`) or for a gate that failed beyond its bound
+(`pinn_operator.core.gates.judgement`), from every phase in which it has a claim on traffic, in the pass that sees it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from datetime import datetime
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Transition
-from pinn_operator.core.draft import Draft, Pass, at_weight, timeline_with
-from pinn_operator.core.judgement import Condemnation, Judgement, judge
+from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
+from pinn_operator.core.objects.desired import aim
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.outcome import aim
+from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
+from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
-from pinn_operator.core.spec import RollbackMode, Spec
-from pinn_operator.core.status import MESSAGE_LIMIT, Phase, RollbackStatus
-from pinn_operator.core.triggers import pod_failure
+from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase, RollbackStatus
+from pinn_operator.core.wanted.spec import RollbackMode, Spec
 
 IN_TRAFFIC = (Phase.PROGRESSING, Phase.BAKING)
 """Phases in which a canary has traffic or is about to get it."""

@@ -1,6 +1,6 @@
 """The status as JSON and back.
 
-Both directions follow the declared types of `pinn_operator.core.status`, so a field cannot be forgotten in one of them.
+Both directions follow the declared types of `core.status.values`, so a field cannot be forgotten in one of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import cache
 from types import NoneType
 from typing import Any, ClassVar, Final, Protocol, get_args, get_origin, get_type_hints
 
-from pinn_operator.core.spec import Manifest
-from pinn_operator.core.status import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
 
 GATE_STATUS_LIMIT: Final = 40
 """`GATE_LIMIT` own gates and those of a profile."""

@@ -6,8 +6,8 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from pinn_operator.core.fields import Fields, as_stored
-from pinn_operator.core.quantity import parse_quantity
+from pinn_operator.core.wanted.fields import Fields, as_stored
+from pinn_operator.core.wanted.quantity import parse_quantity
 
 DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 DNS_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

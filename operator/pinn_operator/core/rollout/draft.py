@@ -7,11 +7,10 @@ from datetime import datetime
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Event, EventType, Transition
-from pinn_operator.core.judgement import Condemnation, Judgement
+from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.samples import Samples
-from pinn_operator.core.spec import Spec
-from pinn_operator.core.status import (
+from pinn_operator.core.status.values import (
     HISTORY_LIMIT,
     MESSAGE_LIMIT,
     TIMELINE_LIMIT,
@@ -23,6 +22,7 @@ from pinn_operator.core.status import (
     TimelineEntry,
     Verdict,
 )
+from pinn_operator.core.wanted.spec import Spec
 
 _LINE_LIMIT = 256
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pinn_operator.core.api import Resource
-from pinn_operator.core.judgement import Condemnation, Judgement
+from pinn_operator.core.gates.judgement import Condemnation, Judgement
+from pinn_operator.core.objects.desired import aim
+from pinn_operator.core.objects.render import canary_service_name, selector_of, stable_service_name
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.outcome import aim
-from pinn_operator.core.render import canary_service_name, selector_of, stable_service_name
-from pinn_operator.core.spec import InvalidSpec, RouterKind, Spec
-from pinn_operator.core.status import (
+from pinn_operator.core.rollout.triggers import MODEL_REASONS, pod_failure
+from pinn_operator.core.status.values import (
     MESSAGE_LIMIT,
     WATCHED,
     Condition,
@@ -25,7 +25,7 @@ from pinn_operator.core.status import (
     Status,
     Verdict,
 )
-from pinn_operator.core.triggers import MODEL_REASONS, pod_failure
+from pinn_operator.core.wanted.spec import InvalidSpec, RouterKind, Spec
 
 _GRAVITY = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.COLLECTING, Verdict.PASS)
 _UNMEASURED = "-"

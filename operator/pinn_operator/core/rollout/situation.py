@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pinn_operator.core.api import Resource
+from pinn_operator.core.objects.plan import traffic_in_force
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.parsing import REPLICA_LIMIT
-from pinn_operator.core.plan import traffic_in_force
-from pinn_operator.core.spec import InvalidSpec, Spec
+from pinn_operator.core.wanted.parsing import REPLICA_LIMIT
+from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 
 
 def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from pinn_operator.core.judgement import Condemnation
+from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.observed import Observed, Pod
-from pinn_operator.core.spec import Rollback
+from pinn_operator.core.wanted.spec import Rollback
 
 IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 """Trying again cannot cure these."""

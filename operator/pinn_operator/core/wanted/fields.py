@@ -8,8 +8,8 @@ from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from pinn_operator.core.quantity import parse_quantity
-from pinn_operator.core.spec import FieldError
+from pinn_operator.core.wanted.quantity import parse_quantity
+from pinn_operator.core.wanted.spec import FieldError
 
 E = TypeVar("E", bound=StrEnum)
 _LARGEST = Decimal(2**63 - 1)

@@ -7,13 +7,10 @@ Times are seconds, weights are percent, thresholds are plain numbers in the metr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-Manifest = Mapping[str, Any]
-"""A Kubernetes object as JSON. Only rendering, diffing and parsing look inside one."""
+from pinn_operator.core.manifest import Manifest
 
 
 class RouterKind(StrEnum):
@@ -31,7 +28,7 @@ class RollbackMode(StrEnum):
 
 
 class Profile(StrEnum):
-    """A named set of gates; the numbers are in `pinn_operator.core.profiles`."""
+    """A named set of gates; the numbers are in `pinn_operator.core.wanted.profiles`."""
 
     STANDARD = "Standard"
     STRICT = "Strict"
@@ -58,6 +55,53 @@ class Severity(StrEnum):
     P0 = "P0"
     P1 = "P1"
     P2 = "P2"
+
+
+class GateAction(StrEnum):
+    """What a gate does when it fails beyond its abort bound."""
+
+    ROLL_BACK = "RollBack"
+    HOLD = "Hold"
+    """The weight does not rise while it fails; nothing is rolled back."""
+    RESET_CACHES = "ResetCaches"
+    """The caches of the canary's pods are reset; if it fails `recheck_seconds` later still, it is rolled back."""
+    WARN = "Warn"
+    """It is reported, and neither holds nor rolls back."""
+
+
+class SourceKind(StrEnum):
+    """Where the figures of the built-in metrics come from."""
+
+    PODS = "Pods"
+    """The pods' own `/metrics`, read by the operator."""
+    PROMETHEUS = "Prometheus"
+
+
+class RouterMetricsKind(StrEnum):
+    """Whose series tell what the router answered for a revision."""
+
+    CONTOUR = "Contour"
+    ENVOY_GATEWAY = "EnvoyGateway"
+    ISTIO = "Istio"
+    NGINX_INGRESS = "NginxIngress"
+
+
+class VerificationMode(StrEnum):
+    """Whether the canary's prices are compared before it gets weight."""
+
+    REQUIRED = "Required"
+    """A server that cannot be asked for prices holds the rollout."""
+    AUTO = "Auto"
+    """A server that cannot be asked for prices is not verified, and the status says so."""
+    OFF = "Off"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """A key of a Secret in the resource's namespace."""
+
+    name: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +136,38 @@ class Relative:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """A custom gate that is asked over HTTP: a POST of JSON, answered with pass, fail or hold.
+
+    `secret` signs the body (HMAC-SHA256); `timeout_seconds` bounds each of 1 + `retries` attempts.
+    """
+
+    url: str
+    secret: SecretKey | None = None
+    timeout_seconds: int = 5
+    retries: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
-    """One judged metric: built in (`metric`) or the team's own PromQL (`query`); exactly one of the two is set."""
+    """One judged metric: built in (`metric`), custom PromQL (`query`) or a `webhook`; exactly one of them is set."""
 
     name: str
     metric: Metric | None = None
     query: str | None = None
+    webhook: Webhook | None = None
     advance: Bound | None = None
     abort: Bound | None = None
     relative: Relative | None = None
     min_samples: int = 100
     severity: Severity = Severity.P1
+    action: GateAction = GateAction.ROLL_BACK
+    recheck_seconds: int = 120
+    """After a reset of the caches, this long until the gate is judged again."""
+    dry_run: bool = False
+    """Judged and reported; never holds and never rolls back."""
+    required: bool = False
+    """A metric that neither revision has holds the rollout, instead of being `NotApplicable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +201,69 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class BasicAuth:
+    """User name and password, both from Secrets of the resource's namespace."""
+
+    username: SecretKey
+    password: SecretKey
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header of each query: a plain `value`, or one from a Secret."""
+
+    name: str
+    value: str | None = None
+    secret: SecretKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRef:
+    """Certificates of a private authority: a key of a ConfigMap, or of a Secret, of the resource's namespace."""
+
+    kind: str
+    """ConfigMap or Secret"""
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prometheus:
     """Where metrics are read. `address` None means the operator's own default; `bearer_token_secret` is name, key."""
 
     address: str | None = None
     timeout_seconds: int = 5
     bearer_token_secret: tuple[str, str] | None = None
+    basic_auth: BasicAuth | None = None
+    headers: tuple[Header, ...] = ()
+    certificate_authority: CertificateRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricNames:
+    """What the judged server calls its metrics and labels. The defaults are those of the bundled server."""
+
+    requests: str = "http_requests_total"
+    """Counter of answered requests, by `status` and `handler`."""
+    latency: str = "pinn_inference_latency_seconds"
+    """Histogram of the seconds a pricing request takes, without the suffix `_bucket`."""
+    cache_hits: str = "pinn_cache_hits_total"
+    cache_misses: str = "pinn_cache_misses_total"
+    fallbacks: str = "pinn_fallback_total"
+    """Counter of options that the fallback priced; its share is taken of `options`."""
+    options: str = "pinn_options_priced_total"
+    """Counter of priced options."""
+    memory: str = "pinn_process_tree_resident_memory_bytes"
+    """Gauge of resident bytes."""
+    cpu: str = "process_cpu_seconds_total"
+    price_count: str = "pinn_price_to_strike_count"
+    """Counters by `moneyness` and `maturity` of priced options, of price ÷ strike, and of its square."""
+    price_sum: str = "pinn_price_to_strike_sum"
+    price_squares: str = "pinn_price_to_strike_sum_of_squares_total"
+    pod_label: str = "pod"
+    namespace_label: str = "namespace"
+    status_label: str = "status"
+    handler_label: str = "handler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +275,11 @@ class Analysis:
     gates: tuple[Gate, ...]
     interval_seconds: int = 30
     abort_interval_seconds: int = 2
+    sources: tuple[SourceKind, ...] = (SourceKind.PODS, SourceKind.PROMETHEUS)
+    names: MetricNames = MetricNames()
+    router_metrics: RouterMetricsKind | None = None
+    confidence: float = 0.999
+    """A revision as good as stable is rolled back in a whole rollout with probability at most 1 − this."""
     deadline_seconds: int = 3600
     """After hold plus this long without a Pass the resource is `Stalled`; the weight stays where it is."""
 
@@ -174,6 +301,21 @@ class Rollback:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """What is asked of the canary's pods at weight 0, before any client is."""
+
+    mode: VerificationMode = VerificationMode.AUTO
+    options: int = 240
+    """How many options are priced by each pod."""
+    tolerance: float = 1e-6
+    """Of the strike, beside what both revisions' own error bounds allow."""
+    timeout_seconds: int = 60
+    """For the whole verification of a revision."""
+    acknowledged_revision: str = ""
+    """The revision whose prices are meant to differ from stable's: it passes in spite of the difference."""
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """A whole PINNService, parsed. `serving` is the canonical JSON of the fields the pods are made from."""
 
@@ -184,6 +326,7 @@ class Spec:
     analysis: Analysis
     rollback: Rollback
     paused: bool = False
+    verification: Verification = Verification()
 
 
 @dataclass(frozen=True, slots=True)

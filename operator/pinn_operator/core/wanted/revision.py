@@ -12,8 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pinn_operator.core.quantity import canonical_quantity
-from pinn_operator.core.spec import Manifest
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.wanted.quantity import canonical_quantity
 
 SERVING_FIELDS: Final = frozenset(
     {

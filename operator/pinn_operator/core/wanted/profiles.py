@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pinn_operator.core.spec import Bound, Gate, Metric, Profile, Relative, Severity
+from pinn_operator.core.wanted.spec import Bound, Gate, Metric, Profile, Relative, Severity
 
 _ERRORS = Relative(margin=0.01)
 _LATENCY = Relative(margin=0.1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import log
 
-from pinn_operator.core.measurement import (
+from pinn_operator.core.gates.counters import (
     LATEST_AGES,
     Histogram,
     LatencyWindow,
@@ -21,7 +21,7 @@ from pinn_operator.core.measurement import (
     request_windows,
     single_value,
 )
-from pinn_operator.core.questions import (
+from pinn_operator.core.gates.questions import (
     LATENCY_RECENT,
     LATENCY_RECENT_SECONDS,
     LATENCY_WHOLE,
@@ -30,10 +30,10 @@ from pinn_operator.core.questions import (
     REQUESTS_WHOLE,
     own_key,
 )
+from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 from pinn_operator.core.samples import Samples, SourceError
-from pinn_operator.core.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
-from pinn_operator.core.spec import Analysis, Bound, Gate, Metric, Relative
-from pinn_operator.core.status import GateStatus, Verdict
+from pinn_operator.core.status.values import GateStatus, Verdict
+from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Metric, Relative
 
 LIMIT_CONFIDENCE = 0.95
 """An absolute bound on a rate counts as exceeded only if chance alone would not explain it (1 error of 3 requests is

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pinn_operator.core.spec import Manifest, ParentRef, Traffic
+from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.wanted.spec import ParentRef, Traffic
 
 MANAGER: Final = "pinn-operator"
 SERVICE_LABEL: Final = "pinn.dev/service"

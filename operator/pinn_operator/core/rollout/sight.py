@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pinn_operator.core.draft import Draft, Pass, at_weight, timeline_with, unmeasured
-from pinn_operator.core.measurement import stands_still
-from pinn_operator.core.questions import STILL_COUNTS, STILL_SCRAPES
-from pinn_operator.core.render import REVISION_LABEL, canary_service_name, selector_of, stable_service_name
-from pinn_operator.core.spec import RouterKind
-from pinn_operator.core.status import WATCHED, GateStatus, RevisionStatus, RolloutStatus, Verdict
+from pinn_operator.core.gates.counters import stands_still
+from pinn_operator.core.gates.questions import STILL_COUNTS, STILL_SCRAPES
+from pinn_operator.core.objects.render import REVISION_LABEL, canary_service_name, selector_of, stable_service_name
+from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.status.values import WATCHED, GateStatus, RevisionStatus, RolloutStatus, Verdict
+from pinn_operator.core.wanted.spec import RouterKind
 
 UNPROVEN_SECONDS = 30.0
 """How long silence is waited for when no metric can prove it. Above the 16 s for which a restarted router was seen to

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from pinn_operator.core.accepted import accepted_spec
 from pinn_operator.core.api import Resource
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.rollout.situation import accepted_spec
 from pinn_operator.core.samples import Query
-from pinn_operator.core.spec import Analysis, Gate, Metric
-from pinn_operator.core.status import Phase, RolloutStatus
+from pinn_operator.core.status.values import Phase, RolloutStatus
+from pinn_operator.core.wanted.spec import Analysis, Gate, Metric
 
 REQUESTS_LATEST = "requests-latest"
 REQUESTS_RECENT = "requests-recent"

@@ -155,6 +155,7 @@ def test_long_messages_are_cut_and_keep_the_end_of_a_log() -> None:
 def test_a_running_pod_is_asked_at_the_port_of_its_own_container() -> None:
     assert report_address(pod(container={"state": {"running": {}}}, podIP="10.0.0.7")) == "10.0.0.7:8000"
     assert report_address(pod(container={"state": {"running": {}}}, podIP="fd00::7")) == "[fd00::7]:8000"
+    assert parse_pod(pod(container={"state": {"running": {}}}, podIP="10.0.0.7")).address == "10.0.0.7:8000"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,7 @@ def test_a_running_pod_is_asked_at_the_port_of_its_own_container() -> None:
 )
 def test_a_pod_that_cannot_answer_is_not_asked(manifest: Manifest) -> None:
     assert report_address(manifest) is None
+    assert parse_pod(manifest).address == ""
 
 
 def deployment(*, generation: int, observed: int | None, replicas: int | None = 3, **status: int) -> Manifest:

@@ -47,6 +47,8 @@ class Pod:
     unschedulable: str = ""
     terminating: bool = False
     report: PodReport | None = None
+    address: str = ""
+    """`host:port` of its metrics and prices, an IPv6 host in brackets; empty while its container does not run."""
 
     @property
     def over(self) -> bool:

@@ -82,11 +82,12 @@ def parse_pod(manifest: Manifest) -> Pod:
         termination=_termination(container),
         unschedulable=_unschedulable(scheduled),
         terminating=is_terminating(manifest),
+        address=report_address(manifest) or "",
     )
 
 
 def report_address(manifest: Manifest) -> str | None:
-    """`host:port` at which an unready pod can be asked why; None if it does not run or has no address."""
+    """`host:port` at which a pod can be asked; None if its container does not run or it has no address."""
     status: Mapping[str, Any] = manifest.get("status") or {}
     host = status.get("podIP")
     if not host or status.get("phase") != "Running" or "running" not in (_container_status(status).get("state") or {}):

@@ -31,7 +31,7 @@ from pinn_operator.core.gates.questions import (
     own_key,
 )
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
-from pinn_operator.core.samples import Samples, SourceError
+from pinn_operator.core.samples import Samples, SourceError, series_of
 from pinn_operator.core.status.values import GateStatus, Verdict
 from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Metric, Relative
 
@@ -133,7 +133,7 @@ def judge(
 
 def _requests(samples: Samples, sides: Sides) -> tuple[Window, ...] | SourceError | None:
     """Windows of the recent time, which is enough to condemn, and last the whole time at this weight."""
-    latest, recent, whole = (samples.get(key) for key in (REQUESTS_LATEST, REQUESTS_RECENT, REQUESTS_WHOLE))
+    latest, recent, whole = (series_of(samples, key) for key in (REQUESTS_LATEST, REQUESTS_RECENT, REQUESTS_WHOLE))
     if recent is None or isinstance(recent, SourceError):
         return recent
     windows = request_windows(recent, sides)
@@ -146,7 +146,7 @@ def _requests(samples: Samples, sides: Sides) -> tuple[Window, ...] | SourceErro
 
 
 def _latencies(samples: Samples, sides: Sides) -> tuple[LatencyWindow, ...] | SourceError | None:
-    recent, whole = samples.get(LATENCY_RECENT), samples.get(LATENCY_WHOLE)
+    recent, whole = series_of(samples, LATENCY_RECENT), series_of(samples, LATENCY_WHOLE)
     if recent is None or isinstance(recent, SourceError):
         return recent
     answers = (recent,) if whole is None or isinstance(whole, SourceError) else (recent, whole)
@@ -157,7 +157,7 @@ def _incomplete(gate: Gate, samples: Samples) -> SourceError | None:
     """Why the whole time at this weight is not known, without which a gate cannot pass."""
     if gate.metric is None:
         return None
-    answer = samples.get(REQUESTS_WHOLE if gate.metric is Metric.ERROR_RATE else LATENCY_WHOLE)
+    answer = series_of(samples, REQUESTS_WHOLE if gate.metric is Metric.ERROR_RATE else LATENCY_WHOLE)
     return answer if isinstance(answer, SourceError) else None
 
 
@@ -186,7 +186,7 @@ def _evidence_of(
 
 
 def _own_evidence(gate: Gate, samples: Samples) -> _Evidence | SourceError:
-    answer = samples.get(own_key(gate))
+    answer = series_of(samples, own_key(gate))
     if answer is None:
         return _Evidence(None, None, 0, None)
     if isinstance(answer, SourceError):

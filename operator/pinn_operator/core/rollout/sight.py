@@ -13,6 +13,7 @@ from pinn_operator.core.gates.counters import stands_still
 from pinn_operator.core.gates.questions import STILL_COUNTS, STILL_SCRAPES
 from pinn_operator.core.objects.render import REVISION_LABEL, canary_service_name, selector_of, stable_service_name
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.samples import series_of
 from pinn_operator.core.status.values import WATCHED, GateStatus, RevisionStatus, RolloutStatus, Verdict
 from pinn_operator.core.wanted.spec import RouterKind
 
@@ -119,8 +120,9 @@ def see_silence(this: Pass, draft: Draft, revision: str) -> None:
         return
     waited = (this.now - rollout.programmed_time).total_seconds()
     proof: bool | None = False
-    if STILL_COUNTS in this.samples and STILL_SCRAPES in this.samples:
-        proof = stands_still(this.samples[STILL_COUNTS], this.samples[STILL_SCRAPES])
+    counts, scrapes = series_of(this.samples, STILL_COUNTS), series_of(this.samples, STILL_SCRAPES)
+    if counts is not None and scrapes is not None:
+        proof = stands_still(counts, scrapes)
     silent = (
         proof is True
         or this.observed.available(revision) == 0

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from pinn_operator.core.status.json import CONDITION_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
+from pinn_operator.core.status.json import CONDITION_LIMIT, EXCUSED_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
 from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
 from tests.support.kube import Manifest
 
@@ -254,7 +254,7 @@ def odd_specs(draw: st.DrawFn) -> Manifest:
 
 _LIMITS = {
     "timeline": TIMELINE_LIMIT, "history": HISTORY_LIMIT, "gates": GATE_STATUS_LIMIT, "pods": POD_LINE_LIMIT,
-    "conditions": CONDITION_LIMIT,
+    "conditions": CONDITION_LIMIT, "excused": EXCUSED_LIMIT,
 }  # fmt: skip
 _TIMES = st.integers(0, 3_000_000_000_000_000).map(
     lambda microseconds: datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
@@ -294,8 +294,10 @@ def _values(declared: Any, cls: type, name: str, bounded: bool) -> st.SearchStra
         return _TIMES
     if declared is float:
         return st.floats(allow_nan=not bounded, allow_infinity=not bounded)
+    if declared is bool:
+        return st.booleans()
     if declared is int:
-        return st.integers(0, 100) if name == "weight" else st.integers(0, 2**31 - 1)
+        return st.integers(0, 100) if name in ("weight", "weight_in_force") else st.integers(0, 2**31 - 1)
     if cls.__name__ == "Condition" and name == "status":
         return st.sampled_from(["True", "False", "Unknown"])
     smallest = 1 if cls.__name__ == "Condition" and name in ("type", "reason") else 0

@@ -15,7 +15,7 @@ from pinn_operator.core.decision import Apply
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed, Pod, Workload
 from pinn_operator.core.samples import SourceError
-from pinn_operator.core.status.values import Phase, RevisionStatus, RolloutStatus, Status
+from pinn_operator.core.status.values import WATCHED, Phase, RevisionStatus, RolloutStatus, Status
 from pinn_operator.core.wanted.revision import revision_of
 from pinn_operator.core.wanted.spec import Spec
 from tests.support.crd import validator
@@ -89,7 +89,7 @@ def test_a_status_that_lost_a_part_still_ends_at_rest(status: Status) -> None:
         it = replace(it, status=decision.status)
     found = it.status
     assert found.stable is not None
-    moving = found.phase in (Phase.PROGRESSING, Phase.BAKING, Phase.PROMOTING, Phase.ROLLING_BACK)
+    moving = found.phase in (*WATCHED, Phase.PROMOTING, Phase.ROLLING_BACK)
     assert (found.rollout is not None) is moving
     if moving:
         assert (found.previous if found.phase is Phase.PROMOTING else found.canary) is not None

@@ -23,6 +23,7 @@ __all__ = [
     "GROUP",
     "KIND",
     "PLURAL",
+    "RETRY_ANNOTATION",
     "VERSION",
     "Resource",
     "format_time",
@@ -38,6 +39,10 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "PINNService"
 PLURAL: Final = "pinnservices"
+
+RETRY_ANNOTATION: Final = "pinn.dev/retry"
+"""An order: any new value starts a rejected or suspended revision again, once."""
+ORDER_ID_LIMIT: Final = 256
 
 NAME_LIMIT: Final = 37
 """Pods are called <name>-<8 hex>-<10>-<5>: at most 63 characters, so never cut, and metrics go by that name."""
@@ -57,6 +62,8 @@ class Resource:
     status: Status
     deleting: bool = False
     spec_manifest: Manifest = field(default_factory=dict)
+    retry: str = ""
+    """The id of an order to retry, from the annotation `pinn.dev/retry`; empty if there is none."""
 
 
 def parse_resource(manifest: Manifest) -> Resource:
@@ -79,6 +86,7 @@ def parse_resource(manifest: Manifest) -> Resource:
         status=status_from_manifest(_object(manifest.get("status"))),
         deleting=metadata.get("deletionTimestamp") is not None,
         spec_manifest=spec_manifest,
+        retry=str(_object(metadata.get("annotations")).get(RETRY_ANNOTATION) or "")[:ORDER_ID_LIMIT],
     )
 
 

@@ -17,6 +17,8 @@ class Termination:
     reason: str
     exit_code: int
     message: str = ""
+    cause: str = ""
+    """Who ended it, in words, if it was not the container itself: its node, or the deletion of its pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,17 @@ class Pod:
     unschedulable: str = ""
     terminating: bool = False
     report: PodReport | None = None
+    disruption: str = ""
+    """Who takes the pod away and why (condition DisruptionTarget): an eviction, a preemption, a lost node."""
+    lost: bool = False
+    """Its node does not report: the pod counts as not ready though its container was ready when last heard of."""
+    node: str = ""
+    image_id: str = ""
+    """What the image was resolved to, as the node reports it."""
+    started: bool = False
+    """The container runs, or has run."""
+    trouble: str = ""
+    """The newest warning about a pod whose container has not started, such as a volume that cannot be attached."""
     address: str = ""
     """`host:port` of its metrics and prices, an IPv6 host in brackets; empty while its container does not run."""
 
@@ -66,6 +79,8 @@ class Workload:
     ready: int
     settled: bool
     """`status.observedGeneration` has reached `metadata.generation`."""
+    failure: str = ""
+    """Why pods cannot be created (condition ReplicaFailure), such as a full quota."""
 
 
 @dataclass(frozen=True, slots=True)

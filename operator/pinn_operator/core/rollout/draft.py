@@ -9,6 +9,7 @@ from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Event, EventType, Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.rollout.waits import Gravity, Wait
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.status.values import (
     HISTORY_LIMIT,
@@ -51,6 +52,11 @@ class Draft:
     transitions: list[Transition] = field(default_factory=list)
     held: Condemnation | None = None
     """Why the canary should leave, while it must or may not."""
+    waits: list[Wait] = field(default_factory=list)
+    """Why the last step of this pass did not move the rollout: the first is the one to be shown."""
+
+    def wait(self, reason: str, text: str, until: datetime | None = None, gravity: Gravity = Gravity.NORMAL) -> None:
+        self.waits.append(Wait(reason, text[:MESSAGE_LIMIT], until, gravity))
 
     def normal(self, reason: str, message: str) -> None:
         self.events.append(Event(EventType.NORMAL, reason, message[:MESSAGE_LIMIT]))

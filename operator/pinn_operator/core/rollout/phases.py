@@ -266,6 +266,7 @@ STEPS: dict[Phase, Callable[[Pass, Draft], None]] = {
     Phase.ROLLED_BACK: _settled,
     Phase.PROGRESSING: _progressing,
     Phase.BAKING: _progressing,
+    Phase.SUSPENDED: _progressing,
     Phase.PROMOTING: _promoting,
     Phase.ROLLING_BACK: _rolling_back,
 }

@@ -18,17 +18,14 @@ from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
-from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase, RollbackStatus
+from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus
 from pinn_operator.core.wanted.spec import RollbackMode, Spec
-
-IN_TRAFFIC = (Phase.PROGRESSING, Phase.BAKING)
-"""Phases in which a canary has traffic or is about to get it."""
 
 
 def judge_gates(resource: Resource, spec: Spec, samples: Samples, now: datetime) -> Judgement:
     """The gates by the answers of this pass; as they were when there is nothing to judge."""
     status, rollout = resource.status, resource.status.rollout
-    if status.phase not in IN_TRAFFIC or not (rollout and status.canary and status.stable):
+    if status.phase not in WATCHED or not (rollout and status.canary and status.stable):
         return Judgement(gates=rollout.gates if rollout else ())
     return judge(
         analysis=spec.analysis, name=resource.name, canary=status.canary.revision, stable=status.stable.revision,
@@ -43,7 +40,7 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     A fault that is not acted on is left in `draft.held`: `rollback.mode` is Hold, or the canary is the only healthy
     copy.
     """
-    if draft.status.phase not in IN_TRAFFIC:
+    if draft.status.phase not in WATCHED:
         return
     fault = _fault(this, draft)
     if fault is None:

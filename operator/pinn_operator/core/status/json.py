@@ -21,8 +21,14 @@ GATE_STATUS_LIMIT: Final = 40
 """`GATE_LIMIT` own gates and those of a profile."""
 POD_LINE_LIMIT: Final = 20
 CONDITION_LIMIT: Final = 16
+EXCUSED_LIMIT: Final = 50
 _NEWEST_LAST: Final = {"timeline": TIMELINE_LIMIT, "history": HISTORY_LIMIT}
-_FIRST: Final = {"gates": GATE_STATUS_LIMIT, "pods": POD_LINE_LIMIT, "conditions": CONDITION_LIMIT}
+_FIRST: Final = {
+    "gates": GATE_STATUS_LIMIT,
+    "pods": POD_LINE_LIMIT,
+    "conditions": CONDITION_LIMIT,
+    "excused": EXCUSED_LIMIT,
+}
 
 
 class _Dataclass(Protocol):
@@ -150,7 +156,7 @@ def _decode(declared: Any, raw: object) -> Any:
         return float(raw)
     if declared is int and isinstance(raw, int) and not isinstance(raw, bool):
         return raw
-    if declared is str and isinstance(raw, str):
+    if declared in (str, bool) and isinstance(raw, declared):
         return raw
     if isinstance(raw, str) and (declared is datetime or issubclass(declared, Enum)):
         try:

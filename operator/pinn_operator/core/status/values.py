@@ -24,12 +24,14 @@ class Phase(StrEnum):
     STABLE = "Stable"
     PROGRESSING = "Progressing"
     BAKING = "Baking"
+    SUSPENDED = "Suspended"
+    """Something beside the revision stops the rollout: traffic is safe, and the step begins anew once that is over."""
     PROMOTING = "Promoting"
     ROLLING_BACK = "RollingBack"
     ROLLED_BACK = "RolledBack"
 
 
-WATCHED: Final = frozenset({Phase.PROGRESSING, Phase.BAKING})
+WATCHED: Final = frozenset({Phase.PROGRESSING, Phase.BAKING, Phase.SUSPENDED})
 """The phases in which a canary is judged and may be condemned."""
 
 
@@ -63,6 +65,8 @@ class RevisionStatus:
     revision: str
     image: str
     since: datetime
+    fault: str = ""
+    """Why it should leave: it serves only because nothing else could answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,38 @@ class TimelineEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspensionStatus:
+    """Why a rollout is suspended, since when, and how it goes on."""
+
+    reason: str
+    message: str
+    since: datetime
+    until: datetime
+    """The rollout goes on by itself whenever it can; after this moment it is also `Stalled`."""
+    weight: int = 0
+    """The weight that was taken back."""
+    final: bool = False
+    """It does not go on by itself: too many suspensions in this rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExcusedRestarts:
+    """Restarts of a pod's container that it did not cause, such as those of its node."""
+
+    pod: str
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStatus:
+    """The last order to retry: each id is executed once."""
+
+    id: str
+    time: datetime
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutStatus:
     """The rollout in flight."""
 
@@ -118,6 +154,16 @@ class RolloutStatus:
     """Measured percent of requests that the canary answered since `programmed_time`."""
     gates: tuple[GateStatus, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
+    hold_seconds: int = 0
+    """How long `weight` is held at least, by the step that it was written for."""
+    weight_in_force: int = 0
+    """The last weight that was seen in force."""
+    suspension: SuspensionStatus | None = None
+    suspensions: int = 0
+    """How many times weight was taken back in this rollout without a fault of the revision."""
+    return_step: int | None = None
+    """While the canary has all traffic only because stable cannot answer: the step to go back to."""
+    excused: tuple[ExcusedRestarts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +228,7 @@ class Status:
     last_rollback: RollbackStatus | None = None
     history: tuple[HistoryEntry, ...] = ()
     next: NextAction | None = None
+    retry: RetryStatus | None = None
     replicas: int = 0
     ready_replicas: int = 0
     selector: str = ""

@@ -17,12 +17,11 @@ from enum import StrEnum
 from typing import Protocol
 
 from pinn_operator.core.api import Resource, parse_resource, status_to_manifest
-from pinn_operator.core.decide import decide
+from pinn_operator.core.decide import decide_in
 from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType
 from pinn_operator.core.gates.questions import due
-from pinn_operator.core.observed import Observed
-from pinn_operator.core.rollout.situation import accepted_spec
 from pinn_operator.core.samples import Answer, Query, Samples, SourceError
+from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ClusterError, Conflict, NotOwned
 from pinn_operator.kube.protocol import Cluster
@@ -123,9 +122,9 @@ class Reconciler:
         resource = parse_resource(manifest)
         if resource.deleting:
             return PassResult(Outcome.GONE, self._resync())
-        observed = await self._cluster.observe(resource)
-        samples = await self._ask(resource, observed)
-        decision = decide(resource, observed, samples, self._now())
+        situation = situation_of(resource, await self._cluster.observe(resource))
+        samples = await self._ask(situation)
+        decision = decide_in(situation, samples, self._now())
         committed = await self._commit(resource, decision)
         failure = await self._act(resource, decision.actions)
         if committed:
@@ -139,9 +138,9 @@ class Reconciler:
 
     # --- ask ----------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, resource: Resource, observed: Observed) -> Samples:
-        spec = accepted_spec(resource, observed)
-        queries = due(resource, observed, self._now())
+    async def _ask(self, situation: Situation) -> Samples:
+        resource, spec = situation.resource, situation.spec
+        queries = due(situation, self._now())
         if spec is None or not queries:
             return {}
         source = await self._sources.source(spec.analysis.prometheus, resource.namespace)

@@ -12,7 +12,7 @@ import time
 from pinn_operator import __version__
 from pinn_operator.core.api import PLURAL
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.objects.render import SERVICE_LABEL
+from pinn_operator.core.names import SERVICE_LABEL
 from pinn_operator.handlers import WatchThread
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import HEARD, ApiCluster

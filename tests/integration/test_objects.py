@@ -17,8 +17,9 @@ import pytest
 
 from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.decision import Action, Apply
-from pinn_operator.core.objects.plan import Desired, plan
-from pinn_operator.core.objects.render import MANAGER
+from pinn_operator.core.names import MANAGER
+from pinn_operator.core.objects.desired import Desired
+from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.wanted.spec import InvalidSpec
 from tests.support.kube import REPOSITORY, Kube, program

@@ -19,9 +19,9 @@ from pinn_operator.core.decision import Apply, Decision, Delete
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.rollback import judge_gates
-from pinn_operator.core.rollout.situation import accepted_spec
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Answer
+from pinn_operator.core.situation import accepted_spec, situation_of
 from pinn_operator.core.status.values import Phase, Status
 from pinn_operator.core.wanted.spec import RollbackMode, RouterKind, Spec
 from tests.story.world import Behaviour, World, constant
@@ -134,7 +134,7 @@ class Watched(World):
         assert self.prometheus_up, "without a metric source"
         assert before.rollout.programmed_time is not None
         assert before.rollout.weight_time <= before.rollout.programmed_time < self.now
-        for query in due(self._resource(), observed, self.now):
+        for query in due(situation_of(self._resource(), observed), self.now):
             assert query.start is None or query.start >= before.rollout.programmed_time, "judged by older data"
         assert judge_gates(self._resource(), spec, samples, self.now).all_pass
         answered = self._answered(before.canary.revision) - self.answered_before

@@ -19,9 +19,11 @@ from pinn_operator.core import decide as deciding
 from pinn_operator.core.api import Resource, parse_resource, parse_spec, status_from_manifest, status_to_manifest
 from pinn_operator.core.decision import Action, Apply, Decision, Event
 from pinn_operator.core.gates.questions import due
-from pinn_operator.core.objects.plan import Desired, plan
+from pinn_operator.core.objects.desired import Desired
+from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
 from pinn_operator.core.samples import Answer, Query, Series, SourceError
+from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import Status
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 from tests.story import prometheus
@@ -190,7 +192,7 @@ class World:
 
     def _decide(self) -> tuple[Decision, Observed, dict[str, Answer]]:
         resource, observed = self._resource(), self.observe()
-        samples = {query.key: self.answer(query) for query in due(resource, observed, self.now)}
+        samples = {query.key: self.answer(query) for query in due(situation_of(resource, observed), self.now)}
         return self._decided(resource, observed, samples), observed, samples
 
     def _decided(self, resource: Resource, observed: Observed, samples: dict[str, Answer]) -> Decision:

@@ -9,8 +9,9 @@ from typing import Any
 
 from pinn_operator.core.api import Resource, parse_resource, parse_spec
 from pinn_operator.core.decision import Action, Apply
-from pinn_operator.core.objects.render import REVISION_LABEL
+from pinn_operator.core.names import REVISION_LABEL
 from pinn_operator.core.observed import Observed, RevisionRecord
+from pinn_operator.core.routers.http_route import parse_route
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.revision import revision_of, serving_fields
 from pinn_operator.core.wanted.spec import Spec
@@ -68,7 +69,8 @@ class Store:
                     workload=live["data"]["workload"],
                     spec=spec if isinstance(spec, Spec) else None,
                 )
-        return Observed(records=records, objects=self.objects, route_kind_served=route_kind_served)
+        route = next((parse_route(live) for (kind, _), live in self.objects.items() if kind == "HTTPRoute"), None)
+        return Observed(records=records, objects=self.objects, route=route, route_kind_served=route_kind_served)
 
     def __getitem__(self, key: tuple[str, str]) -> dict[str, Any]:
         return self.objects[key]

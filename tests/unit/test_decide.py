@@ -15,6 +15,7 @@ from pinn_operator.core.decision import Apply
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed, Pod, Workload
 from pinn_operator.core.samples import SourceError
+from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import WATCHED, Phase, RevisionStatus, RolloutStatus, Status
 from pinn_operator.core.wanted.revision import revision_of
 from pinn_operator.core.wanted.spec import Spec
@@ -70,7 +71,7 @@ def test_whatever_stands_in_the_status_a_pass_decides_something_that_can_be_writ
     status: Status, revisions: list[str], paused: bool, replicas: int, down: bool
 ) -> None:
     it, observed = resource(status, paused=paused, replicas=replicas), running(*revisions)
-    samples = {query.key: SourceError("down") if down else () for query in due(it, observed, NOW)}
+    samples = {query.key: SourceError("down") if down else () for query in due(situation_of(it, observed), NOW)}
     decision = decide(it, observed, samples, NOW)
     written = status_to_manifest(decision.status)
     assert not [error.message for error in validator("status").iter_errors(written)]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from pinn_operator.core.names import controller_uid
 from pinn_operator.core.observed import Termination
+from pinn_operator.core.routers.http_route import parse_route
 from pinn_operator.kube.parsing import (
-    controller_uid,
     parse_pod,
     parse_record,
-    parse_route,
     parse_selector,
     parse_workload,
     report_address,

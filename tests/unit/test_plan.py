@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Action, Apply
-from pinn_operator.core.objects import render
-from pinn_operator.core.objects.plan import Desired, covers, plan, reproducible
+from pinn_operator.core.names import selector_of
+from pinn_operator.core.objects import deployment
+from pinn_operator.core.objects.desired import Desired
+from pinn_operator.core.objects.difference import covers
+from pinn_operator.core.objects.plan import plan
+from pinn_operator.core.objects.records import reproducible
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.wanted.spec import FieldError, InvalidSpec
 from tests.unit.plan_support import HTTP_ROUTE, Store, a_resource, revision_in
@@ -140,7 +144,7 @@ def test_the_canary_loses_its_traffic_before_any_other_write_can_fail(traffic: d
     assert described((first,)) == [f"{'HTTPRoute' if traffic else 'Service'} {NAME}"]
     store.act((first,))
     live = store["Service", NAME]["spec"]
-    assert (live["type"], live["selector"]) == ("ClusterIP", render.selector_of(NAME, stable))
+    assert (live["type"], live["selector"]) == ("ClusterIP", selector_of(NAME, stable))
     if traffic:
         weights = [backend["weight"] for backend in store["HTTPRoute", NAME]["spec"]["rules"][0]["backendRefs"]]
         assert weights == [100, 0]
@@ -317,8 +321,8 @@ def test_what_other_controllers_add_is_left_alone() -> None:
 def test_a_newer_operator_leaves_recorded_pods_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     resource, desired, store, stable, canary = a_rollout(10, **HTTP_ROUTE)
     templates = {rev: json.dumps(store["Deployment", f"{NAME}-{rev}"]["spec"]["template"]) for rev in (stable, canary)}
-    monkeypatch.setattr(render, "CONTAINER", "server")
-    monkeypatch.setattr(render, "DEFAULT_TERMINATION_SECONDS", 90)
+    monkeypatch.setattr(deployment, "CONTAINER", "server")
+    monkeypatch.setattr(deployment, "DEFAULT_TERMINATION_SECONDS", 90)
     assert plan(resource, desired, store.observed()) == ()
     scaled = replace(desired, replicas={stable: 4, canary: 2})
     actions = plan(resource, scaled, store.observed())
@@ -335,7 +339,7 @@ def test_a_revision_accepted_before_is_taken_from_its_record_not_from_the_spec(m
     store = settled(resource, desired)
     template = copy.deepcopy(store["Deployment", f"{NAME}-{revision_in(resource)}"]["spec"]["template"])
     del store.objects["Deployment", f"{NAME}-{revision_in(resource)}"]
-    monkeypatch.setattr(render, "CONTAINER", "server")
+    monkeypatch.setattr(deployment, "CONTAINER", "server")
     store.act(plan(resource, desired, store.observed()))
     assert store["Deployment", f"{NAME}-{revision_in(resource)}"]["spec"]["template"] == template
 

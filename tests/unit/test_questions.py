@@ -25,6 +25,7 @@ from pinn_operator.core.gates.questions import (
 )
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.samples import Query
+from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import Phase, RevisionStatus, RolloutStatus, Status
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -51,7 +52,7 @@ def progressing(**changes: Any) -> Status:
 
 
 def asked(status: Status, *, after: float = 60, **analysis: Any) -> dict[str, Query]:
-    found = due(resource(status, **analysis), Observed(), START + timedelta(seconds=after))
+    found = due(situation_of(resource(status, **analysis), Observed()), START + timedelta(seconds=after))
     assert len({query.key for query in found}) == len(found)
     return {query.key: query for query in found}
 
@@ -77,7 +78,7 @@ def test_nothing_is_asked_when(name: str, status: Status, after: float) -> None:
 
 def test_a_resource_that_never_was_valid_is_asked_nothing_about() -> None:
     broken = parse_resource({"metadata": {"name": "eu", "namespace": "pricing"}, "spec": {"image": 7}})
-    assert due(replace(broken, status=progressing()), Observed(), START + timedelta(seconds=60)) == ()
+    assert due(situation_of(replace(broken, status=progressing()), Observed()), START + timedelta(seconds=60)) == ()
 
 
 REQUESTS = {REQUESTS_LATEST, REQUESTS_RECENT}

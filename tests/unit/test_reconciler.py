@@ -15,6 +15,7 @@ from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, 
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.samples import Answer, Query, Samples, SourceError
+from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import Phase, Status
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ApiError, Conflict, Forbidden, NotOwned, Unreachable
@@ -114,14 +115,14 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         slept.append(seconds)
 
     def decide_as(decision: Decision) -> None:
-        def decide(resource: Resource, observed: Observed, given: Samples, now: datetime) -> Decision:
+        def decide(situation: Situation, given: Samples, now: datetime) -> Decision:
             samples.append(given)
-            return replace(decision, status=resource.status) if decision.status is SAME else decision
+            return replace(decision, status=situation.resource.status) if decision.status is SAME else decision
 
-        monkeypatch.setattr(module, "decide", decide)
+        monkeypatch.setattr(module, "decide_in", decide)
 
     def ask(queries: Sequence[Query]) -> None:
-        monkeypatch.setattr(module, "due", lambda resource, observed, now: tuple(queries))
+        monkeypatch.setattr(module, "due", lambda situation, now: tuple(queries))
 
     reconciler = Reconciler(
         cluster=cluster, sources=sources, telemetry=telemetry, pace=Pace(resync=1000), now=lambda: NOW, sleep=sleep

@@ -8,15 +8,10 @@ from typing import Any
 
 import pytest
 
-from pinn_operator.core.objects.render import (
-    DEFAULT_RESOURCES,
-    Owner,
-    render_deployment,
-    render_route,
-    render_service,
-    render_workload,
-    selector_of,
-)
+from pinn_operator.core.names import Owner, selector_of
+from pinn_operator.core.objects.deployment import DEFAULT_RESOURCES, render_deployment, render_workload
+from pinn_operator.core.routers.http_route import render_route
+from pinn_operator.core.routers.services import render_service
 from pinn_operator.core.wanted.spec import ParentRef, RouterKind, Traffic
 
 REVISION = "0123abcd"

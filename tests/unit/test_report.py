@@ -11,7 +11,7 @@ import pytest
 from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Workload
-from pinn_operator.core.rollout.situation import accepted_spec
+from pinn_operator.core.situation import accepted_spec
 from pinn_operator.core.status.values import (
     Condition,
     GateStatus,

@@ -28,16 +28,11 @@ from pinn_operator.core.rollout.sight import (
     keep_measurements,
     not_in_the_future,
 )
-from pinn_operator.core.rollout.situation import accepted_spec
 from pinn_operator.core.samples import Samples
+from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.status.values import Phase, RolloutStatus, Status
 from pinn_operator.core.telling.report import report
-from pinn_operator.core.wanted.revision import revision_of
-from pinn_operator.core.wanted.spec import InvalidSpec
 
-SWITCH_SECONDS = 5.0
-"""After the Services select the promoted revision, this long until weight returns to `<name>-stable`: the router must
-have seen the new endpoints first."""
 _MAX_STEPS_PER_PASS = 8
 
 
@@ -47,20 +42,24 @@ def decide(resource: Resource, observed: Observed, samples: Samples, now: dateti
     Args:
         resource: the PINNService as read in this pass, status included.
         observed: its children as read in this pass.
-        samples: answers to `pinn_operator.core.questions.due`; an absent key was not asked.
+        samples: answers to `pinn_operator.core.gates.questions.due`; an absent key was not asked.
         now: the moment of the pass, timezone-aware.
 
     Returns:
         The next status, the writes that are missing for it, what to tell, and when to look again. The same arguments
         with the returned status in place of the old one decide nothing new.
     """
+    return decide_in(situation_of(resource, observed), samples, now)
+
+
+def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision:
+    """As `decide`, for who has built the situation already to know what to ask."""
+    resource, observed, spec, target = situation.resource, situation.observed, situation.spec, situation.target
     if resource.deleting:
         return Decision(status=resource.status)
-    spec = accepted_spec(resource, observed)
     if spec is None:
         return Decision(status=report(resource, None, observed, resource.status, Judgement(gates=()), None, now))
     resource = replace(resource, status=_sound(resource.status, now))
-    target = None if isinstance(resource.spec, InvalidSpec) else revision_of(resource.spec.serving)
     this = Pass(resource, spec, target, observed, samples, judge_gates(resource, spec, samples, now), now)
     draft = Draft(resource.status)
     roll_back_if_bad(this, draft)

@@ -94,6 +94,8 @@ class Route:
     weights: Mapping[str, int]
     programmed: bool
     message: str = ""
+    reason: str = ""
+    """Why it is not programmed, as the reason of a condition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 
 from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.names import ObjectKind
 from pinn_operator.kube.errors import (
     ApiError,
     CredentialsError,
@@ -74,6 +75,11 @@ class Kind:
     api_version: str
     kind: str
     plural: str
+
+    @classmethod
+    def of(cls, kind: ObjectKind) -> Kind:
+        """The same kind as the core names it."""
+        return cls(kind.api_version, kind.kind, kind.plural)
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """Of one object, or of the collection when `name` is None, in all namespaces when `namespace` is None."""

@@ -13,19 +13,19 @@ from typing import Any, Final
 from pinn_operator.core.api import API_VERSION, KIND, PLURAL, Resource, status_to_manifest
 from pinn_operator.core.decision import Action, Delete, Event
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.objects.render import SERVICE_LABEL
+from pinn_operator.core.names import SERVICE_LABEL, controller_uid
 from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.routers import http_route
+from pinn_operator.core.routers.registry import KINDS
 from pinn_operator.core.status.values import Status
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.errors import NotFound, NotOwned
 from pinn_operator.kube.events import EventRecorder
 from pinn_operator.kube.parsing import (
-    controller_uid,
     is_terminating,
     label_of,
     parse_pod,
     parse_record,
-    parse_route,
     parse_selector,
     parse_workload,
     report_address,
@@ -37,11 +37,14 @@ DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
 CONTROLLER_REVISION: Final = Kind("apps/v1", "ControllerRevision", "controllerrevisions")
 SERVICE: Final = Kind("v1", "Service", "services")
 POD: Final = Kind("v1", "Pod", "pods")
-HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
 SECRET: Final = Kind("v1", "Secret", "secrets")
-OWNED: Final = {(kind.api_version, kind.kind): kind for kind in (DEPLOYMENT, CONTROLLER_REVISION, SERVICE, HTTP_ROUTE)}
+HTTP_ROUTE: Final = Kind.of(http_route.HTTP_ROUTE)
+ROUTER_KINDS: Final = tuple(map(Kind.of, KINDS))
+OWNED: Final = {
+    (kind.api_version, kind.kind): kind for kind in (DEPLOYMENT, CONTROLLER_REVISION, SERVICE, *ROUTER_KINDS)
+}
 
-HEARD: Final = (POD, DEPLOYMENT, SERVICE, HTTP_ROUTE)
+HEARD: Final = (POD, DEPLOYMENT, SERVICE, *ROUTER_KINDS)
 """Kinds whose changes wake the PINNService they belong to."""
 
 UNSERVED_SECONDS: Final = 120.0
@@ -116,7 +119,7 @@ class ApiCluster:
             },
             pods=await self._pods(pods),
             selectors={item["metadata"]["name"]: parse_selector(item) for item in services},
-            route=parse_route(route) if route is not None else None,
+            route=http_route.parse_route(route) if route is not None else None,
             route_kind_served=routes is not None,
             records={record.revision: record for record in map(parse_record, records)},
             objects={

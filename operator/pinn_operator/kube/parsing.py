@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pinn_operator.core.api import parse_spec
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.objects.render import CONTAINER, PORT_NAME, REVISION_LABEL
-from pinn_operator.core.observed import Pod, RevisionRecord, Route, Termination, Workload
+from pinn_operator.core.names import CONTAINER, PORT_NAME, REVISION_LABEL
+from pinn_operator.core.observed import Pod, RevisionRecord, Termination, Workload
 from pinn_operator.core.wanted.spec import Spec
 
 TEXT_LIMIT: Final = 1024
@@ -35,12 +35,6 @@ def parse_time(text: object) -> datetime | None:
 def label_of(manifest: Manifest, label: str) -> str:
     """A label's value, empty if absent."""
     return str((manifest["metadata"].get("labels") or {}).get(label, ""))
-
-
-def controller_uid(manifest: Manifest) -> str | None:
-    """The uid of the object's controller, None if it has none."""
-    references = manifest["metadata"].get("ownerReferences") or ()
-    return next((str(reference.get("uid")) for reference in references if reference.get("controller")), None)
 
 
 def is_terminating(manifest: Manifest) -> bool:
@@ -133,7 +127,7 @@ def _unschedulable(scheduled: Mapping[str, Any]) -> str:
     return str(scheduled.get("message") or "no node takes it")[:TEXT_LIMIT]
 
 
-# --- workloads, services, routes, records ---------------------------------------------------------------------------
+# --- workloads, services, records -----------------------------------------------------------------------------------
 
 
 def parse_workload(manifest: Manifest) -> Workload:
@@ -153,70 +147,6 @@ def parse_workload(manifest: Manifest) -> Workload:
 def parse_selector(service: Manifest) -> Mapping[str, str]:
     """The label selector of a Service; empty if it has none."""
     return dict((service.get("spec") or {}).get("selector") or {})
-
-
-def parse_route(manifest: Manifest) -> Route:
-    """An HTTPRoute. A backend that several rules name counts with its largest weight: that is what it may receive."""
-    weights: dict[str, int] = {}
-    spec: Mapping[str, Any] = manifest.get("spec") or {}
-    for rule in spec.get("rules") or ():
-        for backend in rule.get("backendRefs") or ():
-            if backend.get("kind", "Service") == "Service":
-                weight = backend.get("weight")
-                name = str(backend.get("name"))
-                weights[name] = max(weights.get(name, 0), 1 if weight is None else int(weight))
-    faults = list(_route_faults(manifest))
-    return Route(weights=weights, programmed=not faults, message="; ".join(faults)[:TEXT_LIMIT])
-
-
-def _route_faults(manifest: Manifest) -> Iterable[str]:
-    """What each wanted parent still lacks (Gateway API, RouteParentStatus).
-
-    Wanted is what the route's own spec names: after a route has moved, the old Gateway's entry stays in the status.
-    """
-    metadata = manifest["metadata"]
-    namespace, generation = metadata.get("namespace"), int(metadata.get("generation") or 0)
-    wanted = (manifest.get("spec") or {}).get("parentRefs") or ()
-    entries = (manifest.get("status") or {}).get("parents") or ()
-    if not wanted:
-        yield "the route names no parent"
-    for parent in wanted:
-        name = f"{parent.get('namespace', namespace)}/{parent.get('name')}"
-        matching = [item for item in entries if _same_parent(item.get("parentRef") or {}, parent, namespace)]
-        if not matching:
-            yield f"gateway {name} has not taken the route up"
-            continue
-        # Several controllers may report on one parent; one that serves it is enough.
-        faults = [list(_parent_faults(item, generation)) for item in matching]
-        if all(faults):
-            yield f"gateway {name}: {faults[0][0]}"
-
-
-def _same_parent(left: Mapping[str, Any], right: Mapping[str, Any], namespace: str | None) -> bool:
-    def identity(parent: Mapping[str, Any]) -> tuple[object, ...]:
-        return (
-            parent.get("group", "gateway.networking.k8s.io"),
-            parent.get("kind", "Gateway"),
-            parent.get("namespace", namespace),
-            parent.get("name"),
-            parent.get("sectionName"),
-            parent.get("port"),
-        )
-
-    return identity(left) == identity(right)
-
-
-def _parent_faults(entry: Mapping[str, Any], generation: int) -> Iterable[str]:
-    conditions = {item.get("type"): item for item in entry.get("conditions") or ()}
-    for kind in ("Accepted", "ResolvedRefs"):
-        condition = conditions.get(kind)
-        if condition is None:
-            yield f"{kind} is not reported yet"
-        elif int(condition.get("observedGeneration") or 0) != generation:
-            yield f"{kind} is of an older generation of the route"
-        elif condition.get("status") != "True":
-            reason, message = condition.get("reason", ""), condition.get("message", "")
-            yield f"{kind} is {condition.get('status')}: {reason} {message}".strip()
 
 
 def parse_record(manifest: Manifest) -> RevisionRecord:

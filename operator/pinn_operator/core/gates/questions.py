@@ -9,9 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from pinn_operator.core.api import Resource
-from pinn_operator.core.observed import Observed
-from pinn_operator.core.rollout.situation import accepted_spec
 from pinn_operator.core.samples import Query
+from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import Phase, RolloutStatus
 from pinn_operator.core.wanted.spec import Analysis, Gate, Metric
 
@@ -38,9 +37,9 @@ _LATENCY = "pinn_inference_latency_seconds_bucket"
 _NOT_PROBES = 'handler!~"/health.*|/metrics|/cache/.*|/docs|/openapi.json|/v2/health/.*|/v2/models/.*/ready"'
 
 
-def due(resource: Resource, observed: Observed, now: datetime) -> tuple[Query, ...]:
+def due(situation: Situation, now: datetime) -> tuple[Query, ...]:
     """The queries this pass needs: gates while the canary has weight, proof of silence after it has lost it."""
-    spec = accepted_spec(resource, observed)
+    resource, spec = situation.resource, situation.spec
     if spec is None:
         return ()
     analysis, status = spec.analysis, resource.status

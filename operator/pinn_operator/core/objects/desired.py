@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import ceil
 
 from pinn_operator.core.api import Resource
-from pinn_operator.core.objects.plan import Desired
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.rollout.steps import aim, replicas_at
 from pinn_operator.core.rollout.triggers import next_deadline
+from pinn_operator.core.routers.registry import router_of
+from pinn_operator.core.routers.router import Split
 from pinn_operator.core.status.values import WATCHED, Phase, RolloutStatus, Status
-from pinn_operator.core.wanted.spec import RouterKind, Spec, Step
+from pinn_operator.core.wanted.spec import Spec
 
 SOON_SECONDS = 0.5
 """Between two looks while something is about to be known."""
 
 
-def replicas_at(spec: Spec, weight: int) -> int:
-    """How many canary replicas carry `weight` percent.
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What shall be: which revisions run, and where traffic goes."""
 
-    With a router, capacity follows the share: ceil(n·w/100), at least 1, n at 100 %. Without one the ratio of replicas
-    *is* the share: c/(n+c) comes closest to w for c = n·w/(100−w), at least 1 and at most n.
+    replicas: Mapping[str, int]
+    """Every revision whose Deployment shall exist, 0 allowed. Others are left alone unless forgotten."""
+    stable: str
+    """The revision that `<name>-stable` selects, and with an HTTPRoute the clients' Service `<name>` too."""
+    canary: str
+    """The revision that `<name>-canary` selects: `stable` when there is no canary."""
+    canary_weight: int
+    """Percent."""
+    new_revision: str | None = None
+    """A revision to be recorded from the resource's own spec."""
+    forget: tuple[str, ...] = ()
+    """Revisions whose Deployment and record are deleted."""
 
-    >>> # n = 3: 10 % → 1, 50 % → 2, 100 % → 3 with a router; 1 (25 %), 3 (50 %), 3 without
-    """
-    if weight >= 100 or spec.replicas == 0:
-        return spec.replicas
-    if spec.traffic.router is RouterKind.REPLICAS:
-        return min(spec.replicas, max(1, round(spec.replicas * weight / (100 - weight))))
-    return max(1, ceil(spec.replicas * weight / 100))
-
-
-def aim(spec: Spec, rollout: RolloutStatus) -> Step:
-    """The step that is aimed at; the last one if the steps were shortened meanwhile."""
-    return spec.steps[min(rollout.step_index, len(spec.steps) - 1)]
+    @property
+    def split(self) -> Split:
+        """Where requests go."""
+        return Split(self.stable, self.canary, self.canary_weight)
 
 
 def desired(resource: Resource, spec: Spec, target: str | None, observed: Observed, status: Status) -> Desired:
@@ -63,7 +69,7 @@ def _canary_replicas(spec: Spec, observed: Observed, rollout: RolloutStatus, rev
     """Enough for the weight it has and for the one that is aimed at."""
     enough = replicas_at(spec, max(rollout.weight, aim(spec, rollout).weight))
     workload = observed.workloads.get(revision)
-    if workload is None or rollout.programmed_time is not None or spec.traffic.router is RouterKind.REPLICAS:
+    if workload is None or rollout.programmed_time is not None or router_of(spec.traffic).by_replicas:
         return enough
     # A lower weight is written but not in force: the pods still answer the old share.
     return max(enough, min(workload.replicas, spec.replicas))

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation
-from pinn_operator.core.objects.desired import aim, replicas_at
-from pinn_operator.core.objects.render import canary_service_name, stable_service_name
+from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.rollback import note_rollback, only_copy
 from pinn_operator.core.rollout.sight import (
@@ -20,8 +19,10 @@ from pinn_operator.core.rollout.sight import (
     selectors_in_place,
     strangers,
 )
+from pinn_operator.core.rollout.steps import aim, replicas_at
+from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase, RevisionStatus, RolloutStatus, TimelineEntry
-from pinn_operator.core.wanted.spec import RouterKind, Step
+from pinn_operator.core.wanted.spec import Step
 
 SWITCH_SECONDS = 5.0
 """After the Services select the promoted revision, this long until weight returns to `<name>-stable`: the router must
@@ -121,7 +122,7 @@ def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
             return
         if this.observed.available(revision) < max(1, replicas_at(this.spec, step.weight)):
             return
-        if this.spec.traffic.router is RouterKind.REPLICAS and strangers(this, draft):
+        if router_of(this.spec.traffic).by_replicas and strangers(this, draft):
             return
     elif only_copy(this, draft):
         return

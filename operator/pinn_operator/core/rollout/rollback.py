@@ -13,9 +13,9 @@ from datetime import datetime
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
-from pinn_operator.core.objects.desired import aim
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
+from pinn_operator.core.rollout.steps import aim
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus

@@ -11,11 +11,13 @@ from datetime import datetime, timedelta
 
 from pinn_operator.core.gates.counters import stands_still
 from pinn_operator.core.gates.questions import STILL_COUNTS, STILL_SCRAPES
-from pinn_operator.core.objects.render import REVISION_LABEL, canary_service_name, selector_of, stable_service_name
+from pinn_operator.core.names import REVISION_LABEL
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.routers.registry import router_of
+from pinn_operator.core.routers.router import Seen, Split
+from pinn_operator.core.routers.services import wanted_selectors
 from pinn_operator.core.samples import series_of
 from pinn_operator.core.status.values import WATCHED, GateStatus, RevisionStatus, RolloutStatus, Verdict
-from pinn_operator.core.wanted.spec import RouterKind
 
 UNPROVEN_SECONDS = 30.0
 """How long silence is waited for when no metric can prove it. Above the 16 s for which a restarted router was seen to
@@ -61,45 +63,36 @@ def see_weight(this: Pass, draft: Draft) -> None:
 
 def weight_in_force(this: Pass, draft: Draft) -> bool:
     """The router says that it has the wanted weight, and the Services select what they shall."""
-    if not selectors_in_place(this, draft):
-        return False
-    if this.spec.traffic.router is RouterKind.REPLICAS:
-        return True
-    route = this.observed.route
-    return (
-        route is not None
-        and route.programmed
-        and dict(route.weights) == _wanted_weights(this.resource.name, draft.rollout.weight)
-    )
+    seen = _router_sees(this, draft)
+    return selectors_in_place(this, draft) and seen.written and seen.in_force
 
 
 def _foreign_weight(this: Pass, draft: Draft) -> str:
     """In words how traffic is not as it was seen before; empty when it is."""
     if not selectors_in_place(this, draft):
         return "a Service was deleted or its selector was changed by someone else"
-    if this.spec.traffic.router is RouterKind.REPLICAS:
+    seen = _router_sees(this, draft)
+    if seen.written:
         return ""
-    route, weight = this.observed.route, draft.rollout.weight
-    if route is None:
-        return "the HTTPRoute was deleted by someone else"
-    if dict(route.weights) == _wanted_weights(this.resource.name, weight):
-        return ""
-    live = route.weights.get(canary_service_name(this.resource.name), 0)
-    return f"the canary's weight was changed to {live} by someone else"
+    if seen.weight is None:
+        return f"the {this.spec.traffic.router} was deleted by someone else"
+    return f"the canary's weight was changed to {seen.weight} by someone else"
 
 
-def _wanted_weights(name: str, weight: int) -> dict[str, int]:
-    return {stable_service_name(name): 100 - weight, canary_service_name(name): weight}
+def _router_sees(this: Pass, draft: Draft) -> Seen:
+    return router_of(this.spec.traffic).seen(this.resource.name, _split(draft), this.observed)
+
+
+def _split(draft: Draft) -> Split:
+    """How requests are to be divided: all to stable when there is no canary any more."""
+    stable, canary = draft.stable.revision, draft.status.canary
+    return Split(stable, canary.revision if canary else stable, draft.rollout.weight)
 
 
 def selectors_in_place(this: Pass, draft: Draft) -> bool:
     """The Services select what they shall, as far as traffic depends on them."""
-    status, selectors, name = draft.status, this.observed.selectors, this.resource.name
-    stable = selector_of(name, draft.stable.revision)
-    canary = selector_of(name, status.canary.revision) if status.canary else stable
-    wanted = {stable_service_name(name): stable, canary_service_name(name): canary, name: stable}
-    if this.spec.traffic.router is RouterKind.REPLICAS and draft.rollout.weight > 0:
-        wanted[name] = canary if draft.rollout.weight == 100 else selector_of(name)
+    split, selectors = _split(draft), this.observed.selectors
+    wanted = wanted_selectors(this.resource.name, split, clients=router_of(this.spec.traffic).clients_revision(split))
     return all(dict(selectors.get(service, {})) == selector for service, selector in wanted.items())
 
 

@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
-from pinn_operator.core.objects.desired import aim
-from pinn_operator.core.objects.render import canary_service_name, selector_of, stable_service_name
+from pinn_operator.core.names import canary_service_name, selector_of, stable_service_name
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.rollout.steps import aim
 from pinn_operator.core.rollout.triggers import MODEL_REASONS, pod_failure
+from pinn_operator.core.routers.registry import router_of
+from pinn_operator.core.routers.router import Split
 from pinn_operator.core.status.values import (
     MESSAGE_LIMIT,
     WATCHED,
@@ -25,7 +27,7 @@ from pinn_operator.core.status.values import (
     Status,
     Verdict,
 )
-from pinn_operator.core.wanted.spec import InvalidSpec, RouterKind, Spec
+from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 
 _GRAVITY = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.COLLECTING, Verdict.PASS)
 _UNMEASURED = "-"
@@ -209,14 +211,12 @@ def _traffic(name: str, spec: Spec, observed: Observed, status: Status) -> _Row:
                if service not in observed.selectors]  # fmt: skip
     if missing:
         return "False", "ServiceMissing", _service_missing(missing[0])
-    if spec.traffic.router is RouterKind.HTTP_ROUTE:
-        if not observed.route_kind_served:
-            return "False", "HTTPRouteNotServed", "the cluster has no Gateway API: install it, or use router Replicas"
-        if observed.route is None:
-            return "False", "RouteMissing", "the HTTPRoute is not there yet"
-        if not observed.route.programmed:
-            return "False", "RouteNotAccepted", observed.route.message
     rollout = status.rollout
+    stable = status.stable.revision if status.stable else ""
+    canary = status.canary.revision if status.canary else stable
+    seen = router_of(spec.traffic).seen(name, Split(stable, canary, rollout.weight if rollout else 0), observed)
+    if not seen.in_force:
+        return "False", seen.reason, seen.message
     moving = rollout is not None and rollout.programmed_time is None and status.phase is not Phase.PROMOTING
     if moving and rollout is not None and (rollout.weight > 0 or status.phase is Phase.ROLLING_BACK):
         return "False", "WeightPending", f"weight {rollout.weight}% is written and not yet seen in force"

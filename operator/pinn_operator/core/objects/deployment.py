@@ -1,8 +1,7 @@
-"""The objects of a PINNService as manifests for server-side apply. Pure: same arguments, same manifests.
+"""The Deployment of a revision as a manifest for server-side apply. Pure: same arguments, same manifest.
 
-A Deployment is rendered from the serving fields once, when its revision is first accepted, and is then kept in a
-ControllerRevision: what changes here later reaches only revisions that are accepted later. Services and the HTTPRoute
-hold no pods and are rendered anew in every pass.
+It is rendered from the serving fields once, when its revision is first accepted, and is then kept in a
+ControllerRevision (`core.objects.records`): what changes here later reaches only revisions that are accepted later.
 
 Fields with a default of the API server are written out where a change of them must be seen.
 """
@@ -11,18 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.wanted.spec import ParentRef, Traffic
+from pinn_operator.core.names import CONTAINER, PORT_NAME, Owner, labels_of, placement, selector_of, workload_name
 
-MANAGER: Final = "pinn-operator"
-SERVICE_LABEL: Final = "pinn.dev/service"
-REVISION_LABEL: Final = "pinn.dev/revision"
-
-CONTAINER: Final = "inference"
-PORT_NAME: Final = "http"
 DEFAULT_PORT: Final = 8000
 DEFAULT_RESOURCES: Final[Manifest] = {
     "requests": {"cpu": "250m", "memory": "768Mi"},
@@ -48,41 +40,10 @@ _USER: Final = 65532
 _LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The PINNService that an object belongs to."""
-
-    api_version: str
-    kind: str
-    name: str
-    namespace: str
-    uid: str
-
-
-def workload_name(service: str, revision: str) -> str:
-    """Name of the Deployment and of the ControllerRevision of a revision."""
-    return f"{service}-{revision}"
-
-
-def stable_service_name(service: str) -> str:
-    """Name of the Service that selects the stable revision."""
-    return f"{service}-stable"
-
-
-def canary_service_name(service: str) -> str:
-    """Name of the Service that selects the canary revision."""
-    return f"{service}-canary"
-
-
-def selector_of(service: str, revision: str | None = None) -> dict[str, str]:
-    """Labels that select the pods of a service, or of one of its revisions."""
-    return {SERVICE_LABEL: service} | ({REVISION_LABEL: revision} if revision else {})
-
-
 def render_workload(service: str, revision: str, serving: Manifest) -> dict[str, Any]:
     """The Deployment of a revision without `spec.replicas`, namespace and owner, as it is recorded."""
     version = _version_of(serving["image"])
-    labels = _labels(service, revision, version=version)
+    labels = labels_of(service, revision, version=version)
     pod_labels = {"app": service, "version": version or revision, **labels}
     return {
         "apiVersion": "apps/v1",
@@ -103,94 +64,8 @@ def render_workload(service: str, revision: str, serving: Manifest) -> dict[str,
 
 def render_deployment(owner: Owner, workload: Manifest, replicas: int) -> dict[str, Any]:
     """The Deployment to apply: the recorded workload, byte for byte, with an owner and a number of replicas."""
-    metadata = {**workload["metadata"], **_placement(owner)}
+    metadata = {**workload["metadata"], **placement(owner)}
     return {**workload, "metadata": metadata, "spec": {"replicas": replicas, **workload["spec"]}}
-
-
-def render_record(owner: Owner, revision: str, *, number: int, data: Manifest) -> dict[str, Any]:
-    """The ControllerRevision of a revision. The API server never lets its `data` change."""
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "ControllerRevision",
-        "metadata": {
-            "name": workload_name(owner.name, revision),
-            "labels": _labels(owner.name, revision),
-            **_placement(owner),
-        },
-        "data": data,
-        "revision": number,
-    }
-
-
-def render_service(
-    owner: Owner, name: str, *, selector: Mapping[str, str], port: int, service_type: str = "ClusterIP"
-) -> dict[str, Any]:
-    """A Service from `port` to the pods' http port."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "labels": _labels(owner.name), **_placement(owner)},
-        "spec": {
-            "type": service_type,
-            "selector": dict(selector),
-            "ports": [{"name": PORT_NAME, "port": port, "targetPort": PORT_NAME, "protocol": "TCP"}],
-        },
-    }
-
-
-def render_route(owner: Owner, traffic: Traffic, *, canary_weight: int) -> dict[str, Any]:
-    """The HTTPRoute: one rule whose weights, in percent, sum to 100.
-
-    Empty lists are written too, so that a hostname or filter that someone adds by hand is seen as a difference.
-    """
-    if not 0 <= canary_weight <= 100:
-        raise ValueError(f"canary weight {canary_weight} is outside 0–100")
-    weights = (
-        (stable_service_name(owner.name), 100 - canary_weight),
-        (canary_service_name(owner.name), canary_weight),
-    )
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": {"name": owner.name, "labels": _labels(owner.name), **_placement(owner)},
-        "spec": {
-            "parentRefs": [_parent(parent) for parent in traffic.parent_refs],
-            "hostnames": list(traffic.hostnames),
-            "rules": [
-                {
-                    "matches": [{"path": {"type": "PathPrefix", "value": traffic.path_prefix}}],
-                    "filters": [],
-                    "backendRefs": [
-                        {"group": "", "kind": "Service", "name": name, "port": traffic.service_port, "weight": weight}
-                        for name, weight in weights
-                    ],
-                }
-            ],
-        },
-    }
-
-
-def _placement(owner: Owner) -> dict[str, Any]:
-    # blockOwnerDeletion would need the right to update finalizers, and nothing here must hold a deletion up.
-    reference = {
-        "apiVersion": owner.api_version,
-        "kind": owner.kind,
-        "name": owner.name,
-        "uid": owner.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
-    return {"namespace": owner.namespace, "ownerReferences": [reference]}
-
-
-def _labels(service: str, revision: str | None = None, *, version: str | None = None) -> dict[str, str]:
-    return {
-        **selector_of(service, revision),
-        "app.kubernetes.io/name": "pinn-inference",
-        "app.kubernetes.io/instance": service,
-        "app.kubernetes.io/component": "inference",
-        "app.kubernetes.io/managed-by": MANAGER,
-    } | ({"app.kubernetes.io/version": version} if version else {})
 
 
 def _version_of(image: str) -> str | None:
@@ -314,17 +189,3 @@ def _probe(kind: str, serving: Manifest) -> dict[str, Any]:
     probe = {**DEFAULT_PROBES[kind], **{key: value for key, value in given.items() if value is not None}}
     path = probe.pop("path")
     return {"httpGet": {"path": path, "port": PORT_NAME, "scheme": "HTTP"}, **probe}
-
-
-def _parent(parent: ParentRef) -> dict[str, Any]:
-    reference: dict[str, Any] = {
-        "group": "gateway.networking.k8s.io",
-        "kind": "Gateway",
-        "namespace": parent.namespace,
-        "name": parent.name,
-    }
-    if parent.section_name:
-        reference["sectionName"] = parent.section_name
-    if parent.port:
-        reference["port"] = parent.port
-    return reference

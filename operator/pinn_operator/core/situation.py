@@ -1,0 +1,76 @@
+"""What a pass starts from: the resource, its children, and the spec that is in force. Built once per pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pinn_operator.core.api import Resource
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.routers.registry import restore_traffic
+from pinn_operator.core.wanted.parsing import REPLICA_LIMIT
+from pinn_operator.core.wanted.revision import revision_of
+from pinn_operator.core.wanted.spec import InvalidSpec, Spec, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the questions are asked for and what is decided by."""
+
+    resource: Resource
+    observed: Observed
+    spec: Spec | None
+    """The spec in force: the resource's own, or the last valid one; None if there has never been one."""
+    target: str | None
+    """Revision of the resource's spec; None while that is invalid."""
+
+
+def situation_of(resource: Resource, observed: Observed) -> Situation:
+    """From what was read in this pass."""
+    return Situation(
+        resource=resource,
+        observed=observed,
+        spec=accepted_spec(resource, observed),
+        target=None if isinstance(resource.spec, InvalidSpec) else revision_of(resource.spec.serving),
+    )
+
+
+def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
+    """The spec whose gates are armed, or None if there has never been a valid one.
+
+    An invalid new spec must not disarm the rollout in flight, so the one recorded with the canary, or else with the
+    stable revision, stays in force until the fault is fixed. That record is as old as its revision: whoever scaled or
+    paused since, or changed the router, is heeded by keeping what is there and holding the weight.
+    """
+    if not isinstance(resource.spec, InvalidSpec):
+        return resource.spec
+    status = resource.status
+    for known in (status.canary, status.stable):
+        record = observed.records.get(known.revision) if known else None
+        if record is not None and record.spec is not None:
+            traffic = restore_traffic(resource.name, observed, accepted=record.spec.traffic)
+            replicas = _replicas(resource, observed, record.spec)
+            return replace(record.spec, replicas=replicas, paused=True, traffic=traffic or record.spec.traffic)
+    return None
+
+
+def traffic_in_force(resource: Resource, observed: Observed, *, revisions: Sequence[str]) -> Traffic | None:
+    """How clients shall reach the service. An invalid spec leaves that as it is; None if it never was.
+
+    What is missing then is taken from the first of `revisions` whose accepted spec is recorded.
+    """
+    if isinstance(resource.spec, Spec):
+        return resource.spec.traffic
+    records = (observed.records.get(revision) for revision in revisions)
+    accepted = next((record.spec.traffic for record in records if record and record.spec), None)
+    return restore_traffic(resource.name, observed, accepted=accepted)
+
+
+def _replicas(resource: Resource, observed: Observed, recorded: Spec) -> int:
+    """As written, if that much of the spec can be used (an autoscaler writes it), or as they are."""
+    written = resource.spec_manifest.get("replicas")
+    if isinstance(written, int) and not isinstance(written, bool) and 0 <= written <= REPLICA_LIMIT:
+        return written
+    stable = resource.status.stable
+    workload = observed.workloads.get(stable.revision) if stable else None
+    return workload.replicas if workload else recorded.replicas

@@ -231,23 +231,37 @@ def test_a_route_that_every_parent_has_taken_up_is_programmed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parents", "words"),
+    ("parents", "reason", "words"),
     [
-        ([], "edge/edge has not taken the route up"),
-        ([{"parentRef": PARENT, "conditions": conditions(6)}], "older generation"),
+        ([], "RouteStatusAbsent", "edge/edge has not taken the route up"),
+        ([{"parentRef": PARENT, "conditions": conditions(6)}], "ObservedGenerationOld", "older generation"),
         (
             [{"parentRef": PARENT, "conditions": conditions(7, ResolvedRefs="False")}],
+            "RouteNotResolved",
             "ResolvedRefs is False: Why because",
         ),
-        ([{"parentRef": PARENT, "conditions": conditions(7)[:1]}], "ResolvedRefs is not reported yet"),
-        ([{"parentRef": PARENT | {"name": "old"}, "conditions": conditions(7)}], "edge/edge has not taken"),
-        ([{"parentRef": PARENT | {"sectionName": "https"}, "conditions": conditions(7)}], "edge/edge has not taken"),
+        (
+            [{"parentRef": PARENT, "conditions": conditions(7)[:1]}],
+            "RouteStatusAbsent",
+            "ResolvedRefs is not reported yet",
+        ),
+        (
+            [{"parentRef": PARENT | {"name": "old"}, "conditions": conditions(7)}],
+            "RouteStatusAbsent",
+            "edge/edge has not taken",
+        ),
+        (
+            [{"parentRef": PARENT | {"sectionName": "https"}, "conditions": conditions(7)}],
+            "RouteStatusAbsent",
+            "edge/edge has not taken",
+        ),
     ],
     ids=["unseen", "older generation", "refused", "half reported", "the Gateway it was moved from", "another listener"],
 )
-def test_a_route_that_is_not_in_force_says_why(parents: list[Manifest], words: str) -> None:
+def test_a_route_that_is_not_in_force_says_why(parents: list[Manifest], reason: str, words: str) -> None:
     parsed = parse_route(route(parents=parents))
     assert not parsed.programmed
+    assert parsed.reason == reason
     assert words in parsed.message
 
 

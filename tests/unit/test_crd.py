@@ -11,9 +11,10 @@ from pinn_operator.core import api
 from pinn_operator.core.status.json import CONDITION_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
 from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Phase, Verdict
 from pinn_operator.core.wanted import analysis, gates, serving, strategy, traffic
+from pinn_operator.core.wanted.metrics import METRICS, Better
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.revision import SERVING_FIELDS
-from pinn_operator.core.wanted.spec import Metric, Profile, RollbackMode, RouterKind, Severity
+from pinn_operator.core.wanted.spec import Profile, RollbackMode, RouterKind, Severity
 from tests.support import crd
 from tests.support.kube import Manifest
 
@@ -167,13 +168,33 @@ def test_patterns_are_those_of_the_parser(path: str, pattern: re.Pattern[str]) -
 
 
 def test_the_built_in_metrics_and_the_profiles_are_those_of_the_code() -> None:
-    metrics = ", ".join(f"'{metric.value}'" for metric in Metric)
+    metrics = ", ".join(f"'{name}'" for name in METRICS)
     [rule] = [rule for rule in rules(BY_PATH["spec.analysis"]) if "judges" not in rule and "self.profile" in rule]
     for profile in Profile:
         names = ", ".join(f"'{gate.name}'" for gate in gates_of(profile))
         assert f"'{profile.value}': [{names}]" in rule
     assert f"!(g.name in [{metrics}])" in rule
     assert f"has(self.query) || self.name in [{metrics}]" in rules(BY_PATH["spec.analysis.gates[]"])
+    for name in METRICS:
+        assert name in BY_PATH["spec.analysis.gates"]["description"], f"{name} is in no description"
+
+
+def test_the_good_side_of_each_built_in_metric_is_that_of_the_code() -> None:
+    found = rules(BY_PATH["spec.analysis.gates[]"])
+    more = ", ".join(f"'{metric.name}'" for metric in METRICS.values() if metric.better is Better.MORE)
+    for bound, bad in (("advance", "above"), ("abort", "below")):
+        allowed = f"has(self.query) || self.name in [{more}]"
+        assert f"{allowed} || !has(self.{bound}) || !has(self.{bound}.{bad})" in found
+    for bound, bad in (("advance", "below"), ("abort", "above")):
+        assert f"!(self.name in [{more}]) || !has(self.{bound}) || !has(self.{bound}.{bad})" in found
+
+
+def test_the_metrics_that_may_be_compared_with_stable_are_those_of_the_code() -> None:
+    comparable = ", ".join(f"'{metric.name}'" for metric in METRICS.values() if metric.comparable)
+    assert any(
+        f"self.name in [{comparable}]" in rule and "relative" in rule
+        for rule in rules(BY_PATH["spec.analysis.gates[]"])
+    )
 
 
 def test_the_default_steps_are_those_of_the_parser() -> None:

@@ -14,18 +14,18 @@ from pinn_operator.core.gates.judgement import Judgement, camel, describe, descr
 from pinn_operator.core.gates.questions import LATENCY_RECENT, LATENCY_WHOLE, REQUESTS_RECENT, REQUESTS_WHOLE
 from pinn_operator.core.samples import Answer, Series, SourceError
 from pinn_operator.core.status.values import GateStatus, Verdict
-from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Metric, Profile, Prometheus, Relative
+from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Profile, Prometheus, Relative
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DOWN = SourceError("connection refused")
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, float("inf"))
 
 ERRORS = Gate(
-    "error-rate", Metric.ERROR_RATE, advance=Bound(below=0.01), abort=Bound(above=0.05, for_seconds=60),
+    "error-rate", "error-rate", advance=Bound(below=0.01), abort=Bound(above=0.05, for_seconds=60),
     relative=Relative(margin=0.01),
 )  # fmt: skip
 LATENCY = Gate(
-    "latency-p95", Metric.LATENCY_P95, advance=Bound(below=0.5), abort=Bound(above=2.0, for_seconds=60),
+    "latency-p95", "latency-p95", advance=Bound(below=0.5), abort=Bound(above=2.0, for_seconds=60),
     relative=Relative(margin=0.1),
 )  # fmt: skip
 DRIFT = Gate("drift", query="drift", advance=Bound(below=0.5), abort=Bound(above=0.8, consecutive=3))

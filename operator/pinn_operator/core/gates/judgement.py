@@ -33,7 +33,7 @@ from pinn_operator.core.gates.questions import (
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 from pinn_operator.core.samples import Samples, SourceError, series_of
 from pinn_operator.core.status.values import GateStatus, Verdict
-from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Metric, Relative
+from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Relative
 
 LIMIT_CONFIDENCE = 0.95
 """An absolute bound on a rate counts as exceeded only if chance alone would not explain it (1 error of 3 requests is
@@ -157,7 +157,7 @@ def _incomplete(gate: Gate, samples: Samples) -> SourceError | None:
     """Why the whole time at this weight is not known, without which a gate cannot pass."""
     if gate.metric is None:
         return None
-    answer = series_of(samples, REQUESTS_WHOLE if gate.metric is Metric.ERROR_RATE else LATENCY_WHOLE)
+    answer = series_of(samples, REQUESTS_WHOLE if gate.metric == "error-rate" else LATENCY_WHOLE)
     return answer if isinstance(answer, SourceError) else None
 
 
@@ -176,10 +176,12 @@ def _evidence_of(
 ) -> _Evidence | SourceError:  # fmt: skip
     if gate.metric is None:
         return _own_evidence(gate, samples)
-    if gate.metric is Metric.ERROR_RATE:
+    if gate.metric == "error-rate":
         if isinstance(requests, SourceError):
             return requests
         return _error_evidence(gate, requests or (), old, hold, concurrent)
+    if not gate.metric.startswith("latency-"):
+        return _Evidence(None, None, 0, None)
     if isinstance(latencies, SourceError):
         return latencies
     return _latency_evidence(gate, gate.metric, latencies or (), hold)
@@ -223,9 +225,8 @@ def _error_evidence(
     )
 
 
-def _latency_evidence(gate: Gate, metric: Metric, windows: tuple[LatencyWindow, ...], hold: float) -> _Evidence:
-    quantile = metric.quantile
-    assert quantile is not None
+def _latency_evidence(gate: Gate, metric: str, windows: tuple[LatencyWindow, ...], hold: float) -> _Evidence:
+    quantile = int(metric.removeprefix("latency-p")) / 100
     if not windows:
         return _Evidence(None, None, 0, None)
     recent, whole = windows[0], windows[-1]
@@ -430,7 +431,7 @@ def describe(gate: Gate, value: float | None) -> str:
     """A value in the unit people use: percent for rates, milliseconds for latencies, as it is for own queries."""
     if value is None:
         return "-"
-    if gate.metric is Metric.ERROR_RATE:
+    if gate.metric == "error-rate":
         return f"{100 * value:.3g}%"
     if gate.metric is not None:
         return f"{1000 * value:.3g}ms" if value < 1 else f"{value:.3g}s"

@@ -12,7 +12,7 @@ from pinn_operator.core.api import Resource
 from pinn_operator.core.samples import Query
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import Phase, RolloutStatus
-from pinn_operator.core.wanted.spec import Analysis, Gate, Metric
+from pinn_operator.core.wanted.spec import Analysis, Gate
 
 REQUESTS_LATEST = "requests-latest"
 REQUESTS_RECENT = "requests-recent"
@@ -75,7 +75,7 @@ def _gates(
         queries.append(_range(REQUESTS_RECENT, requests, recent_start, now, _RECENT_POINTS))
         if span > RECENT_SECONDS:
             queries.append(_range(REQUESTS_WHOLE, requests, start, now, _WHOLE_POINTS))
-    if any(metric is not Metric.ERROR_RATE for metric in metrics):
+    if any(metric.startswith("latency-") for metric in metrics):
         recent = min(span, LATENCY_RECENT_SECONDS)
         queries.append(_latency(LATENCY_RECENT, pods, recent, now))
         if span > recent:

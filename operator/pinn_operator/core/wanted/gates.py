@@ -6,20 +6,20 @@ from decimal import Decimal
 from typing import Final
 
 from pinn_operator.core.wanted.fields import Fields
+from pinn_operator.core.wanted.metrics import METRICS, Better, Unit
 from pinn_operator.core.wanted.profiles import gates_of, merge_gates
 from pinn_operator.core.wanted.serving import DNS_LABEL
 from pinn_operator.core.wanted.spec import (
     Bound,
     Gate,
-    Metric,
     Profile,
     Relative,
     Severity,
 )
 
 GATE_LIMIT: Final = 32
-_BUILT_IN: Final = tuple(metric.value for metric in Metric)
-_BUILT_IN_NAMES: Final = ", ".join(_BUILT_IN)
+BUILT_IN_NAMES: Final = ", ".join(METRICS)
+COMPARABLE_NAMES: Final = ", ".join(name for name, metric in METRICS.items() if metric.comparable)
 
 
 def parse_gates(analysis: Fields, profile: Profile) -> tuple[Gate, ...]:
@@ -28,14 +28,14 @@ def parse_gates(analysis: Fields, profile: Profile) -> tuple[Gate, ...]:
     for item in analysis.children("gates", items=GATE_LIMIT, key="name"):
         name = item.text("name", limit=63, pattern=DNS_LABEL, expected="a name like latency-p95 or desk-drift")
         query = item.optional_text("query", limit=4096)
-        built_in = name in _BUILT_IN
+        built_in = name in METRICS
         if query is not None and not query.strip():
             item.fault("query", "must be PromQL that gives one number, not an empty string")
         if built_in and query is not None:
             item.fault("query", f"{name} is built in and has its own query: remove this one, or choose another name")
         if not built_in and query is None:
-            item.fault("query", f"{name or 'this gate'} is not built in and needs one (built in: {_BUILT_IN_NAMES})")
-        changed.append(_gate(item, profiled.get(name, Gate(name, Metric(name) if built_in else None)), query))
+            item.fault("query", f"{name or 'this gate'} is not built in and needs one (built in: {BUILT_IN_NAMES})")
+        changed.append(_gate(item, profiled.get(name, Gate(name, name if built_in else None)), query))
         item.close()
     return merge_gates(profile, tuple(changed))
 
@@ -44,10 +44,9 @@ def _gate(item: Fields, base: Gate, query: str | None) -> Gate:
     advance = _bound(item.child("advance"), base.advance, durable=False)
     abort = _bound(item.child("abort"), base.abort, durable=True)
     relative = item.child("relative")
-    if relative is not None and query is not None:
-        item.fault(
-            "relative", f"only built-in metrics are compared with stable ({_BUILT_IN_NAMES}); use advance and abort"
-        )
+    comparable = base.metric is not None and METRICS[base.metric].comparable
+    if relative is not None and not comparable and (base.metric or query is not None):
+        item.fault("relative", f"only {COMPARABLE_NAMES} are compared with stable; use advance and abort")
     if query is not None and item.has("minSamples"):
         item.fault("minSamples", "is for built-in metrics: a value that the query gives is always taken as evidence")
     gate = Gate(
@@ -68,12 +67,16 @@ def _gate(item: Fields, base: Gate, query: str | None) -> Gate:
 
 
 def _check_direction(item: Fields, gate: Gate) -> None:
-    """Sides that do not fit together: of a built-in metric less is better, and good and bad must not overlap."""
+    """Sides that do not fit together: a built-in metric has its good side, and good and bad must not overlap."""
     advance, abort = _written(item, "advance", gate.advance), _written(item, "abort", gate.abort)
-    if gate.metric and advance and advance.above is not None:
-        item.fault("advance.above", f"of {gate.name} less is better: use below")
-    if gate.metric and abort and abort.below is not None:
-        item.fault("abort.below", f"of {gate.name} less is better: use above")
+    if gate.metric is not None:
+        less = METRICS[gate.metric].better is Better.LESS
+        good, bad = ("below", "above") if less else ("above", "below")
+        word = "less" if less else "more"
+        if advance and getattr(advance, bad) is not None:
+            item.fault(f"advance.{bad}", f"of {gate.name} {word} is better: use {good}")
+        if abort and getattr(abort, good) is not None:
+            item.fault(f"abort.{good}", f"of {gate.name} {word} is better: use {bad}")
     if not (advance and abort):
         return
     if (advance.below is not None and abort.below is not None) or (
@@ -122,7 +125,7 @@ def _relative(fields: Fields | None, base: Gate) -> Relative | None:
     if fields is None:
         return base.relative
     start = base.relative or Relative()
-    latency = base.metric is not None and base.metric.quantile is not None
+    latency = base.metric is not None and METRICS[base.metric].unit is Unit.SECONDS
     for name in ("ratio", "floor"):
         if fields.has(name) and not latency:
             fields.fault(name, f"is for latencies only; of {base.name} set margin")

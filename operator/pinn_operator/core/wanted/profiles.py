@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from pinn_operator.core.wanted.spec import Bound, Gate, Metric, Profile, Relative, Severity
+from pinn_operator.core.wanted.spec import Bound, Gate, Profile, Relative, Severity
 
 _ERRORS = Relative(margin=0.01)
 _LATENCY = Relative(margin=0.1)
 
 _STANDARD = (
     Gate(
-        name=Metric.ERROR_RATE.value,
-        metric=Metric.ERROR_RATE,
+        name="error-rate",
+        metric="error-rate",
         advance=Bound(below=0.01),
         abort=Bound(above=0.05, for_seconds=300),
         relative=_ERRORS,
     ),
     Gate(
-        name=Metric.LATENCY_P95.value,
-        metric=Metric.LATENCY_P95,
+        name="latency-p95",
+        metric="latency-p95",
         advance=Bound(below=0.5),
         abort=Bound(above=2.0, for_seconds=600),
         relative=_LATENCY,
     ),
-    Gate(name=Metric.LATENCY_P99.value, metric=Metric.LATENCY_P99, advance=Bound(below=1.0)),
+    Gate(name="latency-p99", metric="latency-p99", advance=Bound(below=1.0)),
 )
 
 _STRICT = (
     Gate(
-        name=Metric.ERROR_RATE.value,
-        metric=Metric.ERROR_RATE,
+        name="error-rate",
+        metric="error-rate",
         advance=Bound(below=0.05),
         abort=Bound(above=0.05, for_seconds=120),
         relative=_ERRORS,
         severity=Severity.P0,
     ),
     Gate(
-        name=Metric.LATENCY_P95.value,
-        metric=Metric.LATENCY_P95,
+        name="latency-p95",
+        metric="latency-p95",
         advance=Bound(below=0.26),
         abort=Bound(above=0.26, consecutive=3),
         severity=Severity.P0,
@@ -45,15 +45,15 @@ _STRICT = (
 
 _FLASH = (
     Gate(
-        name=Metric.ERROR_RATE.value,
-        metric=Metric.ERROR_RATE,
+        name="error-rate",
+        metric="error-rate",
         advance=Bound(below=0.01),
         abort=Bound(above=0.05, for_seconds=60),
         relative=_ERRORS,
     ),
     Gate(
-        name=Metric.LATENCY_P99.value,
-        metric=Metric.LATENCY_P99,
+        name="latency-p99",
+        metric="latency-p99",
         advance=Bound(below=0.2),
         abort=Bound(above=0.5, for_seconds=120),
     ),

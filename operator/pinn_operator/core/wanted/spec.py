@@ -35,20 +35,6 @@ class Profile(StrEnum):
     FLASH = "Flash"
 
 
-class Metric(StrEnum):
-    """Built-in metrics; the value is the gate's name in the API."""
-
-    ERROR_RATE = "error-rate"
-    LATENCY_P50 = "latency-p50"
-    LATENCY_P95 = "latency-p95"
-    LATENCY_P99 = "latency-p99"
-
-    @property
-    def quantile(self) -> float | None:
-        """The latency quantile this metric is, or None for a rate."""
-        return {"latency-p50": 0.50, "latency-p95": 0.95, "latency-p99": 0.99}.get(self.value)
-
-
 class Severity(StrEnum):
     """How loud a gate is in events and alerts."""
 
@@ -150,10 +136,11 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One judged metric: built in (`metric`), custom PromQL (`query`) or a `webhook`; exactly one of them is set."""
+    """One judged metric: built in (`metric`, a name in `core.wanted.metrics.METRICS`), custom PromQL (`query`) or a
+    `webhook`; exactly one of them is set."""
 
     name: str
-    metric: Metric | None = None
+    metric: str | None = None
     query: str | None = None
     webhook: Webhook | None = None
     advance: Bound | None = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite
 
+from pinn_operator.core.gates.evidence import Window
 from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.samples import Answer, Series, SourceError
 
@@ -30,15 +31,6 @@ class Sides:
     def of(cls, name: str, *, canary: str, stable: str) -> Sides:
         """The prefixes that the pods of `<name>-<revision>` Deployments carry."""
         return cls(canary=f"{name}-{canary}-", stable=f"{name}-{stable}-")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Requests of both revisions in the last `seconds`, and the failed ones among them (status 5xx)."""
-
-    seconds: float
-    canary: Counts
-    stable: Counts
 
 
 @dataclass(frozen=True, slots=True)

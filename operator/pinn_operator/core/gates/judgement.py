@@ -16,11 +16,11 @@ from pinn_operator.core.gates.counters import (
     Histogram,
     LatencyWindow,
     Sides,
-    Window,
     histograms,
     request_windows,
     single_value,
 )
+from pinn_operator.core.gates.evidence import Window
 from pinn_operator.core.gates.questions import (
     LATENCY_RECENT,
     LATENCY_RECENT_SECONDS,

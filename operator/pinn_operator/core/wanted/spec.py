@@ -109,13 +109,14 @@ class Bound:
 class Relative:
     """Compares a built-in metric with the concurrently running stable revision by a sequential test.
 
-    `margin` is the worsening, in share of requests, that is tolerated. `ratio` and `floor` (latencies only): a canary
+    The canary's share of bad requests is tolerated up to `tolerance` times stable's plus `margin`. `ratio` and `floor` (latencies only): a canary
     request counts as slow when it took longer than `ratio` times the stable quantile and longer than `floor` seconds.
     `confidence` bounds the chance that a revision as good as stable is condemned at one step by 1 − confidence.
     """
 
     enabled: bool = True
     margin: float = 0.01
+    tolerance: float = 1.0
     ratio: float = 2.0
     floor: float = 0.1
     confidence: float = 0.999

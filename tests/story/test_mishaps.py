@@ -306,7 +306,7 @@ def test_evicted_pods_that_nobody_clears_away_stand_in_nobodys_way(router: str) 
 
 def test_a_rollback_ends_though_prometheus_never_answers_again() -> None:
     world = started("pinn:2").run_until(lambda it: it.weight == 50)
-    world.forgetful = True
+    world.prometheus.forgetful = True
     world.apply(image="pinn:1")
     world.until_stable("pinn:1", at_most=90)
     assert {pod.image for pod in world.pods} == {"pinn:1"}

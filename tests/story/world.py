@@ -8,7 +8,6 @@ asked to be.
 from __future__ import annotations
 
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,12 +21,11 @@ from pinn_operator.core.gates.questions import due
 from pinn_operator.core.objects.desired import Desired
 from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
-from pinn_operator.core.samples import Answer, Query, Series, SourceError
+from pinn_operator.core.samples import Answer, Query, Series
 from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import Status
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
-from tests.story import prometheus
-from tests.story.prometheus import BOUNDS, START, SimulatedPod
+from tests.story.prometheus import START, Prometheus, SimulatedPod
 
 Clock = Callable[[float], float]
 
@@ -45,6 +43,11 @@ class Behaviour:
 
     errors: Clock = NEVER
     latency: Clock = QUICK
+    refused: Clock = NEVER
+    """Share of the requests that are answered with `refused_status`."""
+    refused_status: str = "429"
+    swallowed: Clock = NEVER
+    """Share of the requests that are never answered, and so never counted."""
     startup_seconds: float = 2.0
     image_missing: bool = False
     report: PodReport | None = None
@@ -58,7 +61,7 @@ class World:
 
     def __init__(
         self, spec: Mapping[str, Any], *, images: Mapping[str, Behaviour] | None = None, rate: float = 40.0,
-        seed: int = 1, name: str = "eu-options",
+        seed: int = 1, name: str = "eu-options", prometheus: Prometheus | None = None,
     ) -> None:  # fmt: skip
         self.name, self.rate, self.seconds = name, rate, 0.0
         self.random = random.Random(seed)
@@ -75,20 +78,21 @@ class World:
         self.transitions: list[tuple[float, str, str]] = []
         self.weights: list[tuple[float, int]] = []
         self.commits = 0
-        self.prometheus_up = True
+        self.prometheus = prometheus or Prometheus()
+        self.strangers: list[SimulatedPod] = []
+        """Pods that are scraped too and are nobody's business here."""
         self.operator_up = True
         self.route_kind_served = True
         self.route_accepted = True
         self.quota = 1000
         """How many pods there may be."""
-        self.forgetful = False
-        """Prometheus answers, and knows nothing."""
         self.clock_offset = 0.0
         """How far the operator's clock is ahead of everybody else's, in seconds."""
         self.restless = False
         """The operator is woken at every tick, for nothing."""
         self.router_lag = 0.2
         self.failed_requests = 0.0
+        self.refused_requests = 0.0
         self.requests = 0.0
         self._counter = 0
         self._route_changes: list[tuple[float, dict[str, int]]] = []
@@ -327,9 +331,9 @@ class World:
         for pod in self.pods:
             self._pod(pod)
         self._traffic(tick)
-        if int(self.seconds) > int(self.seconds - tick):
-            for pod in self.pods:
-                pod.scrape(self.seconds)
+        for pod in self.pods:
+            pod.live(self.seconds)
+        self.prometheus.live([*self.pods, *self.strangers], self.seconds)
 
     def _deployments(self) -> None:
         for (kind, name), manifest in self.objects.items():
@@ -394,27 +398,40 @@ class World:
         behaviours = [self._behaviour(pod.image) for pod in backends]
         errors = [behaviour.errors(self.seconds) for behaviour in behaviours]
         latencies = [behaviour.latency(self.seconds) for behaviour in behaviours]
+        refused = [behaviour.refused(self.seconds) for behaviour in behaviours]
+        swallowed = [behaviour.swallowed(self.seconds) for behaviour in behaviours]
         for _ in range(count):
             index = int(self.random.random() * len(backends))
-            pod = backends[index]
+            pod, behaviour = backends[index], behaviours[index]
             failed = self.random.random() < errors[index]
-            pod.requests[failed] += 1
+            latency = latencies[index] * self.random.lognormvariate(0, 0.3)
+            status = "500" if failed else "200"
+            if swallowed[index] and self.random.random() < swallowed[index]:
+                failed, latency = True, float("inf")
+            elif refused[index] and self.random.random() < refused[index]:
+                status = behaviour.refused_status
+                self.refused_requests += 1
             self.failed_requests += failed
-            pod.buckets[bisect_left(BOUNDS, latencies[index] * self.random.lognormvariate(0, 0.3))] += 1
-            pod.last_request = self.seconds
+            pod.serve(self.seconds, status, latency)
 
     # --- Prometheus ---------------------------------------------------------------------------------------------------
 
+    @property
+    def prometheus_up(self) -> bool:
+        """Whether Prometheus answers at all."""
+        return self.prometheus.up
+
+    @prometheus_up.setter
+    def prometheus_up(self, up: bool) -> None:
+        self.prometheus.up = up
+
     def answer(self, query: Query) -> Answer:
         """What Prometheus says, if anything."""
-        if not self.prometheus_up:
-            return SourceError("connection refused")
-        if self.forgetful:
-            return ()
-        if query.key.startswith("gate/"):
-            value = self.own[query.key.removeprefix("gate/")](self.seconds)
+        name = query.key.removeprefix("gate/")
+        if self.prometheus.up and not self.prometheus.forgetful and name in self.own and name != query.key:
+            value = self.own[name](self.seconds)
             return () if value is None else (Series({}, ((query.end.timestamp(), value),)),)
-        return prometheus.answer(query, [*self.pods, *self.gone])
+        return self.prometheus.answer(query, self.seconds)
 
 
 def service(**overrides: Any) -> dict[str, Any]:

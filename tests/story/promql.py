@@ -2,8 +2,8 @@
 
 It holds to Prometheus 3 (`promql/engine.go`, `functions.go`, `quantile.go`): a range holds the raw samples of
 (t − d, t] and nothing from before it; an instant selector looks back less than five minutes and sees nothing behind a
-staleness marker; `rate`, `increase` and `delta` extrapolate; two series that end up with the same labels are an error. What it
-does not know is a `QueryError`, never a guess.
+staleness marker; `rate`, `increase` and `delta` extrapolate; two series that end up with the same labels are an error.
+What it does not know is a `QueryError`, never a guess.
 
 Every node is evaluated at all moments of a query at once, because stories ask thousands of range queries.
 """
@@ -386,6 +386,7 @@ class Aggregation(Node):
             for moment, count in enumerate(counts):
                 ranked = sorted(
                     ((value, index) for index, it in enumerate(members) if (value := it.values[moment]) is not None),
+                    key=operator.itemgetter(0),
                     reverse=self.op == "topk",
                 )
                 for value, index in ranked[: int(count)]:
@@ -881,7 +882,7 @@ _TOKEN = re.compile(
     rf"""\s+|\#[^\n]*
     |(?P<duration>{_DURATION}(?![\w.]))
     |(?P<number>0x[0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
-    |(?P<name>[a-zA-Z_:][\w:]*)
+    |(?P<name>[a-zA-Z_][\w:]*)
     |(?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`[^`]*`)
     |(?P<op>=~|!~|==|!=|<=|>=|[-+*/%^<>={{}}()\[\],:@])""",
     re.VERBOSE,

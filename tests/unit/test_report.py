@@ -11,10 +11,12 @@ import pytest
 from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Workload
+from pinn_operator.core.rollout.waits import Gravity, Wait
 from pinn_operator.core.situation import accepted_spec
 from pinn_operator.core.status.values import (
     Condition,
     GateStatus,
+    NextAction,
     Phase,
     RevisionStatus,
     RollbackStatus,
@@ -22,6 +24,7 @@ from pinn_operator.core.status.values import (
     Status,
     Verdict,
 )
+from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.report import report
 from pinn_operator.core.wanted.spec import Spec
 
@@ -73,11 +76,11 @@ def seen(*, stable: int = 3, canary: int = 3, pods: tuple[Pod, ...] = (), **chan
 
 def told(
     status: Status, observed: Observed | None = None, *, of: Resource | None = None, now: datetime = NOW,
-    judgement: Judgement | None = None, held: Condemnation | None = None,
+    judgement: Judgement | None = None, held: Condemnation | None = None, waits: tuple[Wait, ...] = (),
 ) -> Status:  # fmt: skip
     of, observed = of or resource(status), observed or seen()
     spec = accepted_spec(of, observed)
-    return report(of, spec, observed, status, judgement or Judgement(gates=()), held, now)
+    return report(Facts(of, spec, observed, status, judgement or Judgement(gates=()), held, waits, now))
 
 
 def condition(status: Status, kind: str) -> Condition:
@@ -314,10 +317,10 @@ def test_columns(name: str, status: Status, columns: tuple[str, str, str, str]) 
          "the drain"),
         ("promoting", replace(MOVING, phase=Phase.PROMOTING), {}, "RemoveOldCapacity",
          "silence of the old revision's request counters"),
-        ("paused", MOVING, {"paused": True}, "Wait", "spec.paused to be false"),
+        ("paused", MOVING, {"paused": True}, "Wait", "paused by spec.paused"),
         ("starting", replace(MOVING, rollout=replace(ROLLOUT, weight=0)), {}, "SetWeight 10%",
-         "replicas of bbbb, 3 are available"),
-        ("not in force", PENDING_WEIGHT, {}, "SetWeight 50%", "the router to take the weight up"),
+         "replicas of bbbb: 3 of 3 available"),
+        ("not in force", PENDING_WEIGHT, {}, "SetWeight 50%", "the router to use the new weight"),
         ("holding", MOVING, {}, "SetWeight 50%", "the end of the hold"),
         ("collecting", replace(MOVING, rollout=replace(ROLLOUT, gates=(PASSED, COLLECTING))), {}, "SetWeight 50%",
          "latency-p95: 41/100 requests"),
@@ -329,6 +332,41 @@ def test_next(name: str, status: Status, spec: dict[str, Any], action: str, wait
     said = told(status, of=resource(status, **spec)).next
     assert said is not None, name
     assert (said.action, said.waiting_for) == (action, waiting_for)
+
+
+def test_a_wait_that_the_pass_recorded_is_told_instead_of_a_guess() -> None:
+    until = NOW + timedelta(seconds=40)
+    said = told(MOVING, waits=(Wait("PodsPending", "pod eu-bbbb-1: Insufficient cpu", until), Wait("Other", "later")))
+    assert said.next == NextAction("SetWeight 50%", "pod eu-bbbb-1: Insufficient cpu", until)
+    assert said.reason == "PodsPending: pod eu-bbbb-1: Insufficient cpu"
+
+
+@pytest.mark.parametrize(
+    ("gravity", "kind", "action"),
+    [(Gravity.DEGRADED, "Degraded", "SetWeight 50%"), (Gravity.STALLED, "Stalled", "Wait")],
+)
+def test_a_grave_wait_is_a_condition_too(gravity: Gravity, kind: str, action: str) -> None:
+    said = told(MOVING, waits=(Wait("RouteNotAccepted", "gateway edge refuses it", gravity=gravity),))
+    assert condition(said, kind).reason == "RouteNotAccepted"
+    assert said.reason == "RouteNotAccepted: gateway edge refuses it"
+    assert said.next is not None
+    assert (said.next.action, said.next.waiting_for) == (action, "gateway edge refuses it")
+
+
+def test_a_pause_is_seen_at_rest_and_in_a_rollout() -> None:
+    for status, words in ((SETTLED, "revision aaaa serves"), (MOVING, "revision bbbb has 10%")):
+        said = told(status, of=resource(status, paused=True))
+        assert condition(said, "Paused").status == "True"
+        assert said.reason.startswith(f"Paused: {words}")
+    assert told(SETTLED).condition("Paused") is None
+
+
+def test_the_column_fits_a_terminal_and_the_condition_has_the_whole() -> None:
+    long = "expected " + 64 * "9" + " and found " + 64 * "0"
+    said = told(replace(BACKED, rejected=replace(REJECTED, reason="ModelChecksumMismatch", message=long)))
+    assert len(said.reason) <= 80
+    assert said.reason.startswith("ModelChecksumMismatch: expected")
+    assert long in condition(said, "Stalled").message
 
 
 def test_at_rest_there_is_no_next_action() -> None:

@@ -31,6 +31,7 @@ from pinn_operator.core.rollout.sight import (
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.status.values import Phase, RolloutStatus, Status
+from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.report import report
 
 _MAX_STEPS_PER_PASS = 8
@@ -58,20 +59,31 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
     if resource.deleting:
         return Decision(status=resource.status)
     if spec is None:
-        return Decision(status=report(resource, None, observed, resource.status, Judgement(gates=()), None, now))
+        return Decision(
+            status=report(
+                Facts(resource, None, observed, resource.status, Judgement(gates=()), held=None, waits=(), now=now)
+            )
+        )
     resource = replace(resource, status=_sound(resource.status, now))
     this = Pass(resource, spec, target, observed, samples, judge_gates(resource, spec, samples, now), now)
     draft = Draft(resource.status)
     roll_back_if_bad(this, draft)
     if target is not None:
         draft.status = replace(draft.status, target=target)
+    said = tuple(draft.waits)
     for _ in range(_MAX_STEPS_PER_PASS):
         before = draft.status
+        # What an earlier step waited for is over once there is another one.
+        draft.waits = list(said)
         STEPS[before.phase](this, draft)
         if draft.status == before:
             break
     keep_measurements(this, draft)
-    status = report(resource, spec, observed, draft.status, this.judgement, draft.held, now)
+    status = report(
+        Facts(
+            resource, spec, observed, draft.status, this.judgement, held=draft.held, waits=tuple(draft.waits), now=now
+        )
+    )
     return Decision(
         status=status,
         actions=plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else (),

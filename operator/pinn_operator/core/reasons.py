@@ -1,0 +1,247 @@
+"""Every reason that the operator gives, in conditions, events, rollbacks and the timeline: what it means, what to do.
+
+The table in docs/troubleshooting.md is generated from here. A reason is one CamelCase word, as the Kubernetes API
+conventions want it, and never changes its meaning: alerts and scripts go by it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """`meaning` is one sentence; `advice` says what to do, empty where nothing is to be done."""
+
+    meaning: str
+    advice: str
+
+    def __new__(cls, value: str, meaning: str, advice: str = "") -> Reason:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning, member.advice = meaning, advice
+        return member
+
+    # --- a revision begins, goes on, ends ---
+
+    INITIAL_REVISION = "InitialRevision", "The first revision of this resource is being started."
+    REVISION_SERVING = "RevisionServing", "The first revision serves."
+    REVISION_ADOPTED = (
+        "RevisionAdopted",
+        "The status was lost, after a restore from a backup for example, and a serving revision was found.",
+        "nothing; a canary that was found beside it is taken out of traffic",
+    )
+    ROLLOUT_STARTED = "RolloutStarted", "A new revision is rolled out; the message names its steps."
+    CANARY_READY = "CanaryReady", "The canary's pods are available, so it gets its first weight."
+    ALL_GATES_PASS = "AllGatesPass", "Every gate passed and the hold is over, so the rollout takes its next step."
+    STEP_LOWERED = "StepLowered", "The weight of the present step was lowered in the spec."
+    WEIGHT_CHANGED = "WeightChanged", "The canary's weight was changed; the message has the old and the new one."
+    WEIGHT_REPAIRED = (
+        "WeightRepaired",
+        "Somebody else changed the route's weights or a Service's selector; it was changed back and the hold restarts.",
+        "change the steps of the spec instead",
+    )
+    SCALED_TO_ZERO = "ScaledToZero", "`spec.replicas` is 0: the canary begins again when there are replicas."
+    PROMOTED = "Promoted", "The canary became the stable revision; its pods were not restarted."
+    RETURNED_TO_STABLE = (
+        "ReturnedToStable",
+        "The spec asks for the stable revision again, so the canary was taken out of traffic.",
+    )
+    SUPERSEDED = (
+        "Superseded",
+        "The spec asks for a third revision: the canary was taken out of traffic and the new one starts from stable.",
+    )
+    ROLLED_BACK = "RolledBack", "A rejected revision was taken out of traffic."
+    TRAFFIC_REMOVED = "TrafficRemoved", "A rolled back revision was seen to get no more traffic."
+    CAPACITY_REMOVED = "CapacityRemoved", "The pods of a revision without traffic were scaled down."
+
+    # --- rollbacks: what a pod did ---
+
+    CRASH_LOOP_BACK_OFF = (
+        "CrashLoopBackOff",
+        "The container exited twice.",
+        (
+            "the message has its exit code and its last line; `kubectl logs --previous` while the pods are there "
+            "(`rollback.scaleDownDelaySeconds`)"
+        ),
+    )
+    OOM_KILLED = (
+        "OOMKilled",
+        "The container exceeded its memory limit.",
+        "raise `spec.resources.limits.memory`; the bundled server needs about 700 Mi",
+    )
+    IMAGE_UNAVAILABLE = (
+        "ImageUnavailable",
+        "The image could not be pulled; this takes 10 to 40 s to be seen.",
+        (
+            "the message ends with the registry's words; fix the image name, `imagePullSecrets` or the registry. If "
+            "only the registry was at fault, change the spec and change it back: the same revision is tried again"
+        ),
+    )
+    MODEL_NOT_FOUND = (
+        "ModelNotFound",
+        "The server runs and found no weights at the place that was asked for.",
+        "the message names the file; compare `spec.model` with the content of the volume",
+    )
+    MODEL_CHECKSUM_MISMATCH = (
+        "ModelChecksumMismatch",
+        "The weights are not those that `spec.model.sha256` asks for.",
+        "the message has both checksums; compare with `sha256sum weights.npz`",
+    )
+    MODEL_FORMAT_INVALID = "ModelFormatInvalid", "The weights could not be read.", "train or copy them again"
+    MODEL_LOAD_FAILED = "ModelLoadFailed", "Loading the weights failed.", "the message has the error"
+    MODEL_WARM_UP_FAILED = (
+        "ModelWarmUpFailed",
+        "Pricing failed during the warm-up.",
+        "the message has the error",
+    )
+    MODEL_RUNTIME_FAILED = "ModelRuntimeFailed", "The library that evaluates the model failed.", "see the pod's log"
+    MODEL_SELF_CHECK_FAILED = (
+        "ModelSelfCheckFailed",
+        "The model does not reproduce its own golden prices, so the server refuses to serve it.",
+        "train it again, or use the image that it was trained with",
+    )
+    NOT_READY = (
+        "NotReady",
+        (
+            "A pod was not ready within `rollback.readyDeadlineSeconds`, or was ready and then unready for "
+            "`rollback.unreadySeconds`."
+        ),
+        "the message ends with the words of the scheduler or of the pod",
+    )
+    NO_PODS = (
+        "NoPods",
+        "No pod of the canary was created within `rollback.readyDeadlineSeconds`.",
+        "look for quotas and admission webhooks: `kubectl describe replicaset`",
+    )
+    CANARY_UNAVAILABLE = (
+        "CanaryUnavailable",
+        "No pod of the canary was available while it had weight.",
+        "`status.lastRollback.pods` says in which state they were",
+    )
+
+    # --- rollbacks: what was measured; the name of the gate comes before it ---
+
+    ABOVE_STABLE = (
+        "AboveStable",
+        (
+            "The canary is worse than stable is at the same time, and chance does not explain it "
+            "(`ErrorRateAboveStable`, `LatencyP95AboveStable`, …)."
+        ),
+        "`status.lastRollback` has both values; apply a fixed spec",
+    )
+    OUT_OF_BOUNDS = (
+        "OutOfBounds",
+        "The gate was outside its `abort` bound for as long as that allows (`ErrorRateOutOfBounds`, …).",
+        "`status.lastRollback` has value and limit; apply a fixed spec, or correct the bound",
+    )
+
+    # --- conditions ---
+
+    SERVING = "Serving", "Enough replicas of the stable revision are available."
+    NOT_ENOUGH_REPLICAS = (
+        "NotEnoughReplicas",
+        "Too few replicas of the stable revision are available.",
+        "`kubectl describe pods -l pinn.dev/service=NAME`",
+    )
+    NOTHING_SERVES = "NothingServes", "No revision has been accepted yet.", "read the condition `Stalled`"
+    SERVICE_MISSING = (
+        "ServiceMissing",
+        "A Service that the operator needs does not exist, or belongs to something else.",
+        "the event `NameTaken` names it: rename one of the two, or delete it if nobody needs it",
+    )
+    INVALID_SPEC = (
+        "InvalidSpec",
+        (
+            "The spec cannot be used; the last valid one stays in force with its gates armed, the weight does not rise "
+            "and replicas stay as they are."
+        ),
+        "the message names every field and what would be right",
+    )
+    PAUSED = (
+        "Paused",
+        "`spec.paused` is true: no weight rises. Gates stay armed, and a bad canary is still rolled back.",
+        'set `spec.paused` to false: `kubectl patch pinnservice NAME --type=merge -p \'{"spec":{"paused":false}}\'`',
+    )
+    RESUMED = "Resumed", "`spec.paused` is false again."
+    ANALYSIS_DEADLINE_EXCEEDED = (
+        "AnalysisDeadlineExceeded",
+        "The hold and `analysis.deadlineSeconds` are over and not every gate passes; the weight stays where it is.",
+        "read the gate that the message names; send traffic, correct its bounds, or apply another spec",
+    )
+    ROLLBACK_HELD = (
+        "RollbackHeld",
+        "The canary is bad and keeps its weight: `rollback.mode` is `Hold`, or it is the only healthy copy.",
+        "decide whether to go on or to revert (apply the previous spec); or scale up or fix the stable revision",
+    )
+    STABLE_REPLICAS_MISSING = (
+        "StableReplicasMissing",
+        "Some pods of the stable revision are not available.",
+        "look at the pods",
+    )
+    READY_PODS = "ReadyPods", "Pods of the revision are ready, so their server's own model checks passed."
+    NO_READY_POD = "NoReadyPod", "No pod of the revision is ready yet, so nothing is known about its model."
+    ANSWERING = "Answering", "The source of metrics answers."
+    QUERY_FAILED = (
+        "QueryFailed",
+        "Prometheus did not answer, or refused a query; the message quotes the error.",
+        "the rollout holds, pod failures stay armed, and it goes on by itself once Prometheus answers again",
+    )
+    IN_FORCE = "InForce", "The router reports that it uses the wanted weight."
+    WEIGHT_PENDING = (
+        "WeightPending",
+        "A new weight is written and the router has not reported it yet; this takes seconds.",
+        "if it stays, look at the route's status and at the Gateway's controller",
+    )
+    HTTP_ROUTE_NOT_SERVED = (
+        "HTTPRouteNotServed",
+        "The cluster has no Gateway API.",
+        "install it, or use `router: Replicas`",
+    )
+    ROUTE_MISSING = "RouteMissing", "The HTTPRoute does not exist yet.", "the events say why it could not be written"
+    ROUTE_NOT_ACCEPTED = (
+        "RouteNotAccepted",
+        "The Gateway refuses the route; the message is the Gateway's.",
+        "check `parentRefs` and `hostnames`, and the listener's `allowedRoutes`",
+    )
+    ROUTE_NOT_RESOLVED = (
+        "RouteNotResolved",
+        "The Gateway accepts the route and cannot find what it refers to; the message is the Gateway's.",
+        "check that the Services exist and that no policy forbids the reference",
+    )
+    ROUTE_STATUS_ABSENT = (
+        "RouteStatusAbsent",
+        "No controller has reported on the route yet.",
+        "check that the Gateway of `parentRefs` exists and that its controller runs",
+    )
+    OBSERVED_GENERATION_OLD = (
+        "ObservedGenerationOld",
+        "The route was written and its controller has reported only on an older version of it.",
+        "if it stays, look at the Gateway's controller",
+    )
+
+    # --- events of the operator itself ---
+
+    ACTION_FAILED = (
+        "ActionFailed",
+        "An object could not be written; the message has the API server's answer.",
+        "fix what it names (a quota, a right, an admission webhook); it is tried again",
+    )
+    NAME_TAKEN = (
+        "NameTaken",
+        "An object of that name exists and belongs to something else, so it is not touched.",
+        "rename one of the two, or delete it if nobody needs it",
+    )
+
+
+_COMPOSED = (Reason.ABOVE_STABLE, Reason.OUT_OF_BOUNDS)
+"""What gates are rejected for: the reason in a status is the gate's name and this."""
+
+
+def explained(reason: str) -> Reason | None:
+    """The entry of a reason as it is found in a status; None if it is not one of the operator's.
+
+    >>> explained("LatencyP95AboveStable").value
+    'AboveStable'
+    """
+    exact = next((entry for entry in Reason if entry == reason), None)
+    return exact or next((entry for entry in _COMPOSED if reason.endswith(entry)), None)

@@ -1,0 +1,198 @@
+"""Conditions after the Kubernetes API conventions ("Typical status properties") and kstatus.
+
+`Reconciling`, `Stalled`, `Degraded` and `Paused` are abnormal-true and absent otherwise; `lastTransitionTime` moves
+only with `status`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from pinn_operator.core.names import canary_service_name, stable_service_name
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.reasons import Reason
+from pinn_operator.core.rollout.steps import aim
+from pinn_operator.core.rollout.triggers import MODEL_REASONS, pod_failure
+from pinn_operator.core.rollout.waits import Gravity
+from pinn_operator.core.routers.registry import router_of
+from pinn_operator.core.routers.router import Split
+from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Condition, Phase, Status
+from pinn_operator.core.telling.facts import Facts
+from pinn_operator.core.telling.phrases import what_goes_on, worst
+from pinn_operator.core.wanted.spec import InvalidSpec, Spec
+
+Row = tuple[str, str, str]
+"""Status, reason and message of a condition."""
+
+_HOLDING = {
+    "a replica of the stable revision": "it is the only healthy copy",
+    "a person": "rollback.mode is Hold",
+}
+
+
+def conditions(rows: Mapping[str, Row], facts: Facts) -> tuple[Condition, ...]:
+    """With the times of their last transitions."""
+    result = []
+    for name, (value, reason, message) in rows.items():
+        previous = facts.before(name)
+        since = previous.last_transition_time if previous and previous.status == value else facts.now
+        result.append(Condition(name, value, str(reason), message[:MESSAGE_LIMIT], since, facts.resource.generation))
+    return tuple(result)
+
+
+def rows(facts: Facts) -> dict[str, Row]:
+    """Every condition that is to be there, by type."""
+    status, spec = facts.status, facts.spec
+    found: dict[str, Row | None] = {"Ready": _ready(facts)}
+    stalled = _stalled(facts)
+    found["Stalled"] = stalled
+    moving = status.rollout is not None or status.phase is Phase.PENDING
+    found["Reconciling"] = ("True", status.phase.value, what_goes_on(status)) if moving and stalled is None else None
+    found["Progressing"] = (
+        "True" if status.rollout is not None else "False",
+        status.phase.value,
+        what_goes_on(status),
+    )
+    found["Paused"] = _paused(facts)
+    found["ModelVerified"] = _model(facts.observed, status)
+    found["MetricsAvailable"] = _metrics(facts)
+    found["TrafficProgrammed"] = _traffic(facts, spec) if spec is not None and status.stable is not None else None
+    found["Degraded"] = _degraded(facts)
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def held_by(facts: Facts) -> str:
+    """What a canary that should leave waits for."""
+    stable = facts.status.stable
+    alone = stable is not None and facts.observed.available(stable.revision) == 0
+    return "a replica of the stable revision" if alone else "a person"
+
+
+def _ready(facts: Facts) -> Row:
+    name, spec, observed, status = facts.resource.name, facts.spec, facts.observed, facts.status
+    if spec is None or status.stable is None:
+        return "False", Reason.NOTHING_SERVES, "no revision has been accepted yet"
+    if name not in observed.selectors:
+        return "False", Reason.SERVICE_MISSING, _service_missing(name)
+    available = observed.available(status.stable.revision)
+    if status.canary is not None and status.rollout is not None and status.rollout.weight == 100:
+        available = max(available, observed.available(status.canary.revision))
+    text = f"{available} of {spec.replicas} replicas of {status.stable.revision} are available"
+    before = facts.status.condition("Ready")
+    enough = spec.replicas if before is None or before.status != "True" else min(1, spec.replicas)
+    return ("True", Reason.SERVING, text) if available >= enough else ("False", Reason.NOT_ENOUGH_REPLICAS, text)
+
+
+def _stalled(facts: Facts) -> Row | None:
+    spec, status = facts.spec, facts.status
+    if isinstance(facts.resource.spec, InvalidSpec):
+        faults = "; ".join(str(error) for error in facts.resource.spec.errors)
+        text = f"the spec is not used, the last valid one stays in force: {faults}"
+        return "True", Reason.INVALID_SPEC, text
+    if spec is None:
+        return None
+    if status.phase is Phase.ROLLED_BACK and status.rejected is not None:
+        rejected = status.rejected
+        text = f"revision {rejected.revision} was rolled back and is not retried: {rejected.message}"
+        return "True", rejected.reason, text
+    if status.phase is Phase.PENDING and status.stable is not None:
+        fault = pod_failure(
+            facts.observed, status.stable.revision, weight=0, rollback=spec.rollback, now=facts.now,
+            patience_from=min(status.stable.since, facts.now),
+        )  # fmt: skip
+        if fault is not None:
+            return "True", fault.reason, f"the first revision cannot serve: {fault.message}"
+    wait = facts.wait_of(Gravity.STALLED)
+    if wait is not None:
+        return "True", wait.reason, wait.text
+    return _overdue(facts, spec)
+
+
+def _overdue(facts: Facts, spec: Spec) -> Row | None:
+    """The analysis at this weight should be over, and is not."""
+    rollout = facts.status.rollout
+    if rollout is None or facts.status.phase not in WATCHED or rollout.programmed_time is None or spec.paused:
+        return None
+    patience = timedelta(seconds=aim(spec, rollout).hold_seconds + spec.analysis.deadline_seconds)
+    if facts.now <= rollout.programmed_time + patience:
+        return None
+    gate = worst(rollout.gates)
+    why = f"{gate.name}: {gate.message}" if gate else "no gate was judged"
+    text = f"{rollout.weight}% since {rollout.programmed_time:%H:%M:%S}: {why}"
+    return "True", Reason.ANALYSIS_DEADLINE_EXCEEDED, text
+
+
+def _paused(facts: Facts) -> Row | None:
+    spec = facts.resource.spec
+    if isinstance(spec, InvalidSpec) or not spec.paused:
+        return None
+    return "True", Reason.PAUSED, "no weight rises and gates stay armed until spec.paused is false"
+
+
+def _model(observed: Observed, status: Status) -> Row | None:
+    revision = status.canary.revision if status.canary else (status.stable.revision if status.stable else "")
+    pods = observed.pods_of(revision)
+    refused = next((pod.report for pod in pods if pod.report and pod.report.reason in MODEL_REASONS), None)
+    if refused is not None:
+        return "False", refused.reason, refused.message
+    if status.rejected is not None and status.rejected.reason in MODEL_REASONS:
+        return "False", status.rejected.reason, status.rejected.message
+    if any(pod.ready for pod in pods):
+        return "True", Reason.READY_PODS, f"pods of {revision} passed their own model checks"
+    return "Unknown", Reason.NO_READY_POD, f"no pod of {revision} is ready"
+
+
+def _metrics(facts: Facts) -> Row | None:
+    judgement = facts.judgement
+    if judgement.source_error is not None:
+        return "False", Reason.QUERY_FAILED, f"the rollout holds: {judgement.source_error}"
+    if judgement.asked:
+        return "True", Reason.ANSWERING, "every query was answered"
+    before = facts.before("MetricsAvailable")
+    if before is None or facts.status.rollout is None:
+        return None
+    return before.status, before.reason, before.message
+
+
+def _service_missing(name: str) -> str:
+    return f"the Service {name} does not exist or belongs to something else: the events say why"
+
+
+def _traffic(facts: Facts, spec: Spec) -> Row:
+    name, observed, status = facts.resource.name, facts.observed, facts.status
+    missing = [service for service in (name, stable_service_name(name), canary_service_name(name))
+               if service not in observed.selectors]  # fmt: skip
+    if missing:
+        return "False", Reason.SERVICE_MISSING, _service_missing(missing[0])
+    rollout = status.rollout
+    stable = status.stable.revision if status.stable else ""
+    canary = status.canary.revision if status.canary else stable
+    seen = router_of(spec.traffic).seen(name, Split(stable, canary, rollout.weight if rollout else 0), observed)
+    if not seen.in_force:
+        return "False", seen.reason, seen.message
+    moving = rollout is not None and rollout.programmed_time is None and status.phase is not Phase.PROMOTING
+    if moving and rollout is not None and (rollout.weight > 0 or status.phase is Phase.ROLLING_BACK):
+        return "False", Reason.WEIGHT_PENDING, f"weight {rollout.weight}% is written and not yet seen in force"
+    return "True", Reason.IN_FORCE, "the router uses the wanted weight"
+
+
+def _degraded(facts: Facts) -> Row | None:
+    spec, status = facts.spec, facts.status
+    if spec is None or status.stable is None:
+        return None
+    if facts.held is not None:
+        start, end = f"{facts.held.reason}: ", f"the canary keeps its weight because {_HOLDING[held_by(facts)]}"
+        before = status.condition("Degraded")
+        if before is not None and before.message.startswith(start) and before.message.endswith(end):
+            # The figures of each measurement would be a write, and a wake-up, every two seconds.
+            return "True", before.reason, before.message
+        return "True", Reason.ROLLBACK_HELD, f"{start}{facts.held.message}; {end}"
+    wait = facts.wait_of(Gravity.DEGRADED)
+    if wait is not None:
+        return "True", wait.reason, wait.text
+    available = facts.observed.available(status.stable.revision)
+    if status.phase is not Phase.PENDING and available < spec.replicas:
+        text = f"{available} of {spec.replicas} replicas of the stable revision are available"
+        return "True", Reason.STABLE_REPLICAS_MISSING, text
+    return None

@@ -18,6 +18,13 @@ from tests.support.kube import Manifest
 
 BUILT_IN = {"Standard": {"error-rate", "latency-p95", "latency-p99"}, "Strict": {"error-rate", "latency-p95"}}
 BUILT_IN["Flash"] = {"error-rate", "latency-p99"}
+# Not router-errors: it needs routerMetrics, see `analysis`.
+METRICS = ["error-rate", "latency-p50", "latency-p95", "latency-p99", "cache-hit-rate", "fallback-rate", "memory"]
+METRICS += ["memory-usage", "memory-growth", "availability", "cpu-usage", "prediction-spread"]
+MORE_IS_BETTER = {"cache-hit-rate", "availability", "prediction-spread"}
+SHARES = {"cache-hit-rate", "fallback-rate", "memory-usage", "availability", "cpu-usage", "router-errors"}
+NOT_COMPARED = {*METRICS[6:], "cache-hit-rate"}
+QUERY = 'rate(x{ns="{{namespace}}",pod=~"{{ name }}-({{canary}}|{{ stable }})-.*"}[{{ window }}])'
 
 _LABEL = st.sampled_from(["a", "edge", "pinn-models", "0", "9-9", "a" * 63])
 _SUBDOMAIN = st.sampled_from(["a", "edge", "pinn-models", "a.b-c.9", "0.0", ".".join(["a" * 63, "b" * 63])])
@@ -38,7 +45,7 @@ _IMAGE = st.builds(
 _AMOUNTS = ["0", "1", "2", "250m", "1.5", "1e3", "2Gi", "768Mi", ".5", "+3", "100k", 0, 4]
 
 
-def optional(required: dict[str, Any] | None = None, **fields_: Any) -> st.SearchStrategy[Manifest]:
+def optional(required: dict[str, Any] | None = None, /, **fields_: Any) -> st.SearchStrategy[Manifest]:
     """An object with these fields, each there or not."""
     return st.fixed_dictionaries(required or {}, optional=fields_)
 
@@ -108,12 +115,19 @@ def traffic() -> st.SearchStrategy[Manifest]:
 @cache
 def gate(profile: str) -> st.SearchStrategy[Manifest]:
     """A change of a built-in gate, or an own one."""
+    low_share, share = st.sampled_from(["0", "1m", "0.01"]), st.sampled_from(["0.02", "500m", "1"])
+    small, large = st.sampled_from(["1M", "1e6", "2000k"]), st.sampled_from(["1800M", "2Gi", "1e15"])
     low, high = (
         st.sampled_from(["0", "1m", "0.01", "100u", "-1"]),
         st.sampled_from(["0.02", "500m", "1", "2", "1k", "1e2"]),
     )
     lasting = {"forSeconds": st.integers(0, 86400), "consecutive": st.integers(1, 100)}
     severity = st.sampled_from(["P0", "P1", "P2"])
+    common = {
+        "severity": severity,
+        "action": st.sampled_from(["RollBack", "Hold", "ResetCaches", "Warn"]),
+        "dryRun": st.booleans(),
+    }
     relative = {
         "enabled": st.booleans(),
         "margin": st.sampled_from(["0.01", "10m", "0.5", "1n"]),
@@ -121,29 +135,49 @@ def gate(profile: str) -> st.SearchStrategy[Manifest]:
     }
     latency = relative | {"ratio": st.sampled_from(["2", "1.5", "99"]), "floor": st.sampled_from(["100m", "1", "3599"])}
 
+    reset = {"action": st.just("ResetCaches"), "recheckSeconds": st.integers(10, 3600)}
+
     def built_in(name: str) -> st.SearchStrategy[Manifest]:
         kwargs = {
             "advance": optional({"below": low}),
             "abort": optional({"above": high}, **lasting),
             "relative": optional(**(latency if name.startswith("latency") else relative)),
             "minSamples": st.integers(1, 1_000_000),
-            "severity": severity,
+            "required": st.booleans(),
+            **common,
         }
+        if name in MORE_IS_BETTER:
+            kwargs["advance"], kwargs["abort"] = optional({"above": share}), optional({"below": low_share}, **lasting)
+        if name in SHARES - MORE_IS_BETTER:
+            kwargs["advance"], kwargs["abort"] = optional({"below": low_share}), optional({"above": share}, **lasting)
+        if name in ("memory", "memory-growth"):
+            kwargs["advance"], kwargs["abort"] = optional({"below": small}), optional({"above": large}, **lasting)
+        if name in NOT_COMPARED:
+            del kwargs["relative"]
         # A gate that the profile does not have must bring a bound.
         required = {"name": st.just(name)}
         if name not in BUILT_IN[profile]:
             required["abort"] = kwargs.pop("abort")
-        return optional(required, **kwargs)
+        return optional(required, **kwargs) | optional({**required, **reset}, advance=kwargs["advance"])
 
-    query = st.sampled_from(["up", 'max(drift{revision="{{ canary }}"})', "vector(1) > 0"])
+    query = st.sampled_from(["up", 'max(drift{revision="{{ canary }}"})', "vector(1) > 0", "up{a=~'x{2}'}", QUERY])
     own_name = st.sampled_from(["desk-drift", "latency-p96", "a", "0", "g" * 63])
     own = {"name": own_name, "query": query}
+    webhook = optional(
+        {"url": st.sampled_from(["https://checks.example.com/canary?desk=eu&x=%20", "http://[::1]:8080", "http://a/"])},
+        secretRef=st.fixed_dictionaries({"name": _SUBDOMAIN, "key": _KEY}),
+        timeoutSeconds=st.integers(1, 30),
+        retries=st.integers(0, 5),
+    )
     own_gate = st.one_of(
         optional({**own, "advance": optional({"below": low})}, abort=optional({"above": high}, **lasting)),
         optional({**own, "advance": optional({"above": high})}, abort=optional({"below": low})),
-        optional({**own, "abort": optional({"below": low}, **lasting), "severity": severity}),
+        optional({**own, "abort": optional({"below": low}, **lasting), **common}),
+        optional({**own, "abort": optional({"below": low}), **reset}),
+        optional({"name": own_name, "webhook": webhook}, abort=optional(**lasting), **common),
+        optional({"name": own_name, "webhook": webhook, **reset}),
     )  # fmt: skip
-    return st.sampled_from(["error-rate", "latency-p50", "latency-p95", "latency-p99"]).flatmap(built_in) | own_gate
+    return st.sampled_from(METRICS).flatmap(built_in) | own_gate
 
 
 @cache
@@ -153,9 +187,31 @@ def analysis() -> st.SearchStrategy[Manifest]:
         ["http://prometheus:9090", "https://prometheus.example.com/eu/", "http://[::1]:9090", "http://10.0.0.1"]
     )
     token = st.fixed_dictionaries({"name": _SUBDOMAIN, "key": _KEY})
+    certificates = optional({"name": _SUBDOMAIN, "key": _KEY}, kind=st.sampled_from(["ConfigMap", "Secret"]))
+    plain = optional({"name": st.just("X-Scope-OrgID"), "value": st.sampled_from(["a", "a b|~", "v" * 1024])})
+    secret = optional({"name": st.sampled_from(["0", "h" * 64, "Proxy-Authorization"]), "secretRef": token})
+    headers = st.lists(plain | secret, max_size=4, unique_by=lambda it: it["name"])
     prometheus = st.one_of(
-        optional(timeoutSeconds=st.integers(1, 60)), optional({"address": address}, bearerTokenSecretRef=token)
+        optional(timeoutSeconds=st.integers(1, 60)),
+        optional({"address": address}, bearerTokenSecretRef=token, headers=headers),
+        optional(
+            {"address": st.just("https://prometheus.example.com")},
+            basicAuth=st.fixed_dictionaries({"usernameSecretRef": token, "passwordSecretRef": token}),
+            headers=headers,
+            caRef=certificates,
+        ),
+        st.fixed_dictionaries(
+            {
+                "address": address,
+                "headers": st.just([{"name": "Authorization", "secretRef": {"name": "a", "key": "b"}}]),
+            }
+        ),
     )
+    names = optional(
+        requests=st.sampled_from(["a", "_", ":", "job:requests_total:rate", "M" * 128]),
+        latency=st.just("request_seconds"), memory=st.just("rss"), priceSum=st.just("_0"),
+        statusLabel=st.sampled_from(["code", "_", "L" * 128]), podLabel=st.sampled_from(["kubernetes_pod", "instance"]),
+    )  # fmt: skip
     cadence = st.one_of(
         st.just({}),
         st.integers(2, 3600).map(lambda it: {"intervalSeconds": it}),
@@ -170,11 +226,23 @@ def analysis() -> st.SearchStrategy[Manifest]:
             optional={
                 "prometheus": prometheus,
                 "deadlineSeconds": st.integers(60, 604800),
+                "sources": st.sampled_from([["Pods"], ["Prometheus"], ["Prometheus", "Pods"], ["Pods", "Prometheus"]]),
+                "metrics": names,
+                "confidence": st.sampled_from(["0.999", "950m", "0.500001"]),
                 "gates": st.lists(gate(profile or "Standard"), max_size=5, unique_by=lambda it: it["name"]),
             },
         )
     )
-    return st.builds(lambda left, right: left | right, base, cadence)
+    router_gate = optional(
+        {"name": st.just("router-errors"), "abort": optional({"above": st.sampled_from(["0", "1", "50m"])})},
+        relative=optional(margin=st.just("0.01")),
+    )
+    routed = st.one_of(
+        st.just({}),
+        optional({"routerMetrics": st.sampled_from(["Contour", "EnvoyGateway", "Istio", "NginxIngress"])}),
+        st.fixed_dictionaries({"routerMetrics": st.just("Contour"), "gates": st.lists(router_gate, max_size=1)}),
+    )
+    return st.builds(lambda *parts: {**parts[0], **parts[1], **parts[2]}, base, cadence, routed)
 
 
 @cache
@@ -201,6 +269,11 @@ def valid_specs() -> st.SearchStrategy[Manifest]:
         drainSeconds=st.integers(1, 3600), readyDeadlineSeconds=st.integers(10, 86400),
         unreadySeconds=st.integers(1, 3600), revisionHistoryLimit=st.integers(1, 20),
     )  # fmt: skip
+    verification = optional(
+        mode=st.sampled_from(["Required", "Auto", "Disabled"]), options=st.integers(8, 2000),
+        tolerance=st.sampled_from(["1e-6", "1u", "0.1", "1n"]), timeoutSeconds=st.integers(5, 600),
+        acknowledgedRevision=st.sampled_from(["9d77e0aa", "00000000"]),
+    )  # fmt: skip
     strategy = optional(type=st.just("Canary"), canary=optional(steps=steps()))
     return optional(
         {"image": _IMAGE},
@@ -213,6 +286,7 @@ def valid_specs() -> st.SearchStrategy[Manifest]:
         podAnnotations=st.dictionaries(_QUALIFIED, _TEXT, max_size=3),
         terminationGracePeriodSeconds=st.integers(10, 3600), model=model, replicas=st.integers(0, 1000),
         strategy=strategy, traffic=traffic(), analysis=analysis(), rollback=rollback, paused=st.booleans(),
+        verification=verification,
     )  # fmt: skip
 
 

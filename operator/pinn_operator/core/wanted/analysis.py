@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from collections.abc import Mapping
+from decimal import Decimal
 
 from pinn_operator.core.wanted.fields import Fields
 from pinn_operator.core.wanted.gates import parse_gates
-from pinn_operator.core.wanted.serving import DNS_SUBDOMAIN
-from pinn_operator.core.wanted.spec import (
-    Analysis,
-    Profile,
-    Prometheus,
-)
-
-PROMETHEUS_ADDRESS: Final = re.compile(
-    r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
-)
-_SECRET_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
+from pinn_operator.core.wanted.names import parse_names
+from pinn_operator.core.wanted.prometheus import parse_prometheus
+from pinn_operator.core.wanted.spec import Analysis, Profile, RouterMetricsKind, SourceKind
 
 
 def parse_analysis(analysis: Fields) -> Analysis:
@@ -29,38 +21,43 @@ def parse_analysis(analysis: Fields) -> Analysis:
             "abortIntervalSeconds", f"must be at most intervalSeconds, which is {interval}, not {abort_interval}"
         )
     parsed = Analysis(
-        prometheus=_prometheus(analysis.child_or_empty("prometheus")),
+        prometheus=parse_prometheus(analysis.child_or_empty("prometheus")),
         profile=profile,
         gates=parse_gates(analysis, profile),
         interval_seconds=interval,
         abort_interval_seconds=abort_interval,
+        sources=_sources(analysis),
+        names=parse_names(analysis.child_or_empty("metrics")),
+        router_metrics=analysis.optional_choice("routerMetrics", RouterMetricsKind),
+        confidence=_confidence(analysis),
         deadline_seconds=analysis.integer("deadlineSeconds", minimum=60, maximum=604800, default=3600),
     )
+    if not analysis.has("routerMetrics") and "router-errors" in _written_gates(analysis):
+        kinds = ", ".join(kind.value for kind in RouterMetricsKind)
+        analysis.fault("routerMetrics", f"is required by the gate router-errors: one of {kinds}")
     analysis.close()
     return parsed
 
 
-def _prometheus(prometheus: Fields) -> Prometheus:
-    address = prometheus.optional_text(
-        "address",
-        limit=1024,
-        pattern=PROMETHEUS_ADDRESS,
-        expected="the address of a Prometheus server like http://prometheus.monitoring:9090, no credentials, no query",
-    )
-    token = prometheus.child("bearerTokenSecretRef")
-    secret = None
-    if token is not None:
-        secret = (
-            token.text("name", limit=253, pattern=DNS_SUBDOMAIN, expected="the name of a Secret in this namespace"),
-            token.text("key", limit=253, pattern=_SECRET_KEY, expected="a key of that Secret, like token"),
-        )
-        token.close()
-        if address is None:
-            prometheus.fault("bearerTokenSecretRef", "needs an address: the token is only ever sent to that server")
-    parsed = Prometheus(
-        address=address,
-        timeout_seconds=prometheus.integer("timeoutSeconds", minimum=1, maximum=60, default=5),
-        bearer_token_secret=secret,
-    )
-    prometheus.close()
-    return parsed
+def _written_gates(analysis: Fields) -> list[object]:
+    """The names of the gates that the team itself wrote: a gate of the profile needs nothing else to be set."""
+    gates = analysis.raw("gates")
+    return [gate.get("name") for gate in gates if isinstance(gate, Mapping)] if isinstance(gates, list | tuple) else []
+
+
+def _sources(analysis: Fields) -> tuple[SourceKind, ...]:
+    if not analysis.has("sources"):
+        analysis.raw("sources")
+        return tuple(SourceKind)
+    found = analysis.choices("sources", SourceKind, items=len(SourceKind))
+    # The order has no meaning.
+    return tuple(kind for kind in SourceKind if kind in found)
+
+
+def _confidence(analysis: Fields) -> float:
+    confidence = analysis.quantity("confidence")
+    if confidence is None:
+        return 0.999
+    if not Decimal("0.5") < confidence < 1:
+        analysis.fault("confidence", f'must be above 0.5 and below 1, like "0.999", not {confidence}')
+    return float(confidence)

@@ -132,6 +132,27 @@ class Fields:
             return default
         return kind(value)
 
+    def optional_choice(self, name: str, kind: type[E]) -> E | None:
+        """As `choice`; absent gives None."""
+        value = self.one_of(name, [item.value for item in kind])
+        return kind(value) if value in {item.value for item in kind} else None
+
+    def choices(self, name: str, kind: type[E], *, items: int) -> tuple[E, ...]:
+        """A list of at least one of the values of a closed set, each once."""
+        found: list[E] = []
+        values = [item.value for item in kind]
+        given = self._list(name, items=items)
+        if isinstance(self.raw(name), list | tuple) and not given:
+            self.fault(name, f"must have at least 1 item of {', '.join(values)}")
+        for index, value in enumerate(given):
+            if not isinstance(value, str) or value not in values:
+                self.fault(f"{name}[{index}]", f"must be one of {', '.join(values)}, not {_shown(value)}")
+            elif kind(value) in found:
+                self.fault(f"{name}[{index}]", f"{_shown(value)} is there twice")
+            else:
+                found.append(kind(value))
+        return tuple(found)
+
     def one_of(self, name: str, values: Sequence[str], *, default: str | None = None) -> str | None:
         """As `choice`, for sets that have no type of their own."""
         value = self.raw(name)

@@ -55,4 +55,4 @@ _ALL: Final = (
 )
 
 METRICS: Final = {metric.name: metric for metric in _ALL}
-"""By the name of their gate, in the order in which documents and messages list them; the CRD is held to it by a test."""
+"""By the name of their gate, in the order in which documents and messages list them. A test holds the CRD to it."""

@@ -22,6 +22,7 @@ from pinn_operator.core.wanted.spec import (
 )
 from pinn_operator.core.wanted.strategy import parse_steps
 from pinn_operator.core.wanted.traffic import parse_traffic
+from pinn_operator.core.wanted.verification import parse_verification
 
 REPLICA_LIMIT: Final = 1000
 
@@ -43,6 +44,7 @@ def parse_spec(manifest: Manifest, *, path: str = "spec") -> Spec | InvalidSpec:
         analysis=parse_analysis(spec.child_or_empty("analysis")),
         rollback=parse_rollback(spec.child_or_empty("rollback")),
         paused=spec.boolean("paused", default=False),
+        verification=parse_verification(spec.child_or_empty("verification")),
     )
     spec.close()
     return InvalidSpec(tuple(errors)) if errors else parsed

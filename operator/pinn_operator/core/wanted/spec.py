@@ -79,7 +79,8 @@ class VerificationMode(StrEnum):
     """A server that cannot be asked for prices holds the rollout."""
     AUTO = "Auto"
     """A server that cannot be asked for prices is not verified, and the status says so."""
-    OFF = "Off"
+    OFF = "Disabled"
+    """Nothing is compared. Not "Off", which YAML takes for false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class SecretKey:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One side of a gate. Exactly one of `above` and `below` is set.
+    """One side of a gate. Exactly one of `above` and `below` is set, but for a webhook, which needs neither.
 
     As an `advance` bound it names the good side (`below: 0.01` passes under 1 %); as an `abort` bound the bad one
     (`above: 0.05` fails over 5 %). An abort bound is exceeded once it has been so for `for_seconds`, and in
@@ -109,8 +110,9 @@ class Bound:
 class Relative:
     """Compares a built-in metric with the concurrently running stable revision by a sequential test.
 
-    The canary's share of bad requests is tolerated up to `tolerance` times stable's plus `margin`. `ratio` and `floor` (latencies only): a canary
-    request counts as slow when it took longer than `ratio` times the stable quantile and longer than `floor` seconds.
+    The canary's share of bad requests is tolerated up to `tolerance` times stable's plus `margin`. `ratio` and `floor`
+    (latencies only): a canary request counts as slow when it took longer than `ratio` times the stable quantile and
+    longer than `floor` seconds.
     `confidence` bounds the chance that a revision as good as stable is condemned at one step by 1 − confidence.
     """
 
@@ -138,7 +140,10 @@ class Webhook:
 @dataclass(frozen=True, slots=True)
 class Gate:
     """One judged metric: built in (`metric`, a name in `core.wanted.metrics.METRICS`), custom PromQL (`query`) or a
-    `webhook`; exactly one of them is set."""
+    `webhook`; exactly one of them is set.
+
+    The `abort` of a webhook has neither `above` nor `below`: it says only for how long the answer must be "fail".
+    """
 
     name: str
     metric: str | None = None

@@ -57,6 +57,14 @@ _BORN = (
 """What the bundled server shows before its first request."""
 
 
+class Trouble(Enum):
+    """Why the operator's own read of a pod fails."""
+
+    REFUSED = auto()
+    SLOW = auto()
+    GARBAGE = auto()
+
+
 @dataclass
 class SimulatedPod:
     """A pod and its counters. Times are seconds since the story began."""
@@ -80,8 +88,8 @@ class SimulatedPod:
     probes: tuple[str, ...] = ("/health/deployment/readiness", "/health")
     """Paths that the kubelet asks."""
     memory: float = 600e6
-    reachable: bool = True
-    """For the operator's own reads."""
+    trouble: Trouble | None = None
+    """What the operator's own reads of it meet."""
     counters: dict[Key, float] = field(default_factory=lambda: dict.fromkeys(_BORN, 0.0))
     buckets: list[float] = field(default_factory=lambda: [0.0] * len(BOUNDS))
     seconds_sum: float = 0.0
@@ -139,11 +147,6 @@ class SimulatedPod:
         shown[_MEMORY] = shown[_TREE] = self.memory
         shown[_CPU] = running * 0.001 + (time - self.created) * 0.01
         return shown
-
-    def read(self, names: Iterable[str], time: float) -> dict[Key, float]:
-        """A read of its `/metrics?name[]=…` by the operator itself."""
-        wanted = frozenset(names)
-        return {line: value for line, value in self.exported(time).items() if line[0] in wanted}
 
 
 class Scrape(Enum):

@@ -7,7 +7,7 @@ A script is a list of things that happen to a team; `Watched` checks each pass w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.rollback import judge_gates
 from pinn_operator.core.rollout.triggers import pod_failure
-from pinn_operator.core.samples import Answer
+from pinn_operator.core.samples import Samples
 from pinn_operator.core.situation import accepted_spec, situation_of
 from pinn_operator.core.status.values import Phase, Status
 from pinn_operator.core.wanted.spec import RollbackMode, RouterKind, Spec
@@ -79,7 +79,7 @@ class Watched(World):
 
     # --- the invariants -----------------------------------------------------------------------------------------------
 
-    def decided(self, decision: Decision, observed: Observed, samples: Mapping[str, Answer]) -> None:
+    def decided(self, decision: Decision, observed: Observed, samples: Samples) -> None:
         before, after = self.state, decision.status
         resource = self._resource()
         spec = accepted_spec(resource, observed)
@@ -119,7 +119,7 @@ class Watched(World):
         assert status_from_manifest(written) == status, "the status is not read as it was written"
 
     def _rises_on_evidence_only(
-        self, before: Status, after: Status, observed: Observed, samples: Mapping[str, Answer], spec: Spec
+        self, before: Status, after: Status, observed: Observed, samples: Samples, spec: Spec
     ) -> None:
         promoted = after.phase is Phase.PROMOTING and before.phase is not Phase.PROMOTING
         rises = weight_of(after) > weight_of(before) and after.rollout is not None and after.canary == before.canary
@@ -145,7 +145,7 @@ class Watched(World):
             assert self.weight == weight_of(before), "rose on what was measured under a foreign weight"
 
     def _a_fault_ends_at_zero(
-        self, before: Status, after: Status, observed: Observed, samples: Mapping[str, Answer], spec: Spec
+        self, before: Status, after: Status, observed: Observed, samples: Samples, spec: Spec
     ) -> None:
         if before.phase not in (Phase.PROGRESSING, Phase.BAKING) or spec.rollback.mode is RollbackMode.HOLD:
             return

@@ -8,7 +8,7 @@ asked to be.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,11 +21,12 @@ from pinn_operator.core.gates.questions import due
 from pinn_operator.core.objects.desired import Desired
 from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
-from pinn_operator.core.samples import Answer, Query, Series
+from pinn_operator.core.samples import Answer, AnyAnswer, PodQuestion, Query, Question, Samples, Series
 from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import Status
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 from tests.story.prometheus import START, Prometheus, SimulatedPod
+from tests.story.reader import Reader
 
 Clock = Callable[[float], float]
 
@@ -79,6 +80,9 @@ class World:
         self.weights: list[tuple[float, int]] = []
         self.commits = 0
         self.prometheus = prometheus or Prometheus()
+        self.reader = Reader()
+        self.reads_alarm = True
+        """Bad answers of the canary wake the operator."""
         self.strangers: list[SimulatedPod] = []
         """Pods that are scraped too and are nobody's business here."""
         self.operator_up = True
@@ -126,8 +130,9 @@ class World:
             [(pod.name, pod.ready, pod.restarts, pod.waiting) for pod in self.pods],
         )  # fmt: skip
         changed, self._seen = seen != self._seen, seen
+        alarmed, self.reader.alarmed = self.reader.alarmed and self.reads_alarm, False
         requeue = self.last.requeue_at if self.last else None
-        return self.restless or changed or (requeue is not None and self.now >= requeue)
+        return alarmed or self.restless or changed or (requeue is not None and self.now >= requeue)
 
     def run_until(self, condition: Callable[[World], bool], *, at_most: float = 600.0, tick: float = 0.5) -> World:
         """Let time pass until something is true; fails with the state if it never is."""
@@ -194,12 +199,18 @@ class World:
         again = parse_resource({**self.manifest(), "status": status_to_manifest(first.status)})
         return first, self._decided(again, observed, samples)
 
-    def _decide(self) -> tuple[Decision, Observed, dict[str, Answer]]:
+    def _decide(self) -> tuple[Decision, Observed, Samples]:
         resource, observed = self._resource(), self.observe()
-        samples = {query.key: self.answer(query) for query in due(situation_of(resource, observed), self.now)}
+        samples = self._answers(due(situation_of(resource, observed), self.now))
         return self._decided(resource, observed, samples), observed, samples
 
-    def _decided(self, resource: Resource, observed: Observed, samples: dict[str, Answer]) -> Decision:
+    def _answers(self, questions: Iterable[Question]) -> Samples:
+        """What each kind of source answers."""
+        asked = list(questions)
+        samples: dict[str, AnyAnswer] = {it.key: self.answer(it) for it in asked if isinstance(it, Query)}
+        return samples | self.reader.answers(it for it in asked if isinstance(it, PodQuestion))
+
+    def _decided(self, resource: Resource, observed: Observed, samples: Samples) -> Decision:
         with patch.object(deciding, "plan", self._plan):
             return deciding.decide(resource, observed, samples, self.now)
 
@@ -240,7 +251,7 @@ class World:
         self.transitions.extend((self.seconds, item.kind, item.revision) for item in decision.transitions)
         return decision
 
-    def decided(self, decision: Decision, observed: Observed, samples: Mapping[str, Answer]) -> None:
+    def decided(self, decision: Decision, observed: Observed, samples: Samples) -> None:
         """For those who watch: what a pass saw and decided, before anything of it is done."""
 
     def _write(self, manifest: dict[str, Any]) -> None:
@@ -334,6 +345,7 @@ class World:
         for pod in self.pods:
             pod.live(self.seconds)
         self.prometheus.live([*self.pods, *self.strangers], self.seconds)
+        self._read_pods()
 
     def _deployments(self) -> None:
         for (kind, name), manifest in self.objects.items():
@@ -415,6 +427,19 @@ class World:
             pod.serve(self.seconds, status, latency)
 
     # --- Prometheus ---------------------------------------------------------------------------------------------------
+
+    def _read_pods(self) -> None:
+        """The operator reads the pods of both revisions itself, as long as the canary has weight."""
+        state = self.state
+        if not self.operator_up:
+            self.reader.forget()
+        elif not self.reader.asked:
+            return
+        elif state.canary is not None and state.stable is not None and state.rollout is not None:
+            revisions = (state.canary.revision, state.stable.revision)
+            if state.rollout.weight > 0:
+                pods = [pod for pod in self.pods if pod.revision in revisions]
+                self.reader.live(pods, state.canary.revision, self.seconds, self.now.timestamp())
 
     @property
     def prometheus_up(self) -> bool:

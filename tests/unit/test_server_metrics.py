@@ -17,7 +17,8 @@ from pinn_inference.pricing.cache import QuoteCache
 from pinn_inference.pricing.model import bundled_directory, load_numpy_model
 from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch
 from pinn_inference.server import moments
-from pinn_inference.server.metrics import LATENCY_BUCKETS, ServerMetrics, resident_memory_of_tree
+from pinn_inference.server.metrics import LATENCY_BUCKETS, ServerMetrics
+from pinn_inference.server.processes import ProcessTree
 from pinn_inference.server.served_model import options_of, scalars_of
 from pinn_inference.server.tally import CounterTally, HistogramTally, QuoteTally
 from tests.support.server import options
@@ -145,11 +146,11 @@ def test_methods_that_clients_make_up_share_one_series() -> None:
 def test_the_memory_of_the_tree_includes_children_and_their_children() -> None:
     hold = "held = b'x' * 40_000_000; print(flush=True); input()"
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
-    before = resident_memory_of_tree(os.getpid())
+    before = ProcessTree(os.getpid()).resident_memory()
     child = subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
         child.stdout.readline()
-        assert resident_memory_of_tree(os.getpid()) - before > 40_000_000
+        assert ProcessTree(os.getpid()).resident_memory() - before > 40_000_000
     finally:
         child.communicate(b"\n", timeout=30)

@@ -2,6 +2,7 @@
 
 ServerError
 ├── InvalidRequest        400  the body is wrong; carries every fault found
+├── BadQuery              400  the query of the URL is wrong
 ├── BodyTimeout           408  the body did not arrive
 ├── BodyTooLarge          413  more bytes than one request may have
 ├── BatchTooLarge         413  more options than one request may hold
@@ -79,6 +80,12 @@ class InvalidRequest(ServerError):
 
     def details(self) -> dict[str, Any]:
         return {"fault_count": self.count, "faults": [fault.as_json() for fault in self.faults[:MAX_FAULTS]]}
+
+
+class BadQuery(ServerError):
+    """The query of the URL is wrong."""
+
+    status = 400
 
 
 class BodyTimeout(ServerError):

@@ -14,7 +14,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from pinn_inference.pricing.cache import CacheStats, LevelStats
 from pinn_inference.server.engine import PricingEngine, Readiness
-from pinn_inference.server.errors import ServerError
+from pinn_inference.server.errors import BadQuery, ServerError
+from pinn_inference.server.exposition import BadFilter
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.service import PricingService
 
@@ -162,8 +163,13 @@ class HealthPages:
         }
         return _json(document, status=200 if healthy else 503)
 
-    async def metrics(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+    async def metrics(self, request: web.Request) -> web.Response:
+        """All metrics, or the samples that are named: `?name[]=http_requests_total&name[]=…`."""
+        try:
+            page = self._metrics.exposition(request.query_string)
+        except BadFilter as error:
+            raise BadQuery(str(error)) from error
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     def _counts(self) -> dict[str, Any]:
         return {

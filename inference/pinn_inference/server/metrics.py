@@ -9,23 +9,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container
 from importlib.metadata import version
-from pathlib import Path
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import Counter, Gauge, GCCollector
 
 from pinn_inference.pricing.cache import LevelStats, QuoteCache
 from pinn_inference.pricing.types import Method
+from pinn_inference.server.exposition import Figures, ServerRegistry
+from pinn_inference.server.processes import ProcessFigures, ProcessTree
 from pinn_inference.server.tally import CounterTally, HistogramTally, QuoteTally
 
 LATENCY_BUCKETS = (
@@ -34,6 +26,18 @@ LATENCY_BUCKETS = (
 )  # fmt: skip
 """Seconds: from what one evaluation takes to every limit a gate or an alert uses (0.2, 0.26, 0.3, 0.5, 1, 2, 5)."""
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
+_CACHE_FIGURES = (
+    ("pinn_cache_hits_total", "Single quotes that the cache knew."),
+    ("pinn_cache_misses_total", "Single quotes that it did not know."),
+    ("pinn_cache_size", "Entries in the cache."),
+    ("pinn_cache_max_size", "Entries the cache may have."),
+)
+_TREE_FIGURES = (
+    (
+        "pinn_process_tree_resident_memory_bytes",
+        "Resident memory of this process and of all its children; pages they share count in each.",
+    ),
+)
 _KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _STATUSES_FROM_THE_START = ("200", "400", "413", "429", "500", "503")
 _SLOWEST_FIRST = (Method.INTEGRAL_EQUATION, Method.PINN, Method.CLOSED_FORM)
@@ -46,7 +50,7 @@ class ServerMetrics:
     """Every metric of one server, in `registry`."""
 
     def __init__(self, *, revision: str = "", service: str = "") -> None:
-        self.registry = CollectorRegistry()
+        self.registry = ServerRegistry()
         self._requests = CounterTally(
             "http_requests",
             "HTTP requests answered, by status code; 499 means that the client went away first.",
@@ -116,12 +120,13 @@ class ServerMetrics:
             registry=self.registry,
         )
         build.labels(version("pinn-operator"), platform.python_version(), revision, service).set(1)
-        ProcessCollector(registry=self.registry)
+        self.registry.register(ProcessFigures())
         GCCollector(registry=self.registry)
-        self.registry.register(_Source(_process_tree_memory))
+        tree = ProcessTree(os.getpid())
+        self.registry.register(Figures(_TREE_FIGURES, lambda: (tree.resident_memory(),)))
         self._cache: QuoteCache | None = None
         self._earlier_hits = self._earlier_misses = 0
-        self.registry.register(_Source(self._collect_cache))
+        self.registry.register(Figures(_CACHE_FIGURES, self._cache_figures))
         self._status_texts: dict[int, str] = {}
         for status in _STATUSES_FROM_THE_START:
             self._requests.begin("POST", "/v1/price", status)
@@ -167,58 +172,14 @@ class ServerMetrics:
             self._earlier_misses += counts.misses
             self._cache.reset()
 
-    def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format 0.0.4."""
-        return generate_latest(self.registry)
+    def exposition(self, query: str = "") -> bytes:
+        """Metrics in Prometheus' text format 0.0.4: all, or the samples that the query of the URL names by `name[]`.
 
-    def _collect_cache(self) -> Iterator[Metric]:
+        Raises BadFilter.
+        """
+        return self.registry.exposition(self.registry.asked(query))
+
+    def _cache_figures(self) -> tuple[float, ...]:
         counts = self._cache.stats().total if self._cache is not None else LevelStats(0, 0, 0, 0, 0)
         hits, misses = self._earlier_hits + counts.hits, self._earlier_misses + counts.misses
-        yield CounterMetricFamily("pinn_cache_hits", "Single quotes that the cache knew.", value=hits)
-        yield CounterMetricFamily("pinn_cache_misses", "Single quotes that it did not know.", value=misses)
-        yield GaugeMetricFamily("pinn_cache_size", "Entries in the cache.", value=counts.size)
-        yield GaugeMetricFamily("pinn_cache_max_size", "Entries the cache may have.", value=counts.max_size)
-
-
-class _Source(Collector):
-    """A function as a collector."""
-
-    def __init__(self, function: Callable[[], Iterable[Metric]]) -> None:
-        self._function = function
-
-    def collect(self) -> Iterable[Metric]:
-        return self._function()
-
-
-def _process_tree_memory() -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "pinn_process_tree_resident_memory_bytes",
-        "Resident memory of this process and of all its children; pages they share count in each.",
-        value=resident_memory_of_tree(os.getpid()),
-    )
-
-
-def resident_memory_of_tree(root: int) -> int:
-    """Bytes, by /proc; 0 where there is none. A process that ends meanwhile counts as nothing."""
-    parents: dict[int, int] = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        fields = _proc_file(place.name, "stat").rpartition(b")")[2].split()
-        if len(fields) > 1:
-            parents[int(place.name)] = int(fields[1])
-    tree, grown = {root}, True
-    while grown:
-        more = {process for process, parent in parents.items() if parent in tree} - tree
-        grown = bool(more)
-        tree |= more
-    pages = 0
-    for process in tree:
-        fields = _proc_file(str(process), "statm").split()
-        pages += int(fields[1]) if len(fields) > 1 else 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _proc_file(process: str, name: str) -> bytes:
-    try:
-        return Path("/proc", process, name).read_bytes()
-    except OSError:
-        return b""
+        return hits, misses, counts.size, counts.max_size

@@ -811,6 +811,15 @@ def _operation_paths() -> Json:
         tag,
         "Prometheus metrics",
         {"description": "Text format 0.0.4.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        parameters=[
+            {
+                "name": "name[]",
+                "in": "query",
+                "description": "Answer the samples with this name alone; may be repeated.",
+                "schema": {"type": "array", "items": {"type": "string", "maxLength": 256}, "maxItems": 64},
+                "example": ["http_requests_total", "pinn_inference_latency_seconds_bucket"],
+            }
+        ],
     )
     stats = _operation(
         "cache_stats", tag, "Hits, misses and size", _answer(_ref("CacheStats"), "Both levels and their sum.")

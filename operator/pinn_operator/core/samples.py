@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 POD_KEY: Final = "pods/"
@@ -49,10 +50,51 @@ class PodQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceOption:
+    """One option to be priced; years, and decimals per year, continuously compounded."""
+
+    spot: float
+    strike: float
+    maturity: float
+    rate: float
+    dividend: float
+    volatility: float
+    call: bool
+    american: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PricePod:
+    """A pod that is asked for prices. One that is asked in `full` gets every request, any other only the `sample`."""
+
+    name: str
+    address: str
+    """`host:port`"""
+    canary: bool
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PriceQuestion:
-    """Prices that the canary's and the stable pods are asked for."""
+    """Prices that the canary's and the stable pods are asked for.
+
+    A request is a tuple of indices into `options`: one index is asked alone, several together in one list. The requests
+    of a wave are sent to all pods at the same moment, the next wave when all of them are answered: what hits every pod
+    alike hits the same wave of all. Two questions with one `identity` are one: the answer is the same, nothing is asked
+    again.
+    """
 
     key: str
+    identity: str
+    options: tuple[PriceOption, ...]
+    pods: tuple[PricePod, ...]
+    waves: tuple[tuple[tuple[int, ...], ...], ...]
+    sample: tuple[int, ...]
+    """What the other pods are asked for, in one list."""
+    timeout_seconds: float
+    """For everything."""
+    request_seconds: float
+    """For one request; one that takes longer has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +138,88 @@ class PodReadFaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """A price with its Greeks, as a pod gave it; None for a Greek that it did not give. Any may be NaN or infinite.
+
+    Units are those of `POST /v1/price`: vega and rho per 1.00, theta per year. `error_bound` is in currency, 0 when the
+    server knows none.
+    """
+
+    price: float
+    delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
+    theta: float | None = None
+    rho: float | None = None
+    error_bound: float = 0.0
+    method: str = ""
+
+
+class PriceFault(StrEnum):
+    """Why a request has no usable answer, beside a status that says so."""
+
+    NONE = ""
+    UNREACHABLE = "Unreachable"
+    """No connection, or one that broke."""
+    SLOW = "Slow"
+    """No answer within the time of one request."""
+    UNREADABLE = "Unreadable"
+    """Status 200 with something else than prices."""
+
+
+class PriceProtocol(StrEnum):
+    """How a pod was asked."""
+
+    UNKNOWN = ""
+    """It could not be found out, because the pod did not answer."""
+    NONE = "None"
+    """It has neither."""
+    PRICE = "/v1/price"
+    OPEN_INFERENCE = "Open Inference Protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class PriceReply:
+    """What one pod answered to one request. `quotes` are in the order of `options`, none unless `status` is 200."""
+
+    wave: int
+    """Which of the question's waves; −1 for the sample."""
+    options: tuple[int, ...]
+    seconds: float
+    status: int = 0
+    """Of HTTP; 0 without an answer."""
+    quotes: tuple[Quote, ...] = ()
+    fault: PriceFault = PriceFault.NONE
+    message: str = ""
+    """Of a fault or an error, in the pod's own words, cut."""
+
+    @property
+    def good(self) -> bool:
+        """Every option of the request has a quote."""
+        return self.status == 200 and not self.fault and len(self.quotes) == len(self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class PodPrices:
+    """Everything that one pod answered, in the order in which it was asked."""
+
+    pod: PricePod
+    protocol: PriceProtocol
+    replies: tuple[PriceReply, ...] = ()
+    message: str = ""
+    """Why it could not be asked, or has no such interface."""
+
+
+@dataclass(frozen=True, slots=True)
 class PriceAnswers:
     """What the pods answered to a `PriceQuestion`."""
+
+    question: PriceQuestion
+    pods: tuple[PodPrices, ...]
+    seconds: float
+    """From the first request to the last answer."""
+    complete: bool = True
+    """False when the time was over before everything was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +238,12 @@ def series_of(samples: Samples, key: str) -> Answer | None:
     """The answer to a `Query` or a `PodQuestion`; None if it was not asked or has no answer yet."""
     answer = samples.get(key)
     return answer if isinstance(answer, tuple | SourceError) else None
+
+
+def prices_of(samples: Samples, key: str) -> PriceAnswers | SourceError | None:
+    """The answer to a `PriceQuestion`; None if it was not asked or is not there yet."""
+    answer = samples.get(key)
+    return answer if isinstance(answer, PriceAnswers | SourceError) else None
 
 
 def pod_faults(samples: Samples) -> tuple[PodReadFault, ...]:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Protocol, get_args, get_origin, get_typ
 
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
+from pinn_operator.core.status.verification import STABLE_POD_LIMIT, WORST_LIMIT
 
 GATE_STATUS_LIMIT: Final = 40
 """`GATE_LIMIT` own gates and those of a profile."""
@@ -28,6 +29,8 @@ _FIRST: Final = {
     "pods": POD_LINE_LIMIT,
     "conditions": CONDITION_LIMIT,
     "excused": EXCUSED_LIMIT,
+    "worst": WORST_LIMIT,
+    "stable_pods": STABLE_POD_LIMIT,
 }
 
 

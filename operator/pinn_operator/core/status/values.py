@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from pinn_operator.core.status.verification import VerificationStatus
+
 TIMELINE_LIMIT = 20
 HISTORY_LIMIT = 10
 MESSAGE_LIMIT = 1024
@@ -187,6 +189,8 @@ class RollbackStatus:
     gates: tuple[GateStatus, ...] = ()
     pods: tuple[str, ...] = ()
     """One line per pod of the revision, as seen when it was condemned."""
+    verification: VerificationStatus | None = None
+    """What its prices had shown by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,8 @@ class Status:
     """Set while the target is a revision that was condemned: it is not tried again by itself."""
     last_rollback: RollbackStatus | None = None
     history: tuple[HistoryEntry, ...] = ()
+    verification: VerificationStatus | None = None
+    """What the prices of the newest revision showed before it got traffic, and since."""
     next: NextAction | None = None
     retry: RetryStatus | None = None
     replicas: int = 0

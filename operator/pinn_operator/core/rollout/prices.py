@@ -1,0 +1,211 @@
+"""What the prices of a revision mean for its rollout: no weight before they were compared, none after they differ.
+
+`see_prices` takes answers into the status and says whether the revision must go; `prices_allow` is asked before a
+weight rises. What is asked when is in `pinn_operator.core.verification.questions`, what answers show in `…compare`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from pinn_operator.core.gates.judgement import Condemnation
+from pinn_operator.core.rollout.draft import Draft, Pass
+from pinn_operator.core.rollout.waits import Gravity
+from pinn_operator.core.samples import PriceQuestion, SourceError, prices_of
+from pinn_operator.core.situation import Situation
+from pinn_operator.core.status.json import POD_LINE_LIMIT
+from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, RollbackStatus
+from pinn_operator.core.status.verification import STABLE_POD_LIMIT, VerificationStatus, VerificationVerdict
+from pinn_operator.core.verification.compare import ACKNOWLEDGEABLE, UNAVAILABLE, UNCERTAIN, Finding, compare
+from pinn_operator.core.verification.questions import (
+    PRICES,
+    is_sample,
+    new_pods,
+    price_question,
+    ready_pods,
+    verification_of,
+)
+from pinn_operator.core.wanted.spec import VerificationMode
+
+CONFIRM_SECONDS = 5.0
+"""Between two attempts that must both show errors or slow answers."""
+RETRY_SECONDS = 2.0
+"""After the first attempt that showed nothing; it doubles up to the longest."""
+LONGEST_RETRY_SECONDS = 30.0
+SAMPLE_NOTE_SECONDS = 300.0
+"""Between two writes of when a sample in traffic was last found good."""
+
+
+def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
+    """Take what the pods answered into the status; why the canary must go, if it must."""
+    question = price_question(Situation(this.resource, this.observed, this.spec, this.target), this.now)
+    if question is not None:
+        _take(this, draft, question)
+    status = draft.status
+    if status.phase not in WATCHED or this.spec.verification.mode is VerificationMode.OFF:
+        return None
+    known = verification_of(status, draft.canary.revision)
+    if known is None or known.verdict is not VerificationVerdict.FAIL:
+        return None
+    worst = known.worst[0] if known.worst else None
+    return Condemnation(
+        reason=known.reason,
+        message=known.message,
+        value=f"{worst.quantity} {worst.excess:.3g} times the tolerance" if worst else known.reason,
+        limit=f"spec.verification.tolerance {this.spec.verification.tolerance:g} of the strike and the error bounds",
+    )
+
+
+def prices_allow(this: Pass, draft: Draft) -> bool:
+    """Whether the canary's weight may rise as far as its prices are concerned; leaves a wait if not."""
+    verification = this.spec.verification
+    if verification.mode is VerificationMode.OFF:
+        return True
+    revision = draft.canary.revision
+    known = verification_of(draft.status, revision)
+    late = known is not None and this.now >= known.start_time + timedelta(seconds=verification.timeout_seconds)
+    gravity = Gravity.STALLED if late else Gravity.NORMAL
+    match known.verdict if known is not None else None:
+        case VerificationVerdict.PASS if known is not None:
+            fresh = new_pods(this.observed, known)
+            if fresh:
+                draft.wait("NewPodUnverified", f"the prices of pod {fresh[0].name}, which is new")
+            return not fresh
+        case VerificationVerdict.NOT_APPLICABLE if known is not None:
+            if verification.mode is VerificationMode.AUTO:
+                return True
+            text = f"prices to compare, spec.verification.mode is Required: {known.message}"
+            draft.wait(known.reason, text, gravity=Gravity.STALLED)
+        case VerificationVerdict.ERROR if known is not None:
+            draft.wait(UNAVAILABLE, f"prices of {revision}: {known.message}", known.retry_time, gravity)
+        case VerificationVerdict.FAIL if known is not None:
+            draft.wait(known.reason, f"a revision with other prices: {known.message}", gravity=Gravity.STALLED)
+        case _ if not ready_pods(this.observed, revision):
+            draft.wait(UNAVAILABLE, f"a ready pod of {revision} with an address that can be asked for prices")
+        case _:
+            suspicion = f": {known.message}" if known is not None and known.suspicion else ""
+            until = known.retry_time if known is not None else None
+            text = f"the prices of {revision}, which are compared before it gets weight{suspicion}"
+            draft.wait("PricesBeingCompared", text, until, gravity)
+    return False
+
+
+def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:
+    """A revision that was rejected because it prices differently is meant to, as the spec says by now."""
+    return rejected.reason in ACKNOWLEDGEABLE and this.spec.verification.acknowledged_revision == rejected.revision
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _take(this: Pass, draft: Draft, due: PriceQuestion) -> None:
+    status = draft.status
+    canary = status.canary if status.rollout is not None else None
+    revision = (canary or draft.stable).revision
+    known = verification_of(status, revision)
+    if known is None:
+        known = VerificationStatus(
+            revision, VerificationVerdict.PENDING, this.now, options=len(due.options),
+            stable=draft.stable.revision if canary is not None else "",
+        )  # fmt: skip
+        draft.status = replace(status, verification=known)
+    answers = prices_of(this.samples, PRICES)
+    if answers is None:
+        return
+    if isinstance(answers, SourceError):
+        if not is_sample(due):
+            draft.status = replace(status, verification=_failed_attempt(known, answers.message, this.now))
+        return
+    if is_sample(due):
+        if answers.question.key == due.key and is_sample(answers.question) and _same_sides(answers.question, due):
+            finding = compare(answers.question, answers, tolerance=this.spec.verification.tolerance)
+            _take_sample(this, draft, known, finding)
+    elif answers.question.identity == due.identity:
+        finding = compare(answers.question, answers, tolerance=this.spec.verification.tolerance)
+        _take_everything(this, draft, known, finding)
+
+
+def _same_sides(left: PriceQuestion, right: PriceQuestion) -> bool:
+    """Both ask about the same two revisions."""
+    return left.identity.split("/")[:2] == right.identity.split("/")[:2]
+
+
+def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, finding: Finding) -> None:
+    now, canary = this.now, draft.status.canary is not None
+    shown = replace(
+        known, time=now, reason=finding.reason, message=finding.message[:MESSAGE_LIMIT], protocol=finding.protocol,
+        compared=finding.compared, styles=finding.styles, stable_pods=finding.stable_pods[:STABLE_POD_LIMIT],
+        worst=finding.worst, attempts=known.attempts + 1, retry_time=None, suspicion="", pods=(),
+    )  # fmt: skip
+    match finding.verdict:
+        case VerificationVerdict.ERROR:
+            shown = _failed_attempt(known, finding.message, now)
+        case VerificationVerdict.FAIL if finding.also & UNCERTAIN and not known.suspicion:
+            shown = replace(
+                shown, verdict=VerificationVerdict.PENDING, suspicion=finding.reason,
+                retry_time=now + timedelta(seconds=CONFIRM_SECONDS),
+            )  # fmt: skip
+        case VerificationVerdict.FAIL if _accepted(this, known, finding):
+            shown = replace(
+                shown, verdict=VerificationVerdict.PASS, acknowledged_time=now, pods=finding.pods[-POD_LINE_LIMIT:],
+                message=f"accepted by spec.verification.acknowledgedRevision: {finding.message}"[:MESSAGE_LIMIT],
+            )  # fmt: skip
+            draft.normal("PriceDifferenceAcknowledged", f"revision {known.revision} goes on: {finding.message}")
+        case VerificationVerdict.FAIL:
+            shown = replace(
+                shown, verdict=VerificationVerdict.FAIL,
+                message=_with_way_out(finding, known.revision if canary else "")[:MESSAGE_LIMIT],
+            )  # fmt: skip
+            if not canary:
+                draft.warning(finding.reason, f"first revision {known.revision}: {finding.message}")
+        case VerificationVerdict.NOT_APPLICABLE:
+            shown = replace(shown, verdict=VerificationVerdict.NOT_APPLICABLE)
+            draft.normal("VerificationNotApplicable", f"revision {known.revision}: {finding.message}")
+        case _:
+            shown = replace(shown, verdict=VerificationVerdict.PASS, pods=finding.pods[-POD_LINE_LIMIT:])
+            draft.normal("PricesVerified", f"revision {known.revision}: {finding.message}")
+    draft.status = replace(draft.status, verification=shown)
+
+
+def _take_sample(this: Pass, draft: Draft, known: VerificationStatus, finding: Finding) -> None:
+    """What a few prices of a verified revision show. Only what is certain counts; a pod that is away is not news."""
+    if finding.verdict is VerificationVerdict.FAIL and not _accepted(this, known, finding):
+        failed = replace(
+            known, verdict=VerificationVerdict.FAIL, time=this.now, reason=finding.reason, worst=finding.worst,
+            message=f"in traffic, {_with_way_out(finding, known.revision)}"[:MESSAGE_LIMIT],
+        )  # fmt: skip
+        draft.status = replace(draft.status, verification=failed)
+        return
+    if finding.verdict not in (VerificationVerdict.PASS, VerificationVerdict.FAIL):
+        return
+    here = {pod.name for pod in this.observed.pods_of(known.revision)}
+    fresh = tuple(pod for pod in finding.pods if pod not in known.pods)
+    due = known.sample_time is None or this.now >= known.sample_time + timedelta(seconds=SAMPLE_NOTE_SECONDS)
+    if not fresh and not due:
+        return
+    pods = (*(pod for pod in known.pods if pod in here), *fresh)[-POD_LINE_LIMIT:]
+    draft.status = replace(draft.status, verification=replace(known, pods=pods, sample_time=this.now))
+
+
+def _accepted(this: Pass, known: VerificationStatus, finding: Finding) -> bool:
+    """The spec names this very revision, and what was found is nothing but another model's prices."""
+    named = known.acknowledged_time is not None or this.spec.verification.acknowledged_revision == known.revision
+    return named and finding.also <= ACKNOWLEDGEABLE
+
+
+def _with_way_out(finding: Finding, revision: str) -> str:
+    if not revision or not finding.also <= ACKNOWLEDGEABLE:
+        return finding.message
+    return (
+        f"{finding.message}. If this revision is meant to price differently, write spec.verification."
+        f"acknowledgedRevision: {revision}"
+    )
+
+
+def _failed_attempt(known: VerificationStatus, message: str, now: datetime) -> VerificationStatus:
+    wait = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(known.attempts, 8))
+    return replace(
+        known, verdict=VerificationVerdict.ERROR, time=now, reason=UNAVAILABLE, message=message[:MESSAGE_LIMIT],
+        attempts=known.attempts + 1, retry_time=now + timedelta(seconds=wait),
+    )  # fmt: skip

@@ -1,0 +1,207 @@
+"""Which prices a pass asks for. Pure: the same state and moment give the same question.
+
+Before a revision gets weight its pods are asked everything: all options in lists, then each alone, then each alone
+once more. That shows what a batch, a cache and a second look change, and gives hundreds of single requests by which
+errors and slow answers are judged. As many stable pods are asked the same at the same moments. Once it has weight, a
+small list is compared every `intervalSeconds`, another one each time, and each new pod is asked a sample when it is
+ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.samples import PricePod, PriceQuestion
+from pinn_operator.core.situation import Situation
+from pinn_operator.core.status.json import POD_LINE_LIMIT
+from pinn_operator.core.status.values import WATCHED, Phase, RolloutStatus, Status
+from pinn_operator.core.status.verification import VerificationStatus, VerificationVerdict
+from pinn_operator.core.verification.grid import grid, sample
+from pinn_operator.core.wanted.spec import Spec, Verification, VerificationMode
+
+PRICES: Final = "prices"
+"""The key of the question."""
+FULL_PODS: Final = 2
+"""So many pods of each revision are asked everything, of both the same number."""
+OTHER_PODS: Final = 8
+"""So many more of the canary are asked a sample in one go."""
+LIST_OPTIONS: Final = 60
+WAVE_REQUESTS: Final = 4
+"""Requests to one pod at the same time."""
+SAMPLE_OPTIONS: Final = 10
+"""Prices of each pod in one sample: with stable's, 20 every `intervalSeconds`."""
+
+Waves = tuple[tuple[tuple[int, ...], ...], ...]
+
+
+def price_question(situation: Situation, now: datetime) -> PriceQuestion | None:
+    """The question that is due; None when nothing is to be asked, and what is being asked is to end."""
+    spec, status, observed = situation.spec, situation.resource.status, situation.observed
+    if spec is None or spec.verification.mode is VerificationMode.OFF:
+        return None
+    if status.rollout is not None and status.canary is not None and status.stable is not None:
+        revision, stable = status.canary.revision, status.stable.revision
+        if status.phase not in WATCHED or situation.target not in (None, revision):
+            return None
+        mine = verification_of(status, revision)
+        if mine is not None and mine.verdict is VerificationVerdict.PASS:
+            return _sample(spec, status.rollout, observed, mine, stable, now)
+        if not unsettled(mine) or status.rollout.weight > 0:
+            return None
+        return _everything(spec.verification, observed, mine, revision, stable, now)
+    if status.stable is not None and status.phase in (Phase.PENDING, Phase.STABLE):
+        return _first_revision(spec.verification, observed, status, now)
+    return None
+
+
+def verification_of(status: Status, revision: str) -> VerificationStatus | None:
+    """What is known of a revision's prices; of a canary's, what this rollout has shown."""
+    known = status.verification
+    if known is None or known.revision != revision:
+        return None
+    if status.rollout is not None and known.start_time < status.rollout.start_time:
+        return None
+    return known
+
+
+def unsettled(known: VerificationStatus | None) -> bool:
+    """Whether the revision is still to be verified."""
+    return known is None or known.verdict in (VerificationVerdict.PENDING, VerificationVerdict.ERROR)
+
+
+def ready_pods(observed: Observed, revision: str) -> tuple[Pod, ...]:
+    """The pods that can be asked, in the order of their names."""
+    pods = (pod for pod in observed.living(revision) if pod.ready and pod.address)
+    return tuple(sorted(pods, key=lambda pod: pod.name))
+
+
+def new_pods(observed: Observed, known: VerificationStatus) -> tuple[Pod, ...]:
+    """Ready pods of a verified revision that were not asked yet. Beyond the 20 that are remembered none is new."""
+    if len(known.pods) >= POD_LINE_LIMIT:
+        return ()
+    return tuple(pod for pod in ready_pods(observed, known.revision) if pod.name not in known.pods)
+
+
+def own_requests(spec: Spec, rollout: RolloutStatus, now: datetime) -> int:
+    """How many of the requests that each revision answered at this weight are, at most, the operator's own samples.
+
+    They are no evidence of clients: whoever counts requests as evidence subtracts them.
+    """
+    if spec.verification.mode is VerificationMode.OFF:
+        return 0
+    spent = (now - (rollout.programmed_time or rollout.weight_time)).total_seconds()
+    return 1 + int(max(0.0, spent) / spec.analysis.interval_seconds)
+
+
+def _first_revision(
+    verification: Verification, observed: Observed, status: Status, now: datetime
+) -> PriceQuestion | None:
+    """The first one serves whatever its prices are: there is nothing else. They are looked at all the same, once."""
+    stable = status.stable
+    if stable is None or status.history or status.last_rollback is not None or status.rejected is not None:
+        return None
+    mine = verification_of(status, stable.revision)
+    if not unsettled(mine):
+        return None
+    return _everything(verification, observed, mine, stable.revision, None, now)
+
+
+def _everything(
+    verification: Verification, observed: Observed, known: VerificationStatus | None, revision: str,
+    stable: str | None, now: datetime,
+) -> PriceQuestion | None:  # fmt: skip
+    if known is not None and known.retry_time is not None and now < known.retry_time:
+        return None
+    canaries = ready_pods(observed, revision)
+    if not canaries:
+        return None
+    stables = ready_pods(observed, stable) if stable is not None else ()
+    full = min(FULL_PODS, len(canaries), len(stables) or FULL_PODS)
+    others = canaries[full : full + OTHER_PODS]
+    pods = (
+        *(_pod(pod, canary=True, full=True) for pod in canaries[:full]),
+        *(_pod(pod, canary=False, full=True) for pod in stables[:full]),
+        *(_pod(pod, canary=True, full=False) for pod in others),
+    )
+    attempt = known.attempts if known is not None else 0
+    options = verification.options
+    return PriceQuestion(
+        key=PRICES,
+        identity=f"{revision}/{stable or ''}/{options}/{attempt}",
+        options=grid(options).options,
+        pods=pods,
+        waves=waves(options),
+        sample=sample(options, SAMPLE_OPTIONS, 0),
+        timeout_seconds=float(verification.timeout_seconds),
+        request_seconds=request_seconds(verification),
+    )
+
+
+def request_seconds(verification: Verification) -> float:
+    """How long one request may take."""
+    return max(2.0, verification.timeout_seconds / 30)
+
+
+def _sample(
+    spec: Spec, rollout: RolloutStatus, observed: Observed, known: VerificationStatus, stable: str, now: datetime
+) -> PriceQuestion | None:
+    verification, options = spec.verification, spec.verification.options
+    fresh = new_pods(observed, known)[:OTHER_PODS]
+    if rollout.weight == 0 and not fresh:
+        return None
+    canaries, stables = ready_pods(observed, known.revision), ready_pods(observed, stable)
+    if not canaries:
+        return None
+    turn = int(max(0.0, (now - rollout.start_time).total_seconds()) / spec.analysis.interval_seconds)
+    chosen = fresh or (canaries[turn % len(canaries)],)
+    # A new pod is compared with stable, and with the canary's pods that were verified before.
+    beside = (stables[turn % len(stables)],) if stables else ()
+    old = tuple(pod for pod in canaries if pod.name in known.pods)[:1] if fresh else ()
+    pods = (
+        *(_pod(pod, canary=True, full=False) for pod in (*old, *chosen)),
+        *(_pod(pod, canary=False, full=False) for pod in beside),
+    )
+    return PriceQuestion(
+        key=PRICES,
+        identity=f"{known.revision}/{stable}/{options}/sample/{turn}/{','.join(pod.name for pod in fresh)}",
+        options=grid(options).options,
+        pods=pods,
+        waves=(),
+        sample=sample(options, SAMPLE_OPTIONS, turn),
+        timeout_seconds=2 * request_seconds(verification),
+        request_seconds=request_seconds(verification),
+    )
+
+
+def is_sample(question: PriceQuestion) -> bool:
+    """Whether it is one of the small questions to a revision that is verified already."""
+    return not question.waves
+
+
+@lru_cache(maxsize=8)
+def waves(options: int) -> Waves:
+    """Everything that a pod is asked: all options in lists, each alone, and in another order each alone again."""
+    # Neighbours in the grid are alike: mixed, so that a fault of a few options is not one of a few waves.
+    order = sample(options, options, 0)
+    lists = _pieces(tuple(range(options)), LIST_OPTIONS)
+    return (
+        *_waves([tuple(piece) for piece in lists]),
+        *_waves([(index,) for index in order]),
+        *_waves([(index,) for index in reversed(order)]),
+    )
+
+
+def _waves(requests: Sequence[tuple[int, ...]]) -> Waves:
+    return tuple(tuple(requests[start : start + WAVE_REQUESTS]) for start in range(0, len(requests), WAVE_REQUESTS))
+
+
+def _pieces(indices: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _pod(pod: Pod, *, canary: bool, full: bool) -> PricePod:
+    return PricePod(pod.name, pod.address, canary=canary, full=full)

@@ -17,9 +17,11 @@ of m; the canary's share is tolerated up to τ times stable's plus a margin. Add
    order), and the ratio is convex in them: it stays an e-value.
 2. *With a reference.* Stable's time before the window tells the rate too, as far as rates stand still. The common rate
    has a prior distribution under both hypotheses: what `Reference` remembers, as uncertain as it varied from minute to
-   minute; with a small weight anything else (a shift of the whole traffic's rate); with a tiny one an outage. The
-   ratio of the two marginal likelihoods, a Bayes factor, has expectation 1 under that prior (closed forms with Beta
-   functions). If the rate leaves the prior, both revisions' counts say so, and the e-value falls back to the first.
+   minute; with smaller weights a rate that moved, or shifted altogether; with a tiny one an outage, as likely as one a
+   day makes it in a window of that length. The ratio of the two marginal likelihoods, a Bayes factor, has expectation 1
+   under that prior (closed forms with Beta functions). Where stable has traffic beside the canary a rate that leaves
+   the prior is seen on both sides, and does not speak against the canary. Where it has none (weight 100), only what
+   neither a shift nor an outage explains does: that nearly everything fails since the weight rose.
 3. *Universal inference*: the likelihood mixed over all shares of both sides, divided by the largest that the null
    allows (L. Wasserman, A. Ramdas and S. Balakrishnan, "Universal inference", PNAS 117 (2020), §3 and §7). It alone
    uses good requests as well, which counts when nearly all of the canary's are bad or when stable never fails.
@@ -34,22 +36,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, isfinite, lgamma, log, log1p, pi
+from functools import lru_cache
+from math import exp, lgamma, log, log1p, log2, pi
 
-from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
+from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit
 from pinn_operator.core.wanted.spec import Relative
 
-__all__ = ["Budget", "Comparison", "Counts", "Reference", "Window", "compare", "exceeds_limit", "tails"]
+__all__ = [
+    "Budget",
+    "Comparison",
+    "Counts",
+    "Reference",
+    "Window",
+    "compare",
+    "exceeds_limit",
+    "log_evidence",
+    "log_evidence_dead",
+    "tails",
+]
 
-RATIOS = (1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 20.0, 45.0, 100.0)
+RATIOS = (1.5, 2.2, 3.2, 4.7, 7.0, 11.0, 22.0, 70.0)
 """How many times as bad a worse canary may be, as far as ratios go."""
-RATIO_WEIGHTS = (0.06, 0.1, 0.17, 0.19, 0.17, 0.13, 0.09, 0.05, 0.04)
+RATIO_WEIGHTS = (0.06, 0.13, 0.19, 0.2, 0.16, 0.12, 0.08, 0.06)
 DEAD = 0.95
 """The share of bad requests of a dead canary."""
-DEAD_SECONDS = 3.0
+DEAD_SECONDS = 4.0
 """Windows up to this long look for a dead canary alone."""
+OVERSHOOT = 0.65
+"""At the moment of a decision the evidence has jumped beyond what was needed, because it grows by whole bad requests.
+So a threshold of ln(1/p) is ever passed with a probability of νp, ν the mean of e to the minus overshoot, not of p
+(T. L. Lai and D. Siegmund, "A nonlinear renewal theory with applications to sequential analysis I", Annals of
+Statistics 5 (1977)). Simulated here, with looks at every bad request: ν is 0.48 to 0.58; larger is more patient."""
+FEWEST = 3.0
+"""A recent window with fewer bad canary requests than this is not worth the arithmetic: it cannot decide."""
+SHORTEST_SECONDS = 3.0
+"""Other windows are at least twice as long."""
 
-_ERRORS_ONLY, _UNIVERSAL, _REFERENCE = 0.25, 0.1, 0.65
+OUTAGES_PER_SECOND = 1 / 86400
+"""How often everything fails at once, through no fault of either revision."""
+OUTAGE_SECONDS = 15.0
+"""How long that lasts on average."""
+MOVED, SHIFTED = 0.15, 0.02
+"""How likely it is that stable's share of bad requests moved by up to its size, or is another one, since before."""
+SHIFT_SECONDS = 60.0
+"""A shift in just the last few seconds is less likely, in proportion."""
+MOVED_WORTH = 4.0
+"""A share that moved is known as well as from this many bad requests: give or take a half."""
+
+_UNIVERSAL, _REFERENCE, _ANY = 0.1, 0.65, 0.1
+"""Weights of the e-values in their average; the rest is that of errors only. Within the one with a reference: the
+weight of a canary that is as bad as it likes, whatever stable is."""
+_LOG_UNIVERSAL, _LOG_REFERENCE, _LOG_ANY, _LOG_RATIOS = log(_UNIVERSAL), log(_REFERENCE), log(_ANY), log(1 - _ANY)
+_RATIOS = tuple((ratio, log(ratio)) for ratio in RATIOS)
+_WEIGHTED = tuple((log(weight), ratio, log(ratio)) for weight, ratio in zip(RATIO_WEIGHTS, RATIOS, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +124,14 @@ class Reference:
         total, bad = sum(counts.total for counts in seen), sum(counts.bad for counts in seen)
         if total <= 0:
             return None
-        if len(seen) < 2 or bad <= 0:
+        if len(seen) < 2 or bad < 1:
             return cls(total, bad, len(seen))
         share = bad / total
         # Method of moments for a Gamma mixture of Poisson counts: Var = mean + variation²·mean².
         excess = sum((counts.bad - share * counts.total) ** 2 - share * counts.total for counts in seen)
         squares = sum((share * counts.total) ** 2 for counts in seen)
-        # Two bad minutes' worth of prior: a variation of one, as long as few minutes were seen.
-        return cls(total, bad, len(seen), ((max(0.0, excess) + squares / len(seen)) / squares) ** 0.5)
+        # One minute that was off by half its size is added: as long as few minutes were seen, little is known.
+        return cls(total, bad, len(seen), (max(0.0, excess) / squares + 0.5 / len(seen)) ** 0.5)
 
     @property
     def prior(self) -> tuple[float, float]:
@@ -112,9 +151,11 @@ class Budget:
     |---|---|
     | gates | the error rate 0.7 (all, if nothing else is compared), the rest in equal parts |
     | stages | the first time at a weight 0.7, the k-th after it 0.3·6/(π²k²); a step begun anew is one more |
-    | windows | the whole stage 0.7; the dead canary 0.1; all other recent windows 0.2 |
-    | lengths | equal parts for each length of recent windows |
-    | time | the j-th window of s seconds, of N = hold/s, 1/N·(1 + j/N)⁻²: sums to at most 1 however long it takes |
+    | windows | the whole stage 0.8; the dead canary 0.08; all other recent windows 0.12 |
+    | lengths | of the dead canary 1.5 and 3 s; of the others 6, 12, 24, … s up to the hold: equal parts |
+    | time | the j-th window of s seconds, of N = hold/s, 1/N·(1 + j/N)⁻²; sums to at most 1 however long it takes |
+
+    A share p needs evidence of ln(ν/p), not of ln(1/p): see `OVERSHOOT`.
     """
 
     alpha: float
@@ -141,14 +182,15 @@ class Budget:
 
     def whole(self) -> float:
         """Needed evidence in nats of the whole stage."""
-        return -log(0.7 * self.stage_alpha)
+        return -log(0.8 * self.stage_alpha / OVERSHOOT)
 
-    def recent(self, seconds: float, *, lengths: int, dead: bool = False) -> float:
-        """Needed evidence in nats of a recent window, one of `lengths` different ones."""
+    def recent(self, seconds: float, *, dead: bool = False) -> float:
+        """Needed evidence in nats of a recent window of about that length."""
         number = max(1.0, self.hold_seconds / seconds)
         index = self.spent_seconds / seconds
-        share = (0.1 if dead else 0.2) / max(1, lengths) / number / (1 + index / number) ** 2
-        return -log(share * self.stage_alpha)
+        lengths = 2.0 if dead else max(1.0, log2(self.hold_seconds / SHORTEST_SECONDS))
+        share = (0.08 if dead else 0.12) / lengths / number / (1 + index / number) ** 2
+        return -log(share * self.stage_alpha / OVERSHOOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,31 +222,27 @@ def compare(
         relative: what is tolerated.
         budget: how likely a good canary may be rejected.
         dispersion: the mean size of the cluster that a bad request belongs to, at least 1.
-        reference: stable's time before, if it is remembered.
+        reference: stable's time before this stage, if it is remembered. Recent windows are judged with that or with
+            stable's whole stage as reference, with what was worse.
     """
     dispersion = max(1.0, dispersion)
-    dead = sum(1 for window in windows if window.seconds <= DEAD_SECONDS * 1.2)
-    best: tuple[float, float, Window | None] = (0.0, budget.whole(), None)
-    mounting = False
-    for window in (whole, *windows):
-        if window.canary.bad <= 0:
+    needed = budget.whole()
+    evidence = log_evidence(whole, relative=relative, reference=reference) / dispersion
+    best, mounting, found = evidence - needed, evidence > 0, whole if evidence > 0 else None
+    more = _more_requests(whole, evidence, needed, relative, dispersion, reference)
+    remembered = _worse_of(reference, _of_stage(whole))
+    for window in windows:
+        if window.canary.bad < FEWEST:
             continue
-        if window is whole:
-            needed = budget.whole()
-            evidence = log_evidence(window, relative=relative, reference=reference) / dispersion
-        elif window.seconds <= DEAD_SECONDS * 1.2:
-            needed = budget.recent(window.seconds, lengths=dead, dead=True)
-            evidence = log_evidence_dead(window, relative=relative, reference=reference) / dispersion
-        else:
-            needed = budget.recent(window.seconds, lengths=len(windows) - dead)
-            evidence = log_evidence(window, relative=relative, reference=reference) / dispersion
-        mounting = mounting or evidence > 0
-        if best[2] is None or evidence - needed > best[0] - best[1]:
-            best = (evidence, needed, window)
-    evidence, needed, found = best
-    worse = evidence >= needed
-    more = 0.0 if worse else _more_requests(whole, relative, budget.whole(), dispersion, reference)
-    return Comparison(evidence, needed, worse, mounting, found, more)
+        dead = window.seconds <= DEAD_SECONDS
+        judged = log_evidence_dead if dead else log_evidence
+        against = judged(window, relative=relative, reference=remembered) / dispersion
+        mounting = mounting or against > 0
+        missing = against - budget.recent(window.seconds, dead=dead)
+        if against > 0 and (found is None or missing > best):
+            best, evidence, needed, found = missing, against, against - missing, window
+    worse = best >= 0
+    return Comparison(max(0.0, evidence), needed, worse, mounting, found, 0.0 if worse else more)
 
 
 def tails(
@@ -221,70 +259,146 @@ def exceeds_limit(counts: Counts, *, limit: float, confidence: float = 0.95) -> 
 
 
 def log_evidence(window: Window, *, relative: Relative, reference: Reference | None = None) -> float:
-    """Logarithm of the average of the e-values 1, 2 and 3 of the module's text, in nats."""
-    n, a, m, b = _tolerant(window, relative)
-    if a <= 0 or (m <= 0 and reference is None):
+    """Logarithm of the average of the e-values 1, 2 and 3 of the module's text, in nats; 0 where nothing is worse."""
+    tolerance, n, a, m, b = _tolerant(window, relative)
+    if not _seems_worse(tolerance * n, a, m, b, reference):
         return 0.0
+    known = _REFERENCE if reference is not None else 0.0
     terms = []
     if m > 0:
-        k = a + b
-        terms.append(log(_ERRORS_ONLY) + _mixture([a * log(r) - k * log1p((r - 1) * n / (m + n)) for r in RATIOS]))
-        terms.append(log(_UNIVERSAL) + log_evidence_above_stable(Counts(n, a), Counts(m, b), margin=0.0))
+        growth = tolerance * n / (tolerance * n + m)
+        ratios = [a * log_ratio - (a + b) * log1p((ratio - 1) * growth) for ratio, log_ratio in _RATIOS]
+        terms.append(log(1 - _UNIVERSAL - known) + _mixture(ratios))
+        terms.append(_LOG_UNIVERSAL + _universal(tolerance, n, a, m, b))
     if reference is not None:
-        terms.append(log(_REFERENCE) + _against_reference(n, a, m, b, reference))
-    elif m > 0:
-        terms[0] += log((_ERRORS_ONLY + _REFERENCE) / _ERRORS_ONLY)
+        terms.append(_LOG_REFERENCE + _with_reference(tolerance, n, a, m, b, reference, window.seconds))
     return _sum(terms)
 
 
 def log_evidence_dead(window: Window, *, relative: Relative, reference: Reference | None = None) -> float:
-    """Logarithm of the e-value 4 of the module's text: for a dead canary, in nats."""
-    n, a, m, b = _tolerant(window, relative)
-    if a <= 0 or (m <= 0 and reference is None):
+    """Logarithm of the e-value 4 of the module's text: for a dead canary, in nats; 0 where nothing is worse."""
+    tolerance, n, a, m, b = _tolerant(window, relative)
+    if a < 0.5 * n or not _seems_worse(tolerance * n, a, m, b, reference):
         return 0.0
-    priors = _priors(reference, window.seconds)
     alternative = a * log(DEAD) + max(0.0, n - a) * log(1 - DEAD)
-    stable = _sum([weight + _log_marginal(bad, good, b, m - b) for weight, bad, good in priors])
-    null = _sum([weight + _log_marginal(bad, good, a + b, n + m - a - b) for weight, bad, good in priors])
-    return alternative + stable - null
+    priors = _priors(reference, window.seconds)
+    stable = _sum([prior.marginal(b, m - b) for prior in priors])
+    return alternative + stable - _null(priors, tolerance, n, a, m, b)
 
 
-def _tolerant(window: Window, relative: Relative) -> tuple[float, float, float, float]:
-    """Canary total and bad, stable total and bad, as if stable were as bad as the canary may be.
-
-    A rate tolerated τ times is a stream of τn requests at stable's rate; a margin is that much more of stable's.
-    """
-    tolerance = max(1.0, relative.tolerance)
-    stable = window.stable
+def _tolerant(window: Window, relative: Relative) -> tuple[float, float, float, float, float]:
+    """The tolerance; the canary's total and bad; stable's total and bad, the margin added."""
+    tolerance, stable = max(1.0, relative.tolerance), window.stable
     bad = min(stable.total, stable.bad + relative.margin / tolerance * stable.total)
-    return window.canary.total * tolerance, window.canary.bad, stable.total, bad
+    return tolerance, window.canary.total, min(window.canary.bad, window.canary.total), stable.total, bad
 
 
-def _priors(reference: Reference | None, seconds: float) -> list[tuple[float, float, float]]:
+def _seems_worse(n: float, a: float, m: float, b: float, reference: Reference | None) -> bool:
+    if a <= 0 or (m > 0 and a * m <= b * n):
+        return False
+    return m > 0 or (reference is not None and a * (reference.total + 1) > (reference.bad + 0.5) * n)
+
+
+def _of_stage(whole: Window) -> Reference | None:
+    if whole.stable.total <= 0:
+        return None
+    minutes = max(1.0, whole.seconds / 60)
+    return Reference(whole.stable.total, min(whole.stable.bad, whole.stable.total), int(minutes), minutes**-0.5)
+
+
+def _worse_of(before: Reference | None, stage: Reference | None) -> Reference | None:
+    if before is None or stage is None:
+        return before or stage
+    return stage if stage.bad >= 5 and stage.bad * before.total > before.bad * stage.total else before
+
+
+def _universal(tolerance: float, n: float, a: float, m: float, b: float) -> float:
+    """Universal inference. (1 − τx) is at most (1 − x)^τ (Bernoulli's inequality), which gives the largest likelihood
+    under the null in closed form, or a little more, which errs on the side of patience."""
+    good = tolerance * (n - a) + m - b
+    share = (a + b) / (a + b + good)
+    null = a * log(tolerance) + (a + b) * log(share) + (good * log1p(-share) if good > 0 else 0.0)
+    return _log_marginal(0.5, 0.5, a, n - a) + _log_marginal(0.5, 0.5, b, m - b) - null
+
+
+def _priors(reference: Reference | None, seconds: float) -> tuple[_Prior, ...]:
+    """Of stable's present share: what is remembered, moved, shifted, and an outage."""
     if reference is None:
-        return [(0.0, 0.5, 0.5)]
+        return _ANYTHING
+    outage = OUTAGES_PER_SECOND * min(seconds, OUTAGE_SECONDS) * exp(-seconds / OUTAGE_SECONDS)
+    remembered, moved, shifted = _remembered(reference)
+    shift = _Prior(shifted.constant + log(min(1.0, seconds / SHIFT_SECONDS)), shifted.bad, shifted.good)
+    return remembered, moved, shift, _Prior(log(max(outage, 1e-300)) + _ANYTHING[0].constant, 0.5, 0.5)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(reference: Reference) -> tuple[_Prior, ...]:
     bad, good = reference.prior
-    del seconds
-    return [(log(0.99), bad, good), (log(0.01), 0.5, 0.5)]
+    moved = min(1.0, MOVED_WORTH / bad)
+    return (
+        _Prior.of(log(1 - MOVED - SHIFTED), bad, good),
+        _Prior.of(log(MOVED), moved * bad, moved * good),
+        _Prior.of(log(SHIFTED), 0.5, 5.0),
+    )
 
 
-def _against_reference(n: float, a: float, m: float, b: float, reference: Reference) -> float:
-    priors = _priors(reference, 0.0)
-    null = _sum([weight + _log_marginal(bad, good, a + b, n + m - a - b) for weight, bad, good in priors])
-    alternatives = []
-    for ratio in RATIOS:
-        marginal = _sum([w + _log_marginal(bad, good, a + b, m - b + ratio * n - a) for w, bad, good in priors])
-        alternatives.append(a * log(ratio) + marginal)
-    return _mixture(alternatives) - null
+def _null(priors: Sequence[_Prior], tolerance: float, n: float, a: float, m: float, b: float) -> float:
+    """Log of the marginal likelihood of a canary that is just as bad as it may be."""
+    good = max(0.0, m - b) + tolerance * (n - a)
+    return a * log(tolerance) + _sum([prior.marginal(a + b, good) for prior in priors])
+
+
+def _with_reference(
+    tolerance: float, n: float, a: float, m: float, b: float, reference: Reference, seconds: float
+) -> float:  # fmt: skip
+    """The Bayes factor: for a canary that is r times as bad, r of `RATIOS`, or as bad as it likes, mixed.
+
+    With rτx(1 − x)^(rτ − 1) for a bad request and (1 − x)^rτ for a good one, which are together at most 1, the
+    marginal likelihood of a ratio is a Beta function as well.
+    """
+    priors = _priors(reference, seconds)
+    terms = []
+    # What a shift or an outage would add to the alternatives is left out where it is not needed: that is the time, and
+    # errs on the side of patience.
+    shifted = priors[2].marginal(a + b, m - b + tolerance * (n - a))
+    remembered = priors[1].marginal(a + b, m - b + tolerance * (n - a))
+    for prior in priors[: 3 if shifted > remembered - 7 else 2]:
+        start = prior.constant + lgamma(prior.bad + a + b)
+        first, second = prior.good + m - b - a, prior.bad + prior.good + m
+        for log_weight, ratio, log_ratio in _WEIGHTED:
+            times = ratio * tolerance * n
+            terms.append(start + log_weight + a * log_ratio + lgamma(first + times) - lgamma(second + times))
+    ratios = a * log(tolerance) + _sum(terms)
+    alone = _log_marginal(0.5, 0.5, a, n - a) + _sum([prior.marginal(b, m - b) for prior in priors])
+    return _sum([_LOG_RATIOS + ratios, _LOG_ANY + alone]) - _null(priors, tolerance, n, a, m, b)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prior:
+    """A Beta distribution in a mixture; `constant` is the logarithm of its weight over its Beta function."""
+
+    constant: float
+    bad: float
+    good: float
+
+    @classmethod
+    def of(cls, log_weight: float, bad: float, good: float) -> _Prior:
+        return cls(log_weight - _log_beta(bad, good), bad, good)
+
+    def marginal(self, failures: float, successes: float) -> float:
+        """Log of the weight times the mean of x^failures (1 − x)^successes."""
+        return self.constant + _log_beta(self.bad + failures, self.good + successes)
 
 
 def _log_marginal(bad: float, good: float, failures: float, successes: float) -> float:
-    """Log of the mean of x^failures (1 − x)^successes over Beta(bad, good)."""
     return _log_beta(bad + failures, good + max(0.0, successes)) - _log_beta(bad, good)
 
 
 def _log_beta(a: float, b: float) -> float:
     return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+_ANYTHING = (_Prior.of(0.0, 0.5, 0.5),)
 
 
 def _mixture(logs: Sequence[float]) -> float:
@@ -295,30 +409,33 @@ def _mixture(logs: Sequence[float]) -> float:
 
 def _sum(logs: Sequence[float]) -> float:
     top = max(logs)
-    return top + log(sum(exp(value - top) for value in logs)) if isfinite(top) else -inf
+    return top + log(sum(exp(value - top) for value in logs))
 
 
 def _more_requests(
-    whole: Window, relative: Relative, needed: float, dispersion: float, reference: Reference | None
-) -> float | None:
-    """Canary requests until the whole stage's evidence is enough, if both shares stay as they are."""
+    whole: Window, evidence: float, needed: float, relative: Relative, dispersion: float, reference: Reference | None
+) -> float | None:  # fmt: skip
+    """Canary requests until the whole stage's evidence is enough, if both shares stay as they are.
 
-    def at(scale: float) -> float:
-        scaled = Window(
-            whole.seconds * scale,
-            Counts(whole.canary.total * scale, whole.canary.bad * scale),
-            Counts(whole.stable.total * scale, whole.stable.bad * scale),
-        )
-        return log_evidence(scaled, relative=relative, reference=reference) / dispersion
-
-    if whole.canary.bad <= 0:
+    Evidence grows nearly linearly with the requests, after a start in which it pays for what it does not know: a
+    straight line through now and twice the requests, or through where that leads.
+    """
+    tolerance, n, a, m, b = _tolerant(whole, relative)
+    if evidence >= needed:
+        return 0.0
+    if not _seems_worse(tolerance * n, a, m, b, reference):
         return None
-    low, high = 1.0, 2.0
-    while at(high) < needed:
-        low, high = high, 4 * high
-        if high > 1e5:
+    scale, guess = 1.0, 2.0
+    for _ in range(2):
+        scale = guess
+        canary = Counts(whole.canary.total * scale, whole.canary.bad * scale)
+        stable = Counts(whole.stable.total * scale, whole.stable.bad * scale)
+        window = Window(whole.seconds, canary, stable)
+        gained = log_evidence(window, relative=relative, reference=reference) / dispersion - evidence
+        if gained <= 0:
             return None
-    for _ in range(5):
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if at(middle) >= needed else (middle, high)
-    return (high - 1) * whole.canary.total
+        guess = 1.0 + (needed - evidence) * (scale - 1.0) / gained
+        if guess < 3.0:
+            break
+        guess = min(guess, 1e6)
+    return (guess - 1.0) * n

@@ -1,6 +1,7 @@
-"""Writes docs/reference.md, the reference of every field, from the CRD: `python docs/generate_reference.py`.
+"""Writes what docs say of fields and reasons from where those are defined: `python docs/generate_reference.py`.
 
-With --check it writes nothing and fails when the page is not the one it would write.
+docs/reference.md comes from the CRD, and the table of reasons in docs/troubleshooting.md from `core/reasons.py`. With
+--check it writes nothing and fails when a page is not the one it would write.
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ from typing import Any
 import yaml
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent / "operator"))
+
+from pinn_operator.core.reasons import Reason  # noqa: E402
+
 CRD = DOCS.parent / "crds" / "pinnservices.yaml"
-PAGE = DOCS / "reference.md"
+REFERENCE = DOCS / "reference.md"
+TROUBLESHOOTING = DOCS / "troubleshooting.md"
+BEGIN, END = "<!-- generated: reasons -->", "<!-- end of the generated part -->"
 
 Schema = Mapping[str, Any]
 
@@ -35,8 +42,24 @@ Generated from `crds/pinnservices.yaml` by `docs/generate_reference.py`; do not 
 """
 
 
-def render() -> str:
-    """The whole page."""
+def troubleshooting() -> str:
+    """The page with its table of reasons written anew; all else is written by hand."""
+    before, _, rest = TROUBLESHOOTING.read_text().partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{TROUBLESHOOTING.name} has no lines {BEGIN} and {END}")
+    reasons = sorted(Reason, key=lambda reason: reason.value.lower())
+    lines = ["| reason | what it means | what to do |", "|---|---|---|"]
+    lines += [f"| `{reason.shown}` | {_cell(reason.meaning)} | {_cell(reason.advice)} |" for reason in reasons]
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def reference() -> str:
+    """The whole page of fields."""
     [version] = yaml.safe_load(CRD.read_text())["spec"]["versions"]
     root = version["schema"]["openAPIV3Schema"]
     parts = [_INTRODUCTION]
@@ -115,18 +138,18 @@ def _anchor(heading: str) -> str:
 
 
 def main() -> int:
-    """Writes the page, or compares it."""
+    """Writes the pages, or compares them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is not current")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail when a page is not current")
     options = parser.parse_args()
-    page = render()
-    if not options.check:
-        PAGE.write_text(page)
-        return 0
-    if PAGE.exists() and PAGE.read_text() == page:
-        return 0
-    print(f"{PAGE.name} is not current: run python docs/generate_reference.py", file=sys.stderr)
-    return 1
+    stale = False
+    for path, page in ((REFERENCE, reference()), (TROUBLESHOOTING, troubleshooting())):
+        if not options.check:
+            path.write_text(page)
+        elif not path.exists() or path.read_text() != page:
+            print(f"{path.name} is not current: run python docs/generate_reference.py", file=sys.stderr)
+            stale = True
+    return int(stale)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class ResourceGauges:
     phase: Phase
     ready: bool
     stalled: bool
+    paused: bool
     metrics_available: bool
     weight: int
     observed_share: float | None
@@ -56,6 +57,7 @@ def gauges_of(status: Status) -> ResourceGauges:
         phase=status.phase,
         ready=holds("Ready", absent=False),
         stalled=holds("Stalled", absent=False),
+        paused=holds("Paused", absent=False),
         metrics_available=holds("MetricsAvailable", absent=True),
         weight=rollout.weight if rollout else 0,
         observed_share=rollout.observed_share if rollout else None,
@@ -89,16 +91,16 @@ class Telemetry:
             registry=self.registry,
         )
         self._queries = self._counter(
-            "metric_queries", "Questions to metric sources: answered, empty or error.", "outcome"
+            "metric_queries", "Queries to metric sources: answered, empty or error.", "outcome"
         )
         self._query_seconds = Histogram(
             "pinn_operator_metric_query_seconds",
-            "Duration of a question to a metric source.",
+            "Duration of a query to a metric source.",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._actions = self._counter("actions", "Writes of owned objects: done or failed.", "verb", "kind", "outcome")
-        self._events = self._counter("events", "Kubernetes Events told: done or failed.", "outcome")
+        self._events = self._counter("events", "Kubernetes Events emitted: done or failed.", "outcome")
         self._transitions = self._counter(
             "transitions", "Committed changes of rollouts.", "namespace", "service", "transition"
         )
@@ -117,7 +119,7 @@ class Telemetry:
     # --- telling ------------------------------------------------------------------------------------------------------
 
     def pass_ended(self, outcome: str, seconds: float) -> None:
-        """Outcome: quiet, committed, conflict, invalid, gone, unreachable or failed."""
+        """`outcome` is the value of a `reconciler.Outcome`: quiet, committed, gone, conflict or failed."""
         self._passes.labels(outcome).inc()
         self._pass_seconds.observe(seconds)
         self._last_sign = self._clock()
@@ -128,7 +130,7 @@ class Telemetry:
         self._call_seconds.labels(verb).observe(seconds)
 
     def query(self, outcome: str, seconds: float) -> None:
-        """One question to a metric source."""
+        """One query to a metric source."""
         self._queries.labels(outcome).inc()
         self._query_seconds.observe(seconds)
 
@@ -212,8 +214,9 @@ class _Gauges(Collector):
         yield phases
         yield family("ready", "Condition Ready.", lambda item: float(item.ready))
         yield family("stalled", "Condition Stalled.", lambda item: float(item.stalled))
+        yield family("paused", "Condition Paused.", lambda item: float(item.paused))
         yield family("metrics_available", "Condition MetricsAvailable.", lambda item: float(item.metrics_available))
-        yield family("canary_weight_percent", "Weight the canary shall have.", lambda item: float(item.weight))
+        yield family("canary_weight_percent", "Desired weight of the canary.", lambda item: float(item.weight))
         yield family("canary_observed_percent", "Share of requests the canary had.", lambda item: item.observed_share)
         yield family(
             "weight_changed_timestamp_seconds",

@@ -269,6 +269,7 @@ def rss_megabytes() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
 def test_tc5_1_no_leak_over_100_predictions_and_1000_iterations() -> None:
     """TensorFlow's engine and the cache, on inputs no two of which are alike."""

@@ -24,6 +24,7 @@ from pinn_operator.core.status.values import (
     Status,
     Verdict,
 )
+from pinn_operator.core.telling.announce import announcements
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.report import report
 from pinn_operator.core.wanted.spec import Spec
@@ -359,6 +360,25 @@ def test_a_pause_is_seen_at_rest_and_in_a_rollout() -> None:
         assert condition(said, "Paused").status == "True"
         assert said.reason.startswith(f"Paused: {words}")
     assert told(SETTLED).condition("Paused") is None
+
+
+def events(before: Status, after: Status) -> list[str]:
+    return [event.reason for event in announcements(before, after, ())]
+
+
+def test_the_begin_and_the_end_of_a_pause_are_announced_once() -> None:
+    running, paused = told(MOVING), told(MOVING, of=resource(MOVING, paused=True))
+    assert events(running, paused) == ["Paused"]
+    assert events(paused, paused) == []
+    assert events(paused, running) == ["Resumed"]
+
+
+def test_what_stalls_is_announced_unless_its_rollback_was() -> None:
+    late = told(MOVING, now=NOW + timedelta(seconds=661))
+    assert events(told(MOVING), late) == ["AnalysisDeadlineExceeded"]
+    assert events(late, late) == []
+    assert events(told(BACK), told(BACKED)) == []
+    assert events(told(SETTLED), told(SETTLED, of=resource(SETTLED, replicas=-4))) == ["InvalidSpec"]
 
 
 def test_the_column_fits_a_terminal_and_the_condition_has_the_whole() -> None:

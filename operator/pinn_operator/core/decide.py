@@ -31,6 +31,7 @@ from pinn_operator.core.rollout.sight import (
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.status.values import Phase, RolloutStatus, Status
+from pinn_operator.core.telling.announce import announcements
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.report import report
 
@@ -59,11 +60,10 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
     if resource.deleting:
         return Decision(status=resource.status)
     if spec is None:
-        return Decision(
-            status=report(
-                Facts(resource, None, observed, resource.status, Judgement(gates=()), held=None, waits=(), now=now)
-            )
-        )
+        judgement = Judgement(gates=())
+        facts = Facts(resource, None, observed, resource.status, judgement, held=None, waits=(), now=now)
+        status = report(facts)
+        return Decision(status=status, events=announcements(resource.status, status, told=()))
     resource = replace(resource, status=_sound(resource.status, now))
     this = Pass(resource, spec, target, observed, samples, judge_gates(resource, spec, samples, now), now)
     draft = Draft(resource.status)
@@ -79,15 +79,14 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         if draft.status == before:
             break
     keep_measurements(this, draft)
+    waits = tuple(draft.waits)
     status = report(
-        Facts(
-            resource, spec, observed, draft.status, this.judgement, held=draft.held, waits=tuple(draft.waits), now=now
-        )
+        Facts(resource, spec, observed, draft.status, this.judgement, held=draft.held, waits=waits, now=now)
     )
     return Decision(
         status=status,
         actions=plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else (),
-        events=tuple(draft.events),
+        events=(*draft.events, *announcements(resource.status, status, draft.events)),
         transitions=tuple(draft.transitions),
         requeue_at=requeue_at(spec, observed, status, now, mounting=this.judgement.mounting),
     )

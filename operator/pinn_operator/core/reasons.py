@@ -21,6 +21,11 @@ class Reason(StrEnum):
         member.meaning, member.advice = meaning, advice
         return member
 
+    @property
+    def shown(self) -> str:
+        """As it is found in a status: what begins with the name of a gate has an ellipsis for it."""
+        return f"…{self.value}" if self in _COMPOSED else self.value
+
     # --- a revision begins, goes on, ends ---
 
     INITIAL_REVISION = "InitialRevision", "The first revision of this resource is being started."

@@ -1,6 +1,6 @@
 """What the operator knows and says: the `status` of a PINNService as frozen values.
 
-It is the log of the rollout: acting is repeatable from it. Lists are bounded rings. `pinn_operator.core.api` turns it
+It is the log of the rollout: acting is repeatable from it. Lists are bounded rings. `core.status.json` turns it
 into JSON and back; unknown or absent fields of an older operator parse as their defaults.
 """
 

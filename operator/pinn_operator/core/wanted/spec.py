@@ -1,6 +1,6 @@
 """What the team wants: the `spec` of a PINNService as frozen values.
 
-`pinn_operator.core.api` parses manifests into these; nothing here knows YAML or defaults of the API server.
+`core.wanted.parsing` and its modules parse manifests into these; nothing here knows YAML or defaults of the API server.
 Times are seconds, weights are percent, thresholds are plain numbers in the metric's own unit
 (a ratio for rates, seconds for latencies).
 """

@@ -1,0 +1,32 @@
+"""Events that follow from conditions: what begins or ends there is also told where people look for news."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pinn_operator.core.decision import Event, EventType
+from pinn_operator.core.reasons import Reason
+from pinn_operator.core.status.values import Condition, Status
+
+
+def announcements(before: Status, after: Status, told: Collection[Event]) -> tuple[Event, ...]:
+    """For a condition `Stalled` of a new reason, and for the begin and the end of a pause.
+
+    Nothing is said twice: not what this pass tells by itself (`told`), and not the rollback that led to `Stalled`,
+    which was told when it was decided.
+    """
+    events = []
+    stalled = _new_reason(before.condition("Stalled"), after.condition("Stalled"))
+    rejected = after.rejected.reason if after.rejected else None
+    if stalled is not None and stalled.reason not in {rejected, *(event.reason for event in told)}:
+        events.append(Event(EventType.WARNING, stalled.reason, stalled.message))
+    was, now = before.condition("Paused"), after.condition("Paused")
+    if was is None and now is not None:
+        events.append(Event(EventType.NORMAL, now.reason, now.message))
+    elif was is not None and now is None:
+        events.append(Event(EventType.NORMAL, Reason.RESUMED.value, "spec.paused is false"))
+    return tuple(events)
+
+
+def _new_reason(before: Condition | None, after: Condition | None) -> Condition | None:
+    return None if after is None or (before is not None and before.reason == after.reason) else after

@@ -167,7 +167,10 @@ class Reason(StrEnum):
         "`spec.paused` is true: no weight rises. Gates stay armed, and a bad canary is still rolled back.",
         'set `spec.paused` to false: `kubectl patch pinnservice NAME --type=merge -p \'{"spec":{"paused":false}}\'`',
     )
-    RESUMED = "Resumed", "`spec.paused` is false again."
+    RESUMED = (
+        "Resumed",
+        "`spec.paused` is false again, or what had suspended the rollout is over: its step begins anew.",
+    )
     ANALYSIS_DEADLINE_EXCEEDED = (
         "AnalysisDeadlineExceeded",
         "The hold and `analysis.deadlineSeconds` are over and not every gate passes; the weight stays where it is.",
@@ -222,6 +225,153 @@ class Reason(StrEnum):
         "ObservedGenerationOld",
         "The route was written and its controller has reported only on an older version of it.",
         "if it stays, look at the Gateway's controller",
+    )
+
+    # --- what a rollout waits for ---
+
+    HOLD = "Hold", "The hold of this step is not over yet; `status.next.time` says when it is."
+    ANALYSIS = "Analysis", "Not every gate passes yet; the message names those that do not."
+    REPLICAS_STARTING = (
+        "ReplicasStarting",
+        "Pods of the canary are not available yet; nothing is wrong with them so far.",
+    )
+    EARLIER_PODS = "EarlierPods", "Pods of an earlier try of the same revision have to end first."
+    OTHER_PODS = "OtherPods", "Pods of a third revision have to end first: the clients' Service would select them too."
+    ONLY_COPY = (
+        "OnlyCopy",
+        "The canary is the only revision that can answer, so it keeps its weight.",
+        "scale up or fix the stable revision",
+    )
+    SWITCH_PENDING = "SwitchPending", "The Services do not select the promoted revision yet; this takes seconds."
+    STILL_ANSWERING = (
+        "StillAnswering",
+        "A revision without weight still answers requests.",
+        "look for clients that bypass the router, and for long keep-alive connections",
+    )
+    DRAINING = "Draining", "Requests in flight have `rollback.drainSeconds` to end before pods are removed."
+    REJECTED = (
+        "Rejected",
+        "The spec asks for a revision that was rolled back; it is not tried again by itself.",
+        (
+            "apply a fixed spec; or order another try: `kubectl annotate pinnservice NAME pinn.dev/retry=1 --overwrite` "
+            "(any new value is a new order)"
+        ),
+    )
+    RETRIED = "Retried", "The order `pinn.dev/retry` was executed: the revision is tried again."
+
+    # --- a rollout is suspended: what keeps replicas away and is not the revision's fault ---
+
+    SUSPENDED = (
+        "Suspended",
+        "Something other than the revision stops the rollout; traffic is safe, and the step restarts once it is over.",
+        "the message says what it is and until when it is tried again",
+    )
+    RESUMING = "Resuming", "A suspended rollout goes on after a short pause."
+    QUOTA_EXCEEDED = (
+        "QuotaExceeded",
+        "A quota of the namespace forbids more pods.",
+        "raise the quota or lower `replicas`",
+    )
+    PODS_NOT_CREATED = (
+        "PodsNotCreated",
+        "The API server refuses the pods; the message has its words.",
+        "look for admission webhooks and Pod Security",
+    )
+    UNSCHEDULABLE = (
+        "Unschedulable",
+        "No node takes the pod; the message has the scheduler's words.",
+        "add nodes, or lower `resources.requests`, `nodeSelector` or `tolerations`",
+    )
+    CONFIGURATION_MISSING = (
+        "ConfigurationMissing",
+        "A Secret, a ConfigMap or a key of one that the pod needs does not exist.",
+        "create what the message names; the rollout goes on by itself",
+    )
+    IMAGE_PULL_FAILED = (
+        "ImagePullFailed",
+        "The registry did not answer, refused the credentials or limits the rate.",
+        "fix `imagePullSecrets` or the registry; the rollout goes on by itself",
+    )
+    CONTAINER_NOT_CREATED = (
+        "ContainerNotCreated",
+        "The container cannot be started, because of a volume for example; the message has the kubelet's words.",
+        "fix what it names; the rollout goes on by itself",
+    )
+    POD_DISRUPTED = "PodDisrupted", "A pod is evicted, preempted or drained; another one starts."
+    POD_DELETED = "PodDeleted", "Somebody deleted a pod; another one starts."
+    NODE_NOT_REPORTING = "NodeNotReporting", "The node of a pod does not report.", "`kubectl get nodes`"
+    NODE_RESTARTED = "NodeRestarted", "The node or its kubelet restarted the container."
+    STABLE_UNAVAILABLE = (
+        "StableUnavailable",
+        "No pod of the stable revision can answer, so the canary gets the traffic if it can.",
+        "look at the stable pods",
+    )
+    STABLE_IS_BACK = "StableIsBack", "The stable revision answers again, so the canary goes back to its step."
+    STANDS_IN = (
+        "StandsIn",
+        "A revision that should leave keeps all traffic because the stable one cannot answer.",
+        "apply a revision that works",
+    )
+
+    # --- prices ---
+
+    PRICES_BEING_COMPARED = "PricesBeingCompared", "The canary's prices are compared before it gets weight."
+    PRICES_VERIFIED = "PricesVerified", "The canary's prices were compared and are within the tolerance."
+    PRICES_MATCH = "PricesMatch", "The prices of both revisions agree within the tolerance."
+    PRICES_CONSISTENT = (
+        "PricesConsistent",
+        "The first revision's prices obey the no-arbitrage rules; there is no other revision to compare them with.",
+    )
+    PRICES_DIFFER = (
+        "PricesDiffer",
+        "The canary prices differently from stable, beyond the tolerance and both revisions' error bounds.",
+        (
+            "`status.verification.worst` has the worst cells; if the difference is intended, set "
+            "`spec.verification.acknowledgedRevision` to this revision"
+        ),
+    )
+    PRICES_ARBITRAGE = (
+        "PricesArbitrage",
+        "The canary's prices break a no-arbitrage rule (bounds, parity, monotonicity, convexity).",
+        "`status.verification.worst` names rule and inputs; fix the model",
+    )
+    PRICES_NOT_FINITE = "PricesNotFinite", "The canary answered with NaN, infinity or no number.", "fix the model"
+    PRICES_NOT_REPRODUCIBLE = (
+        "PricesNotReproducible",
+        "The same request was answered with different prices.",
+        "look at its cache and its random numbers",
+    )
+    PODS_DIFFER = "PodsDiffer", "Pods of the same revision answer differently.", "look for pods with other weights"
+    PRICES_FALL_BACK = (
+        "PricesFallBack",
+        "The canary prices many options by its fallback that stable's model prices itself.",
+        "fix the model; if it is intended, set `spec.verification.acknowledgedRevision` to this revision",
+    )
+    PRICE_ERRORS = "PriceErrors", "The canary answered requests for prices with errors, twice.", "see its pods' log"
+    PRICES_SLOW = "PricesSlow", "The canary answered requests for prices much more slowly than stable, twice."
+    PRICE_API_MISSING = (
+        "PriceApiMissing",
+        "Stable can be asked for prices and the canary cannot.",
+        "fix the server; if it is intended, set `spec.verification.acknowledgedRevision` to this revision",
+    )
+    NO_PRICE_API = (
+        "NoPriceApi",
+        "The server has neither `/v1/price` nor the Open Inference Protocol, so its prices cannot be compared.",
+        "nothing with `verification.mode: Auto`; with `Required` the rollout holds",
+    )
+    VERIFICATION_NOT_APPLICABLE = (
+        "VerificationNotApplicable",
+        "The server cannot be asked for prices; it is not verified.",
+    )
+    VERIFICATION_UNAVAILABLE = (
+        "VerificationUnavailable",
+        "The pods could not be asked for prices; it is tried again and is not the revision's fault.",
+        "check that the operator may reach the pods' port (NetworkPolicy)",
+    )
+    NEW_POD_UNVERIFIED = "NewPodUnverified", "A pod of the canary is new; its prices are compared first."
+    PRICE_DIFFERENCE_ACKNOWLEDGED = (
+        "PriceDifferenceAcknowledged",
+        "The prices differ and `spec.verification.acknowledgedRevision` names this revision, so it goes on.",
     )
 
     # --- events of the operator itself ---

@@ -18,7 +18,7 @@ _WAIT = "Wait"
 
 def next_action(facts: Facts, spec: Spec) -> NextAction | None:
     """None at rest. Where the pass itself said what it waits for, that is what is told."""
-    action = _action(facts, spec)
+    action = _action(facts, spec) or ("StartRollout" if facts.waits else None)
     if action is None:
         return None
     if facts.waits:

@@ -10,17 +10,18 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from pinn_operator.core.api import Resource, parse_resource, status_to_manifest
 from pinn_operator.core.decide import decide_in
-from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType
+from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType, ResetCaches
 from pinn_operator.core.gates.questions import due
-from pinn_operator.core.samples import Answer, Query, Samples, SourceError
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.samples import Answer, AnyAnswer, PodReadFault, Query, Question, Samples, SourceError
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ClusterError, Conflict, NotOwned
@@ -31,6 +32,15 @@ from pinn_operator.telemetry import Telemetry
 ACT_FAILED = "ActionFailed"
 NAME_TAKEN = "NameTaken"
 
+CACHES_RESET = "CachesReset"
+RESET_FAILED = "CachesNotReset"
+_TOLD_FAULTS = 5
+NO_PROMETHEUS = SourceError(
+    "there is no Prometheus to ask: give its address in spec.analysis.prometheus.address, or to the operator by "
+    "--prometheus-address"
+)
+_Asked = TypeVar("_Asked", contravariant=True, bound=Question)
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -39,6 +49,26 @@ class SourceProvider(Protocol):
 
     async def source(self, prometheus: Prometheus, namespace: str) -> MetricSource:
         """For a resource of that namespace."""
+
+
+class Source(Protocol[_Asked]):
+    """Where the answers to one kind of question come from. Asked in every pass, with nothing if none is due.
+
+    An answer that takes long is not waited for: it is absent until it is there, and then the source wakes the pass.
+    """
+
+    async def ask(self, situation: Situation, questions: Sequence[_Asked]) -> Mapping[str, AnyAnswer]:
+        """Answers by key. Never raises for a fault outside this process."""
+
+    def gone(self, namespace: str, name: str) -> None:
+        """There is no such resource any more: nothing is asked for it again."""
+
+
+class CacheResetter(Protocol):
+    """Empties the caches of pods."""
+
+    async def reset(self, action: ResetCaches, observed: Observed) -> Sequence[PodReadFault]:
+        """The pods whose caches could not be emptied, and why."""
 
 
 class Outcome(StrEnum):
@@ -75,7 +105,11 @@ class Pace:
 
 
 class Reconciler:
-    """Passes over resources. `now` gives aware UTC times."""
+    """Passes over resources. `now` gives aware UTC times.
+
+    `sources` finds the Prometheus of a resource; `others` answer the questions of other kinds. `has_prometheus` says
+    whether there is one for resources that name none.
+    """
 
     def __init__(
         self,
@@ -83,6 +117,9 @@ class Reconciler:
         cluster: Cluster,
         sources: SourceProvider,
         telemetry: Telemetry,
+        others: Mapping[type[Question], Source[Any]] | None = None,
+        resetter: CacheResetter | None = None,
+        has_prometheus: bool = True,
         pace: Pace | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -90,6 +127,9 @@ class Reconciler:
         self._cluster = cluster
         self._sources = sources
         self._telemetry = telemetry
+        self._others = others or {}
+        self._resetter = resetter
+        self._has_prometheus = has_prometheus
         self._pace = pace or Pace()
         self._now = now
         self._sleep = sleep
@@ -118,18 +158,22 @@ class Reconciler:
         manifest = await self._cluster.read(namespace, name)
         if manifest is None:
             self._telemetry.resource_gone(namespace, name)
+            self._leave(namespace, name)
             return PassResult(Outcome.GONE, None)
         resource = parse_resource(manifest)
         if resource.deleting:
+            self._leave(namespace, name)
             return PassResult(Outcome.GONE, self._resync())
-        situation = situation_of(resource, await self._cluster.observe(resource))
+        situation = situation_of(resource, await self._cluster.observe(resource), has_prometheus=self._has_prometheus)
         samples = await self._ask(situation)
         decision = decide_in(situation, samples, self._now())
         committed = await self._commit(resource, decision)
-        failure = await self._act(resource, decision.actions)
+        failure, resets = await asyncio.gather(
+            self._act(resource, decision.actions), self._reset(situation, decision.resets if committed else ())
+        )
         if committed:
             self._log_transitions(resource, decision)
-            await self._tell(resource, decision.events)
+            await self._tell(resource, (*decision.events, *resets))
         if failure is not None:
             await self._tell(resource, (failure,))
             return PassResult(Outcome.FAILED, self._delay(decision))
@@ -139,11 +183,24 @@ class Reconciler:
     # --- ask ----------------------------------------------------------------------------------------------------------
 
     async def _ask(self, situation: Situation) -> Samples:
-        resource, spec = situation.resource, situation.spec
-        queries = due(situation, self._now())
+        """Every kind of question goes to its source, all at the same time."""
+        questions = due(situation, self._now())
+        queries = [question for question in questions if isinstance(question, Query)]
+        asked = [self._ask_prometheus(situation, queries)]
+        for kind, source in self._others.items():
+            asked.append(source.ask(situation, [question for question in questions if isinstance(question, kind)]))
+        samples: dict[str, AnyAnswer] = {}
+        for answers in await asyncio.gather(*asked):
+            samples.update(answers)
+        return samples
+
+    async def _ask_prometheus(self, situation: Situation, queries: Sequence[Query]) -> Mapping[str, AnyAnswer]:
+        spec = situation.spec
         if spec is None or not queries:
             return {}
-        source = await self._sources.source(spec.analysis.prometheus, resource.namespace)
+        if spec.analysis.prometheus.address is None and not self._has_prometheus:
+            return dict.fromkeys((query.key for query in queries), NO_PROMETHEUS)
+        source = await self._sources.source(spec.analysis.prometheus, situation.resource.namespace)
         answers = await asyncio.gather(*(self._ask_one(source, query) for query in queries))
         return {query.key: answer for query, answer in zip(queries, answers, strict=True)}
 
@@ -197,6 +254,24 @@ class Reconciler:
             self._telemetry.action(verb, kind, "done")
         return None
 
+    async def _reset(self, situation: Situation, resets: Sequence[ResetCaches]) -> list[Event]:
+        """What came of it, as events."""
+        events = []
+        for action in resets if self._resetter is not None else ():
+            assert self._resetter is not None
+            faults = await self._resetter.reset(action, situation.observed)
+            self._telemetry.action("reset", "caches", "failed" if faults else "done")
+            done = (
+                f"caches of {len(action.pods) - len(faults)} of {len(action.pods)} pods of {action.revision} were reset"
+            )
+            text = f"gate {action.gate}: {done}"
+            if faults:
+                text += "; " + "; ".join(f"{fault.pod}: {fault.message}" for fault in faults[:_TOLD_FAULTS])
+            events.append(
+                Event(EventType.WARNING, RESET_FAILED, text) if faults else Event(EventType.NORMAL, CACHES_RESET, text)
+            )
+        return events
+
     # --- tell ---------------------------------------------------------------------------------------------------------
 
     async def _tell(self, resource: Resource, events: Sequence[Event]) -> None:
@@ -219,6 +294,10 @@ class Reconciler:
             level = logging.WARNING if event.type is EventType.WARNING else logging.INFO
             extra = {**_about(resource.namespace, resource.name), "reason": event.reason}
             _LOG.log(level, "%s", event.message, extra=extra)
+
+    def _leave(self, namespace: str, name: str) -> None:
+        for source in self._others.values():
+            source.gone(namespace, name)
 
     # --- come back ----------------------------------------------------------------------------------------------------
 

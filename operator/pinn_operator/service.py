@@ -13,6 +13,7 @@ from pinn_operator import __version__
 from pinn_operator.core.api import PLURAL
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import SERVICE_LABEL
+from pinn_operator.core.samples import PodQuestion
 from pinn_operator.handlers import WatchThread
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import HEARD, ApiCluster
@@ -22,6 +23,9 @@ from pinn_operator.kube.events import EventRecorder
 from pinn_operator.kube.reports import PodReporter
 from pinn_operator.kube.watching import Watch
 from pinn_operator.loops import Loops, end_tasks
+from pinn_operator.pods.http import PodClient
+from pinn_operator.pods.reader import PodReader
+from pinn_operator.pods.source import PodCounters
 from pinn_operator.prom.sources import Sources
 from pinn_operator.reconciler import Pace, Reconciler
 from pinn_operator.settings import Settings
@@ -56,9 +60,14 @@ class Operator:
             read_secret=self._cluster.read_secret,
             kind=settings.metrics_client,
         )
+        pods = PodClient()
+        self._pods = PodCounters(PodReader(pods, wake=self._wake_now, observer=self.telemetry.pod_read), pods)
         self._reconciler = Reconciler(
             cluster=self._cluster,
             sources=self._sources,
+            others={PodQuestion: self._pods},
+            resetter=self._pods,
+            has_prometheus=bool(settings.prometheus_address),
             telemetry=self.telemetry,
             pace=Pace(resync=float(settings.resync_seconds)),
         )
@@ -97,6 +106,7 @@ class Operator:
             await end_tasks((stopping, *tasks))
             await self._loops.stop()
             await health.stop()
+            await self._pods.close()
             await self._sources.close()
             await self._reporter.close()
             await self._client.close()
@@ -154,6 +164,9 @@ class Operator:
     def _heard(self, namespace: str, name: str, urgent: bool) -> None:
         self.telemetry.watch_event(PLURAL)
         self._loops.wake(namespace, name, urgent=urgent)
+
+    def _wake_now(self, namespace: str, name: str) -> None:
+        self._loops.wake_known(namespace, name)
 
     def _watches(self) -> list[Watch]:
         return [

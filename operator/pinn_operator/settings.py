@@ -55,7 +55,7 @@ class Settings:
     """Namespaces that are served; empty: all. Then the rights are needed in the whole cluster."""
 
     prometheus_address: str = DEFAULT_PROMETHEUS
-    """Asked for resources that name no Prometheus of their own."""
+    """Asked for resources that name no Prometheus of their own. Empty: their pods' counters alone judge those."""
 
     metrics_client: ClientKind = ClientKind.AIOHTTP
     """`prometheus-api-client` takes proxies and certificates from the environment; `aiohttp` is leaner."""
@@ -83,7 +83,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         kubeconfig=_existing_file("--kubeconfig", kubeconfig) if kubeconfig else None,
         context=reader.text("context") or None,
         namespaces=reader.namespaces(),
-        prometheus_address=reader.parsed("prometheus_address", DEFAULT_PROMETHEUS, _address),
+        prometheus_address=reader.parsed("prometheus_address", DEFAULT_PROMETHEUS, _address, may_be_empty=True),
         metrics_client=reader.choice("metrics_client", ClientKind.AIOHTTP),
         health_host=reader.text("health_host") or ALL_ADDRESSES,
         health_port=reader.integer("health_port", 8081, low=1, high=65535),
@@ -121,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="serve this namespace alone; may be repeated (default: all)",
     )
-    add("--prometheus-address", metavar="URL", help=f"for resources that name none (default: {DEFAULT_PROMETHEUS})")
+    add(
+        "--prometheus-address",
+        metavar="URL",
+        help=f"for resources that name none; empty: judge those by their pods alone (default: {DEFAULT_PROMETHEUS})",
+    )
     add("--metrics-client", metavar="NAME", help=f"{_one_of(ClientKind)} (default: {ClientKind.AIOHTTP})")
     add("--health-host", metavar="ADDRESS", help="address of /livez, /readyz and /metrics (default: all)")
     add("--health-port", metavar="PORT", help="their port (default: 8081)")
@@ -141,9 +145,11 @@ class _Reader:
     def text(self, key: str, *, variable: str | None = None) -> str | None:
         return self._find(key, variable)[0]
 
-    def parsed(self, key: str, default: str, parse: Callable[[str, str], str]) -> str:
+    def parsed(self, key: str, default: str, parse: Callable[[str, str], str], *, may_be_empty: bool = False) -> str:
         value, name = self._find(key)
-        return default if not value else parse(name, value)
+        if not value:
+            return "" if may_be_empty and value is not None else default
+        return parse(name, value)
 
     def integer(self, key: str, default: int, *, low: int, high: int) -> int:
         value, name = self._find(key)

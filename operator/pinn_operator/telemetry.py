@@ -99,6 +99,11 @@ class Telemetry:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._pod_reads = self._counter("pod_reads", "Reads of a pod's metrics: read or failed.", "outcome")
+        self._pod_read_seconds = Histogram(
+            "pinn_operator_pod_read_seconds", "Duration of a read of a pod's metrics.", buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
         self._actions = self._counter("actions", "Writes of owned objects: done or failed.", "verb", "kind", "outcome")
         self._events = self._counter("events", "Kubernetes Events emitted: done or failed.", "outcome")
         self._transitions = self._counter(
@@ -133,6 +138,11 @@ class Telemetry:
         """One query to a metric source."""
         self._queries.labels(outcome).inc()
         self._query_seconds.observe(seconds)
+
+    def pod_read(self, outcome: str, seconds: float) -> None:
+        """One read of a pod's metrics."""
+        self._pod_reads.labels(outcome).inc()
+        self._pod_read_seconds.observe(seconds)
 
     def action(self, verb: str, kind: str, outcome: str) -> None:
         """One write."""

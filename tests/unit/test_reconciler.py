@@ -11,15 +11,24 @@ import pytest
 
 from pinn_operator import reconciler as module
 from pinn_operator.core.api import Resource
-from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, EventType, Transition
+from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, EventType, ResetCaches, Transition
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.observed import Observed
-from pinn_operator.core.samples import Answer, Query, Samples, SourceError
+from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.samples import (
+    Answer,
+    AnyAnswer,
+    PodQuestion,
+    PodReadFault,
+    Query,
+    Question,
+    Samples,
+    SourceError,
+)
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import Phase, Status
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ApiError, Conflict, Forbidden, NotOwned, Unreachable
-from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, Outcome, Pace, Reconciler
+from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, NO_PROMETHEUS, Outcome, Pace, Reconciler
 from pinn_operator.telemetry import Telemetry
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -45,6 +54,7 @@ class FakeCluster:
         }
     )
     done: list[str] = field(default_factory=list)
+    pods: tuple[Pod, ...] = ()
     failing: dict[str, list[Exception]] = field(default_factory=dict)
     told: list[Event] = field(default_factory=list)
 
@@ -54,7 +64,7 @@ class FakeCluster:
 
     async def observe(self, resource: Resource) -> Observed:
         self._note("observe")
-        return Observed()
+        return Observed(pods=self.pods)
 
     async def commit_status(self, resource: Resource, status: Status) -> None:
         self._note("commit")
@@ -91,6 +101,26 @@ class FakeSources:
 
 
 @dataclass
+class FakePods:
+    answers: dict[str, AnyAnswer] = field(default_factory=dict)
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    resets: list[ResetCaches] = field(default_factory=list)
+    faults: tuple[PodReadFault, ...] = ()
+
+    async def ask(self, situation: Situation, questions: Sequence[PodQuestion]) -> dict[str, AnyAnswer]:
+        self.asked.append(tuple(question.key for question in questions))
+        return {question.key: self.answers[question.key] for question in questions}
+
+    def gone(self, namespace: str, name: str) -> None:
+        self.left.append((namespace, name))
+
+    async def reset(self, action: ResetCaches, observed: Observed) -> tuple[PodReadFault, ...]:
+        self.resets.append(action)
+        return self.faults
+
+
+@dataclass
 class World:
     cluster: FakeCluster
     sources: FakeSources
@@ -99,7 +129,8 @@ class World:
     reconciler: Reconciler
     samples: list[Samples]
     decide: Callable[[Decision], None]
-    ask: Callable[[Sequence[Query]], None]
+    ask: Callable[[Sequence[Question]], None]
+    pods: FakePods
 
     async def once(self) -> Any:
         return await self.reconciler.once("pricing", "eu")
@@ -121,14 +152,16 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
         monkeypatch.setattr(module, "decide_in", decide)
 
-    def ask(queries: Sequence[Query]) -> None:
+    def ask(queries: Sequence[Question]) -> None:
         monkeypatch.setattr(module, "due", lambda situation, now: tuple(queries))
 
+    pods = FakePods()
     reconciler = Reconciler(
-        cluster=cluster, sources=sources, telemetry=telemetry, pace=Pace(resync=1000), now=lambda: NOW, sleep=sleep
-    )
+        cluster=cluster, sources=sources, telemetry=telemetry, pace=Pace(resync=1000), now=lambda: NOW, sleep=sleep,
+        others={PodQuestion: pods}, resetter=pods,
+    )  # fmt: skip
     ask(())
-    return World(cluster, sources, telemetry, slept, reconciler, samples, decide_as, ask)
+    return World(cluster, sources, telemetry, slept, reconciler, samples, decide_as, ask, pods)
 
 
 SAME = Status(reason="stands for the status that was read")
@@ -271,3 +304,65 @@ async def test_metrics_follow_the_committed_transition(world: World) -> None:
     await world.once()
     labels = {"namespace": "pricing", "service": "eu", "reason": "ErrorRate"}
     assert world.telemetry.registry.get_sample_value("pinn_operator_rollbacks_total", labels) == 1
+
+
+# --- kinds of questions ---------------------------------------------------------------------------------------------
+
+
+async def test_each_kind_of_question_goes_to_its_source(world: World) -> None:
+    world.decide(Decision(SAME))
+    world.ask([Query("a", "up", NOW), PodQuestion("pods/x", ("x",), ("eu-1",)), Query("b", "up", NOW)])
+    world.sources.answers = {"a": (), "b": SourceError("no")}
+    world.pods.answers = {"pods/x": ()}
+    await world.once()
+    assert world.samples == [{"a": (), "b": SourceError("no"), "pods/x": ()}]
+    assert world.pods.asked == [("pods/x",)]
+
+
+async def test_a_source_hears_of_a_pass_that_asks_it_nothing(world: World) -> None:
+    world.decide(Decision(SAME))
+    await world.once()
+    assert world.pods.asked == [()]
+    assert world.pods.left == []
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["gone", "being deleted"])
+async def test_a_source_hears_of_the_end_of_a_resource(world: World, deleted: bool) -> None:
+    assert world.cluster.manifest is not None
+    world.cluster.manifest["metadata"]["deletionTimestamp"] = "2026-11-21T08:00:00Z"
+    if deleted:
+        world.cluster.manifest = None
+    await world.once()
+    assert world.pods.left == [("pricing", "eu")]
+
+
+async def test_without_any_prometheus_a_query_is_answered_with_what_to_do(world: World) -> None:
+    world.decide(Decision(SAME))
+    world.ask([Query("a", "up", NOW)])
+    world.reconciler._has_prometheus = False
+    await world.once()
+    assert world.samples == [{"a": NO_PROMETHEUS}]
+    assert world.sources.asked_for == []
+
+
+async def test_a_reset_of_caches_is_done_once_with_its_commit_and_told(world: World) -> None:
+    action = ResetCaches("a1", "cache-hits", ("eu-a1-1", "eu-a1-2"))
+    world.decide(Decision(replace(STABLE, reason="new"), resets=(action,)))
+    await world.once()
+    assert world.pods.resets == [action]
+    text = "gate cache-hits: caches of 2 of 2 pods of a1 were reset"
+    assert world.cluster.told == [Event(EventType.NORMAL, "CachesReset", text)]
+    world.decide(Decision(SAME, resets=(action,)))
+    await world.once()
+    assert world.pods.resets == [action]
+
+
+async def test_pods_whose_caches_could_not_be_reset_are_named(world: World) -> None:
+    world.pods.faults = (PodReadFault("eu-a1-2", "no answer within 3 s"),)
+    world.decide(
+        Decision(replace(STABLE, reason="new"), resets=(ResetCaches("a1", "cache-hits", ("eu-a1-1", "eu-a1-2")),))
+    )
+    await world.once()
+    (event,) = world.cluster.told
+    assert (event.type, event.reason) == (EventType.WARNING, "CachesNotReset")
+    assert event.message.endswith("1 of 2 pods of a1 were reset; eu-a1-2: no answer within 3 s")

@@ -52,6 +52,15 @@ def test_every_flag_is_taken(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [(["--prometheus-address="], {}), (["--prometheus-address", ""], {"PINN_OPERATOR_PROMETHEUS_ADDRESS": "http://x"}),
+     ([], {"PINN_OPERATOR_PROMETHEUS_ADDRESS": ""})],
+)  # fmt: skip
+def test_an_operator_may_do_without_prometheus(arguments: list[str], environment: dict[str, str]) -> None:
+    assert parse_settings(["run", *arguments], environment).prometheus_address == ""
+
+
 def test_every_flag_has_a_variable_and_the_flag_wins() -> None:
     environment = {
         "PINN_OPERATOR_NAMESPACES": "pricing, trading,pricing",

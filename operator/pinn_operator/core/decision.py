@@ -46,6 +46,16 @@ Action = Apply | Delete
 
 
 @dataclass(frozen=True, slots=True)
+class ResetCaches:
+    """Ask pods of a revision to empty their caches, because of a gate. What came of it is an event."""
+
+    revision: str
+    gate: str
+    pods: tuple[str, ...]
+    """Names."""
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """A committed change worth a metric: what ended or began, and why."""
 
@@ -57,7 +67,8 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`status` is committed first (if it differs), then `actions` run in order, then `events` are told.
+    """`status` is committed first (if it differs), then `actions` run in order and `resets` at the same
+    time, then `events` are told. A reset is not repeated if the operator ends between the commit and it.
 
     `requeue_at` is when to look again without news; None means at the next resync.
     """
@@ -67,3 +78,4 @@ class Decision:
     events: tuple[Event, ...] = ()
     transitions: tuple[Transition, ...] = ()
     requeue_at: datetime | None = None
+    resets: tuple[ResetCaches, ...] = ()

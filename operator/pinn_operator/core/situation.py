@@ -10,7 +10,7 @@ from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import restore_traffic
 from pinn_operator.core.wanted.parsing import REPLICA_LIMIT
 from pinn_operator.core.wanted.revision import revision_of
-from pinn_operator.core.wanted.spec import InvalidSpec, Spec, Traffic
+from pinn_operator.core.wanted.spec import InvalidSpec, SourceKind, Spec, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,26 @@ class Situation:
     """Revision of the resource's spec; None while that is invalid."""
 
 
-def situation_of(resource: Resource, observed: Observed) -> Situation:
-    """From what was read in this pass."""
+def situation_of(resource: Resource, observed: Observed, *, has_prometheus: bool = True) -> Situation:
+    """From what was read in this pass.
+
+    Without a Prometheus of the operator's, and none in the spec, the pods' own counters alone judge, if the spec lets
+    them: `spec.analysis.sources` of the result says so.
+    """
+    spec = accepted_spec(resource, observed)
     return Situation(
         resource=resource,
         observed=observed,
-        spec=accepted_spec(resource, observed),
+        spec=spec if has_prometheus or spec is None else _without_prometheus(spec),
         target=None if isinstance(resource.spec, InvalidSpec) else revision_of(resource.spec.serving),
     )
+
+
+def _without_prometheus(spec: Spec) -> Spec:
+    analysis = spec.analysis
+    if analysis.prometheus.address is not None or SourceKind.PODS not in analysis.sources:
+        return spec
+    return replace(spec, analysis=replace(analysis, sources=(SourceKind.PODS,)))
 
 
 def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:

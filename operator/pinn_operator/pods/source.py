@@ -1,0 +1,87 @@
+"""Answers the questions of a pass to pods, from what the reader has in memory, and says to the reader what to read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from pinn_operator.core.decision import ResetCaches
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.samples import AnyAnswer, PodQuestion, PodReadFault
+from pinn_operator.core.situation import Situation
+from pinn_operator.core.wanted.spec import MetricNames
+from pinn_operator.pods.http import PodClient, PodSilent
+from pinn_operator.pods.reader import FAMILIES_LIMIT, BadAnswers, PodReader, Reading, Target
+
+RESET_PATH = "/cache/reset"
+RESET_SECONDS = 3.0
+RESET_PODS = 200
+
+
+class PodCounters:
+    """Where counters of pods come from. No method but `reset` waits for anything."""
+
+    def __init__(self, reader: PodReader, client: PodClient) -> None:
+        self._reader = reader
+        self._client = client
+
+    async def ask(self, situation: Situation, questions: Sequence[PodQuestion]) -> Mapping[str, AnyAnswer]:
+        """What is known now. A pass that asks nothing ends the reading of its resource's pods."""
+        resource = situation.resource
+        if not questions or situation.spec is None:
+            self._reader.end(resource.namespace, resource.name)
+            return {}
+        canary = resource.status.canary
+        reading = reading_of(
+            questions,
+            situation.observed,
+            canary=canary.revision if canary is not None else "",
+            names=situation.spec.analysis.names,
+        )
+        self._reader.read(resource.namespace, resource.name, reading)
+        return self._reader.answers(resource.namespace, resource.name, questions)
+
+    def gone(self, namespace: str, name: str) -> None:
+        """There is no such resource any more."""
+        self._reader.end(namespace, name)
+
+    async def reset(self, action: ResetCaches, observed: Observed) -> tuple[PodReadFault, ...]:
+        """Empty the caches of pods; those that could not be asked, or refused, with the reason."""
+        addresses = {pod.name: pod.address for pod in observed.pods if pod.name in action.pods}
+        asked = action.pods[:RESET_PODS]
+        faults = await asyncio.gather(*(self._reset_one(name, addresses.get(name, "")) for name in asked))
+        left_out = [PodReadFault(name, f"only {RESET_PODS} pods are asked") for name in action.pods[RESET_PODS:]]
+        return (*(fault for fault in faults if fault is not None), *left_out)
+
+    async def _reset_one(self, name: str, address: str) -> PodReadFault | None:
+        if not address:
+            return PodReadFault(name, "it does not run")
+        try:
+            page = await self._client.post(address, RESET_PATH, seconds=RESET_SECONDS)
+        except PodSilent as error:
+            return PodReadFault(name, str(error))
+        return None if 200 <= page.status < 300 else PodReadFault(name, f"POST {RESET_PATH}: HTTP {page.status}")
+
+    async def close(self) -> None:
+        """End all reading."""
+        await self._reader.close()
+
+
+def reading_of(questions: Sequence[PodQuestion], observed: Observed, *, canary: str, names: MetricNames) -> Reading:
+    """The pods and families of these questions. Requests and latencies are read in every round, the rest at rest."""
+    asked = {pod for question in questions for pod in question.pods}
+    families = dict.fromkeys(family for question in questions for family in question.families)
+    in_every_round = (names.requests, f"{names.latency}_bucket")
+    quick = tuple(family for family in families if family in in_every_round)
+    slow = tuple(family for family in families if family not in in_every_round)
+    targets = (
+        Target(pod.name, pod.address, canary=pod.revision == canary)
+        for pod in observed.pods
+        if pod.name in asked and pod.address
+    )
+    return Reading(
+        targets=tuple(sorted(targets, key=lambda target: target.name)),
+        quick=quick or slow[:1],
+        slow=(slow if quick else slow[1:])[: FAMILIES_LIMIT - len(quick)],
+        is_bad=BadAnswers(names.requests, names.status_label, names.handler_label),
+    )

@@ -99,9 +99,24 @@ class PriceQuestion:
 
 @dataclass(frozen=True, slots=True)
 class WebhookQuestion:
-    """A custom gate that is asked over HTTP."""
+    """A custom gate that is asked over HTTP, in the background, every `interval` seconds.
+
+    `secret` is the name and the key of a Secret of the resource's namespace. `timeout` is in seconds, for each of
+    1 + `retries` attempts. The rest is what the webhook is told; `step` counts from 1. Any change makes a new question,
+    which is asked at once: an answer never speaks of another revision or weight.
+    """
 
     key: str
+    gate: str
+    url: str
+    canary: str
+    stable: str
+    weight: int
+    step: int
+    interval: float = 30.0
+    timeout: float = 5.0
+    retries: int = 2
+    secret: tuple[str, str] | None = None
 
 
 Question = Query | PodQuestion | PriceQuestion | WebhookQuestion
@@ -222,9 +237,28 @@ class PriceAnswers:
     """False when the time was over before everything was asked."""
 
 
+class WebhookVerdict(StrEnum):
+    """What a webhook may say; the values are those of its JSON."""
+
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    HOLD = "hold"
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookAnswer:
-    """What a webhook said."""
+    """What a webhook said last, to this very question.
+
+    `time` is the moment at which it was asked. `count` answers in a row said the same, the first of them at `since`;
+    attempts without an answer in between change neither.
+    """
+
+    verdict: WebhookVerdict
+    time: datetime
+    since: datetime
+    count: int = 1
+    message: str = ""
+    value: float | None = None
 
 
 Answer = tuple[Series, ...] | SourceError

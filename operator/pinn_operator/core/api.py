@@ -16,6 +16,8 @@ from pinn_operator.core.status.json import (
 )
 from pinn_operator.core.status.values import Status
 from pinn_operator.core.wanted.parsing import parse_spec
+from pinn_operator.core.wanted.promql import fault_of
+from pinn_operator.core.wanted.queries import filled_for_checking
 from pinn_operator.core.wanted.spec import FieldError, InvalidSpec, Spec
 
 __all__ = [
@@ -72,7 +74,7 @@ def parse_resource(manifest: Manifest) -> Resource:
     spec_manifest = _object(manifest.get("spec"))
     name = str(metadata.get("name") or "")
     spec = parse_spec(spec_manifest)
-    faults = _name_faults(name)
+    faults = _name_faults(name) + _query_faults(spec)
     if faults:
         spec = InvalidSpec(faults + (spec.errors if isinstance(spec, InvalidSpec) else ()))
     generation = metadata.get("generation")
@@ -88,6 +90,22 @@ def parse_resource(manifest: Manifest) -> Resource:
         spec_manifest=spec_manifest,
         retry=str(_object(metadata.get("annotations")).get(RETRY_ANNOTATION) or "")[:ORDER_ID_LIMIT],
     )
+
+
+def _query_faults(spec: Spec | InvalidSpec) -> tuple[FieldError, ...]:
+    """Custom queries that no server could answer.
+
+    Only what is wanted now is checked so, not the record of what was accepted once: a rollout in flight must not lose
+    its gates because a newer operator reads PromQL more strictly.
+    """
+    if isinstance(spec, InvalidSpec):
+        return ()
+    faults = []
+    for gate in spec.analysis.gates:
+        fault = fault_of(filled_for_checking(gate.query)) if gate.query is not None else None
+        if fault is not None:
+            faults.append(FieldError(f"spec.analysis.gates[{gate.name}].query", fault))
+    return tuple(faults)
 
 
 def _name_faults(name: str) -> tuple[FieldError, ...]:

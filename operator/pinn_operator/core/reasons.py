@@ -253,8 +253,8 @@ class Reason(StrEnum):
         "Rejected",
         "The spec asks for a revision that was rolled back; it is not tried again by itself.",
         (
-            "apply a fixed spec; or order another try: `kubectl annotate pinnservice NAME pinn.dev/retry=1 --overwrite` "
-            "(any new value is a new order)"
+            "apply a fixed spec; or order another try: "
+            "`kubectl annotate pinnservice NAME pinn.dev/retry=1 --overwrite` (any new value is a new order)"
         ),
     )
     RETRIED = "Retried", "The order `pinn.dev/retry` was executed: the revision is tried again."

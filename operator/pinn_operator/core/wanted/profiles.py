@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pinn_operator.core.wanted.spec import Bound, Gate, Profile, Relative, Severity
 
-_ERRORS = Relative(margin=0.01)
-_LATENCY = Relative(margin=0.1)
+_ERRORS = Relative(margin=0.0)
+_LATENCY = Relative(margin=0.001, tolerance=1.5)
 
 _STANDARD = (
     Gate(

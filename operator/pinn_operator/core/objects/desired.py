@@ -1,4 +1,4 @@
-"""What follows from a decided status: the objects that shall exist, and when to look again."""
+"""What follows from a decided status: the objects that have to exist, and when to look again."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SOON_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What shall be: which revisions run, and where traffic goes."""
+    """What is wanted: which revisions run, and where traffic goes."""
 
     replicas: Mapping[str, int]
-    """Every revision whose Deployment shall exist, 0 allowed. Others are left alone unless forgotten."""
+    """Every revision whose Deployment has to exist, 0 allowed. Others are left alone unless forgotten."""
     stable: str
     """The revision that `<name>-stable` selects, and with an HTTPRoute the clients' Service `<name>` too."""
     canary: str

@@ -113,101 +113,16 @@ class Reason(StrEnum):
         ),
         "the message ends with the words of the scheduler or of the pod",
     )
-    # --- suspended: what the infrastructure did; nothing is rejected ---
-
-    SUSPENDED = (
-        "Suspended",
-        "Something beside the revision stopped its rollout: its weight was taken back, or it cannot start.",
-        "read the reason in `status.rollout.suspension`; the step begins anew by itself once that is over",
-    )
-    SUSPENDED_TOO_OFTEN = (
-        "SuspendedTooOften",
-        "The rollout was suspended more than five times at one step, and is not tried again by itself.",
-        "find out what takes its pods away, then `kubectl annotate pinnservice NAME --overwrite pinn.dev/retry=ID`",
-    )
-    RETRIED = "Retried", "An order to retry (annotation `pinn.dev/retry`) was executed."
-    RESUMING = "Resuming", "The cause of a suspension is over; the pause after it is not."
-    UNSCHEDULABLE = (
-        "Unschedulable",
-        "No node takes a pod; the message has the scheduler's words.",
-        "add nodes, lower `spec.resources.requests`, or correct `nodeSelector` and `tolerations`",
-    )
-    QUOTA_EXCEEDED = (
-        "QuotaExceeded",
-        "A ResourceQuota forbids another pod; the message has its figures.",
-        "raise the quota: a rollout needs up to twice `spec.replicas`",
-    )
-    PODS_NOT_CREATED = (
-        "PodsNotCreated",
-        "The Deployment cannot create pods; the message has the API server's answer.",
-        "look for admission webhooks and policies: `kubectl describe replicaset`",
-    )
     NO_PODS = (
         "NoPods",
-        "No pod of a revision exists, and nothing says why.",
-        "check that kube-controller-manager runs; `kubectl describe replicaset`",
+        "No pod of the canary was created within `rollback.readyDeadlineSeconds`.",
+        "look for quotas and admission webhooks: `kubectl describe replicaset`",
     )
-    CONFIGURATION_MISSING = (
-        "ConfigurationMissing",
-        "A Secret or ConfigMap that the pods refer to, or a key of it, is not there; the message is the kubelet's.",
-        "create it; the pods start by themselves then",
+    CANARY_UNAVAILABLE = (
+        "CanaryUnavailable",
+        "No pod of the canary was available while it had weight.",
+        "`status.lastRollback.pods` says in which state they were",
     )
-    IMAGE_PULL_FAILED = (
-        "ImagePullFailed",
-        "A registry did not answer, asks for other credentials, or was asked too often; the message is its own.",
-        "check `spec.imagePullSecrets` and the registry; it is tried again",
-    )
-    CONTAINER_NOT_CREATED = (
-        "ContainerNotCreated",
-        "A container cannot be created, for a volume that is attached elsewhere for example.",
-        "the message has the kubelet's words",
-    )
-    POD_DISRUPTED = (
-        "PodDisrupted",
-        "A pod was evicted, preempted, or removed with its node; the message says by whom.",
-        "nothing, unless it happens often",
-    )
-    POD_DELETED = "PodDeleted", "Somebody deleted a pod; its Deployment makes another one."
-    NODE_NOT_REPORTING = (
-        "NodeNotReporting",
-        "A pod counts as not ready although its container is: its node, a sidecar or a readiness gate is at fault.",
-        "`kubectl get nodes`",
-    )
-    NODE_RESTARTED = "NodeRestarted", "A node ended the container, by its restart for example, and it starts again."
-
-    # --- a stable revision that cannot answer ---
-
-    STABLE_UNAVAILABLE = (
-        "StableUnavailable",
-        "No pod of the stable revision can answer and the canary can, so the canary gets all traffic.",
-        "fix the stable revision, or let the rollout go on",
-    )
-    STABLE_IS_BACK = (
-        "StableIsBack",
-        "The stable revision has been well for 30 s: the canary is back at its step, which begins anew.",
-    )
-    STANDS_IN = (
-        "StandsIn",
-        "The spec asks for a third revision and stable cannot answer: the canary serves in its place meanwhile.",
-    )
-
-    # --- waits: what a rollout waits for ---
-
-    HOLD = "Hold", "The weight is held for as long as its step says."
-    ANALYSIS = "Analysis", "Not every gate passes yet; the message names them."
-    REPLICAS_STARTING = "ReplicasStarting", "Pods are starting."
-    REJECTED = (
-        "Rejected",
-        "The revision was rejected and is not tried again by itself.",
-        "apply another one, or `kubectl annotate pinnservice NAME --overwrite pinn.dev/retry=ID`",
-    )
-    EARLIER_PODS = "EarlierPods", "The pods of an earlier try of this revision leave first."
-    OTHER_PODS = "OtherPods", "Pods of a third revision would be selected by the clients' Service; they leave first."
-    ONLY_COPY = "OnlyCopy", "The canary is the only revision that can answer, so it keeps its traffic."
-    SERVICES_PENDING = "ServicesPending", "The Services do not select their revisions yet."
-    SWITCH_PENDING = "SwitchPending", "Both Services select the promoted revision, and the router is given 5 s to see."
-    STILL_ANSWERING = "StillAnswering", "A revision without weight is still seen to answer requests."
-    DRAINING = "Draining", "A revision is silent, and its pods stay for the time of the drain."
 
     # --- rollbacks: what was measured; the name of the gate comes before it ---
 
@@ -306,11 +221,6 @@ class Reason(StrEnum):
         "No controller has reported on the route yet.",
         "check that the Gateway of `parentRefs` exists and that its controller runs",
     )
-    OBSERVED_GENERATION_ABSENT = (
-        "ObservedGenerationAbsent",
-        "The route's controller does not say which version of the route its report is about.",
-        "use a controller that sets `observedGeneration`, as the Gateway API demands, or `router: Replicas`",
-    )
     OBSERVED_GENERATION_OLD = (
         "ObservedGenerationOld",
         "The route was written and its controller has reported only on an older version of it.",
@@ -399,8 +309,18 @@ class Reason(StrEnum):
     STABLE_IS_BACK = "StableIsBack", "The stable revision answers again, so the canary goes back to its step."
     STANDS_IN = (
         "StandsIn",
-        "A revision that should leave keeps all traffic because the stable one cannot answer.",
-        "apply a revision that works",
+        "The spec asks for a third revision and the stable one cannot answer: the canary serves in its place meanwhile.",
+    )
+    SUSPENDED_TOO_OFTEN = (
+        "SuspendedTooOften",
+        "The rollout was suspended more than five times at one step, and is not tried again by itself.",
+        "find out what takes its pods away, then `kubectl annotate pinnservice NAME --overwrite pinn.dev/retry=ID`",
+    )
+    SERVICES_PENDING = "ServicesPending", "The Services do not select their revisions yet."
+    OBSERVED_GENERATION_ABSENT = (
+        "ObservedGenerationAbsent",
+        "The route's controller does not say which version of the route its report is about.",
+        "use a controller that sets `observedGeneration`, as the Gateway API demands, or `router: Replicas`",
     )
 
     # --- prices ---

@@ -8,7 +8,9 @@ several targets; there can be replicas of which now one answers and now another.
 from __future__ import annotations
 
 import random
+import re
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -90,6 +92,8 @@ class SimulatedPod:
     memory: float = 600e6
     trouble: Trouble | None = None
     """What the operator's own reads of it meet."""
+    rename: Callable[[Key], Key] | None = None
+    """A server of the team's own has other names and labels."""
     counters: dict[Key, float] = field(default_factory=lambda: dict.fromkeys(_BORN, 0.0))
     buckets: list[float] = field(default_factory=lambda: [0.0] * len(BOUNDS))
     seconds_sum: float = 0.0
@@ -124,11 +128,15 @@ class SimulatedPod:
         """Time passes: slow requests are answered, and a restarted container begins at zero."""
         if self.restarts > self._started:
             self._started = self.restarts
-            self.counters, self.buckets, self.seconds_sum = dict.fromkeys(_BORN, 0.0), [0.0] * len(BOUNDS), 0.0
-            self._underway = []
+            self.restart()
         while self._underway and self._underway[0][0] <= time:
             _, status, latency = heappop(self._underway)
             self._count(status, latency)
+
+    def restart(self) -> None:
+        """Its container starts again, and counts from zero."""
+        self.counters, self.buckets, self.seconds_sum = dict.fromkeys(_BORN, 0.0), [0.0] * len(BOUNDS), 0.0
+        self._underway = []
 
     @property
     def scraped(self) -> bool:
@@ -146,7 +154,7 @@ class SimulatedPod:
             shown[_request("200", method="GET", handler=path)] = float(int(time - self.created))
         shown[_MEMORY] = shown[_TREE] = self.memory
         shown[_CPU] = running * 0.001 + (time - self.created) * 0.01
-        return shown
+        return shown if self.rename is None else {self.rename(line): value for line, value in shown.items()}
 
 
 class Scrape(Enum):
@@ -178,7 +186,7 @@ class Replica:
         self.store = Store()
         self.random = random.Random(seed)
         self._targets: dict[int, list[_Target]] = {}
-        self._late: list[tuple[float, TimeSeries, float, float]] = []
+        self._late: deque[tuple[float, TimeSeries, float, float]] = deque()
 
     def live(self, pods: Iterable[SimulatedPod], now: float) -> None:
         """Scrape what is due at `now`."""
@@ -201,7 +209,7 @@ class Replica:
             if all(not target.fresh for target in self._targets[known]):
                 del self._targets[known]
         while self._late and self._late[0][0] <= now:
-            _, series, time, value = self._late.pop(0)
+            _, series, time, value = self._late.popleft()
             series.append(time, value)
 
     def _scrape(self, target: _Target, now: float) -> None:
@@ -234,6 +242,14 @@ class Replica:
         if settings.native:
             self.store.get({NAME: LATENCY, **target.labels}, native=True).append(moment, shown[_COUNT])
         target.fresh, target.last = True, now
+
+    def drop(self, job: str) -> None:
+        """Forget the targets of a job."""
+        for known, targets in self._targets.items():
+            for target in targets:
+                if target.labels["job"] == job:
+                    self._end(target, target.last + self.settings.interval)
+            self._targets[known] = [target for target in targets if target.labels["job"] != job]
 
     @staticmethod
     def _end(target: _Target, now: float) -> None:
@@ -268,6 +284,8 @@ class Prometheus:
     up: bool = True
     forgetful: bool = False
     """It answers, and knows nothing."""
+    refuses: Callable[[float], bool] = lambda seconds: False
+    """Whether a query that reaches back so far takes too long."""
     loads: list[int] = field(default_factory=list)
     """Samples that each query loaded."""
 
@@ -286,6 +304,11 @@ class Prometheus:
             for index, job in enumerate(("pinn", "pinn-stable", "pods")[: self.copies(pod)])
         ]
 
+    @property
+    def stores_of_replicas(self) -> list[Store]:
+        """What each replica holds."""
+        return [replica.store for replica in self._replicas]
+
     def stores(self, line: Key) -> bool:
         """Whether a line of `/metrics` becomes a series."""
         return not (self.native and line[0].startswith(LATENCY))
@@ -295,6 +318,11 @@ class Prometheus:
         known = list(pods)
         for replica in self._replicas:
             replica.live(known, now)
+
+    def drop(self, job: str) -> None:
+        """Nobody selects pods by this job any more."""
+        for replica in self._replicas:
+            replica.drop(job)
 
     def answer(self, query: Query, now: float) -> Answer:
         """What its HTTP API answers, parsed."""
@@ -308,6 +336,8 @@ class Prometheus:
             store = self._replicas[self.chosen(now)].store
         else:
             store = self._random.choice(self._replicas).store
+        if self.refuses(reach(query)):
+            return SourceError("timeout: query timed out in expression evaluation")
         end = query.end.timestamp()
         try:
             if query.start is None:
@@ -318,3 +348,10 @@ class Prometheus:
             return SourceError(f"bad_data: {error}")
         self.loads.append(store.samples_read)
         return tuple(Series(labels, tuple(points)) for labels, points in result)
+
+
+def reach(query: Query) -> float:
+    """How many seconds back a query looks."""
+    ranges = [promql.duration(text) for text in re.findall(r"\[([0-9a-z]+)[\]:]", query.expression)]
+    whole = (query.end - query.start).total_seconds() if query.start is not None else 0.0
+    return max(ranges, default=0.0) + whole

@@ -89,18 +89,23 @@ class Reader:
             if trouble is not None:
                 known.failures, known.message = known.failures + 1, _SILENCE[trouble]
                 continue
-            known.failures, bad = 0, 0.0
-            for line, value in pod.exported(seconds).items():
-                history = known.lines.get(line)
-                if history is None:
-                    labels = {**dict(line[1]), FAMILY_LABEL: line[0], "pod": pod.name}
-                    history = known.lines[line] = _History(labels)
-                history.add(now, value)
-                if line[0] == REQUESTS and history.labels["status"][0] not in "23":
-                    bad += value
+            shown = pod.exported(seconds)
+            self.take(pod.name, now, shown)
+            bad = sum(value for line, value in shown.items() if line[0] == REQUESTS and dict(line[1])["status"] >= "4")
             if pod.revision == canary and bad > known.bad:
                 self._close_until, self.alarmed = seconds + CLOSE_FOR, True
             known.bad = bad
+
+    def take(self, pod: str, now: float, shown: Mapping[Key, float]) -> None:
+        """Remember a read of a pod."""
+        known = self._pods.setdefault(pod, _Pod())
+        known.failures = 0
+        for line, value in shown.items():
+            history = known.lines.get(line)
+            if history is None:
+                labels = {**dict(line[1]), FAMILY_LABEL: line[0], "pod": pod}
+                history = known.lines[line] = _History(labels)
+            history.add(now, value)
 
     def answers(self, questions: Iterable[PodQuestion]) -> dict[str, AnyAnswer]:
         """What a pass finds in memory."""

@@ -196,7 +196,7 @@ async def test_pods_that_come_are_read_at_once_and_those_that_go_no_more(serve: 
 
 async def test_slow_families_are_not_asked_for_in_every_close_look(serve: Pods) -> None:
     canary = await serve(FakePod())
-    async with reader(cadence=Cadence(rest=0.4, close=0.02, close_for=5)) as pods:
+    async with reader(cadence=Cadence(rest=0.4, slow=0.4, close=0.02, close_for=5)) as pods:
         pods.read("ns", "eu", reading(canary=canary.address, slow=("memory_bytes",)))
         await until(lambda: bool(canary.reads))
         canary.bad = 1
@@ -539,7 +539,7 @@ async def test_what_nobody_asked_for_ends_the_connection() -> None:
 async def test_questions_at_once_are_bounded_and_time_begins_with_the_turn(serve: Pods) -> None:
     pod = await serve(FakePod(delay=0.15))
     client = PodClient(timeout=0.3, at_once=1)
-    pages = await asyncio.gather(*(client.get(pod.address, path_of([REQUESTS])) for _ in range(4)))
+    pages = await asyncio.gather(*(client.get(pod.address, path_of((REQUESTS,))) for _ in range(4)))
     assert [page.status for page in pages] == [200] * 4
     client.close()
 
@@ -557,4 +557,4 @@ async def test_a_post_has_its_body() -> None:
 
 
 def test_the_path_asks_for_the_families_alone() -> None:
-    assert path_of(["a_total", "b_bucket"]) == "/metrics?name%5B%5D=a_total&name%5B%5D=b_bucket"
+    assert path_of(("a_total", "b_bucket")) == "/metrics?name%5B%5D=a_total&name%5B%5D=b_bucket"

@@ -227,3 +227,58 @@ def test_growing_bad_answers_are_noticed() -> None:
         history.add(float(second), page.encode(), [b"a_total"])
         seen.append(history.bad_grew)
     assert seen == [False, False, True, False, False, True]
+
+
+PAGES = st.lists(
+    st.sampled_from(
+        [
+            "# HELP a_total text", "a_total 1", "a_total 2", 'a_total{x="1"} 3', 'a_total{x="1"} 4', "a 5", "b_total 6",
+            'a_total{x="2"} 7 1700000000000', "a_total NaN", "", "a_total{", 'b_total{x="1"} 8', "a_total_more 9",
+            'a_total{x="1"} 3\r', "a_total", "#",
+        ]
+    ),
+    max_size=6,
+).flatmap(lambda lines: st.sampled_from(["\n".join(lines), "\n".join(lines) + "\n"]))  # fmt: skip
+
+
+@given(st.lists(PAGES.map(str.encode), min_size=1, max_size=8), st.lists(st.integers(0, 7), max_size=12))
+def test_a_page_that_looks_like_the_last_one_is_read_as_one_that_is_seen_for_the_first_time(
+    pages: list[bytes], order: list[int]
+) -> None:
+    """What is remembered of the last page's looks makes reading quick, and never other."""
+    history = History("eu-1")
+    families = [b"a_total", b"b_total"]
+    for second, number in enumerate([*range(len(pages)), *order]):
+        page = pages[number % len(pages)]
+        history.add(float(second), page, families)
+        fresh = History("eu-1")
+        fresh.add(float(second), page, families)
+        newest = {
+            own_and_name(it): it.points[-1][1]
+            for it in history.series(["a_total", "b_total"])
+            if it.points[-1][0] == second
+        }
+        assert newest == {own_and_name(it): it.points[-1][1] for it in fresh.series(["a_total", "b_total"])}
+
+
+def own_and_name(series: Series) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(series.labels.items()))
+
+
+def test_an_answer_is_made_once_between_two_reads() -> None:
+    history = History("eu-1")
+    history.add(1.0, b"a_total 1\n", [b"a_total"])
+    assert history.series(["a_total"]) is history.series(["a_total"])
+    before = history.series(["a_total"])
+    history.add(2.0, b"a_total 2\n", [b"a_total"])
+    assert history.series(["a_total"]) != before
+
+
+def test_a_pod_that_makes_up_series_is_read_again_once_it_stops() -> None:
+    history = History("eu-1")
+    for second in range(SERIES_LIMIT):
+        history.add(float(second), b'a_total{x="%d"} 1\n' % second, [b"a_total"])
+    with pytest.raises(TooManySeries):
+        history.add(2000.0, b'a_total{x="one more"} 1\n', [b"a_total"])
+    history.add(3000.0, b"a_total 1\n", [b"a_total"])
+    assert [series.points for series in history.series(["a_total"])] == [((3000.0, 1.0),)]

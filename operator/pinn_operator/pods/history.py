@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, floor, isnan, log2, nan
+from math import ceil, floor, isfinite, isnan, log2, nan
 from typing import Final
 
 from pinn_operator.core.samples import FAMILY_LABEL, Series
-from pinn_operator.pods.text import lines_of, number_of, parse
+from pinn_operator.pods.text import lines_of, name_of, number_of, parse
 
 SERIES_LIMIT: Final = 1000
 """Series of one pod. A server that has more of the few asked families is not judged by them."""
@@ -22,6 +22,9 @@ CLOCK_SECONDS: Final = 5.0
 _FINE_WIDTH: Final = 1.0
 _SHARE: Final = 64.0
 """Beyond, reads are kept at least this share of their age apart."""
+_ANSWERS_LIMIT: Final = 64
+_LAYOUTS_LIMIT: Final = 8
+_SMALL: Final = 16384
 _THIN_EVERY: Final = 64
 """Reads between two thinnings."""
 
@@ -30,15 +33,27 @@ class TooManySeries(Exception):
     """The pod has more series of the asked families than are kept."""
 
 
-@dataclass(slots=True)
-class _Column:
-    """One series: its labels, and its value at each moment; NaN where the pod did not show it."""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a page looked whose lines were all understood. The next one usually differs in nothing but its values.
 
-    labels: Mapping[str, str]
-    values: array[float]
-    gaps: bool
-    """Whether there is any NaN."""
-    bad: bool
+    The last line is empty. `heads` are the beginnings of all lines, as far as they do not change. `places` are, of the
+    lines that are read, the numbers and the lengths of their heads, and `columns` is where their values belong.
+    """
+
+    heads: tuple[bytes, ...]
+    places: tuple[tuple[int, int], ...]
+    columns: tuple[int, ...]
+
+    def values(self, lines: Sequence[bytes]) -> list[float] | None:
+        """Those of another page; None if it looks otherwise."""
+        if lines[-1] or not all(map(bytes.startswith, lines, self.heads)):
+            return None
+        try:
+            values = [float(lines[place][length:]) for place, length in self.places]
+        except ValueError:
+            return None
+        return values if isfinite(sum(values)) else None
 
 
 @dataclass(slots=True)
@@ -53,9 +68,21 @@ class History:
     bad_grew: bool = False
     """Whether they are more than by the read before."""
     moments: list[float] = field(default_factory=list)
-    _columns: dict[tuple[tuple[str, str], ...], _Column] = field(default_factory=dict)
-    _known: dict[bytes, _Column] = field(default_factory=dict)
-    """By the text of the series as the pod writes it."""
+    _rows: list[array[float]] = field(default_factory=list)
+    """What was read at each moment, by the number of the series; NaN, or a row that ends before, where it was not
+    there."""
+    _labels: list[Mapping[str, str]] = field(default_factory=list)
+    _numbers: dict[tuple[tuple[str, str], ...], int] = field(default_factory=dict)
+    """Of the series, by their labels."""
+    _known: dict[bytes, int] = field(default_factory=dict)
+    """The same by their text as the pod writes it."""
+    _bad: list[int] = field(default_factory=list)
+    _layouts: dict[int, _Layout] = field(default_factory=dict)
+    """By the number of their lines: a pod is asked now for more families, now for fewer."""
+    _longest: int = 0
+    """Bytes of the longest page that has a layout."""
+    _answers: dict[tuple[tuple[str, ...], float | None], tuple[Series, ...]] = field(default_factory=dict)
+    """Until the next read."""
     _until_thinned: int = _THIN_EVERY
 
     def add(self, moment: float, page: bytes, families: Sequence[bytes]) -> None:
@@ -68,73 +95,36 @@ class History:
             if moment > self.moments[-1] - CLOCK_SECONDS:
                 return
             self.moments.clear()
-            self._columns.clear()
-            self._known.clear()
-        read: list[tuple[_Column, float]] = []
-        known = self._known
-        for line in lines_of(page, families):
-            key, _, value = line.rpartition(b" ")
-            column = known.get(key)
-            if column is None:
-                self._learn(line, read)
-            elif (number := number_of(value)) is not None:
-                read.append((column, number))
+            self._rows.clear()
+        # A page of many other lines is not even split: it is searched for the families.
+        lines = page.split(b"\n") if len(page) <= 2 * self._longest + _SMALL else None
+        row = self._quickly(lines) if lines else None
+        if row is None:
+            row = self._carefully(page, families, lines)
+        self._rows.append(row)
         self.moments.append(moment)
-        length = len(self.moments)
-        bad, before = 0.0, self.bad
-        for column, number in read:
-            if column.bad:
-                bad += number
-            values = column.values
-            if len(values) < length:
-                values.append(number)
-            else:
-                values[-1] = number
-        for column in self._columns.values():
-            if len(column.values) < length:
-                column.values.append(nan)
-                column.gaps = True
-        self.bad, self.bad_grew = bad, length > 1 and bad > before
+        self._answers.clear()
+        bad = sum(row[number] for number in self._bad if number < len(row) and not isnan(row[number]))
+        self.bad, self.bad_grew = bad, len(self.moments) > 1 and bad > self.bad
         self._until_thinned -= 1
         if self._until_thinned <= 0:
             self._until_thinned = _THIN_EVERY
-            self._thin(moment)
+            self._keep(kept_moments(self.moments, moment))
 
-    def series(self, families: Sequence[str], start: float | None = None) -> Iterator[Series]:
+    def series(self, families: Sequence[str], start: float | None = None) -> tuple[Series, ...]:
         """The series of these families, from the last read at or before `start`."""
-        begin = 0 if start is None else max(0, bisect_right(self.moments, start) - 1)
-        moments = self.moments[begin:]
-        for column in self._columns.values():
-            if column.labels[FAMILY_LABEL] not in families:
-                continue
-            values = column.values[begin:] if begin else column.values
-            points = tuple(zip(moments, values, strict=True))
-            if column.gaps:
-                points = tuple(point for point in points if not isnan(point[1]))
-            if points:
-                yield Series(labels=column.labels, points=points)
+        key = (tuple(families), start)
+        found = self._answers.get(key)
+        if found is None:
+            if len(self._answers) >= _ANSWERS_LIMIT:
+                self._answers.clear()
+            found = self._answers[key] = self._series(families, start)
+        return found
 
     @property
     def size(self) -> int:
         """How many values are kept."""
-        return len(self.moments) * len(self._columns)
-
-    def _learn(self, line: bytes, read: list[tuple[_Column, float]]) -> None:
-        sample = parse(line)
-        if sample is None:
-            return
-        # As in Prometheus: what a pod says of itself does not decide whose it is.
-        labels = {**sample.labels, FAMILY_LABEL: sample.name, "pod": self.pod}
-        identity = tuple(sorted(labels.items()))
-        column = self._columns.get(identity)
-        if column is None:
-            if len(self._columns) >= SERIES_LIMIT:
-                raise TooManySeries
-            blank = array("d", [nan]) * len(self.moments)
-            column = self._columns[identity] = _Column(labels, blank, bool(blank), self.is_bad(labels))
-        if len(self._known) < 4 * SERIES_LIMIT:
-            self._known[sample.key] = column
-        read.append((column, sample.value))
+        return len(self.moments) * len(self._labels)
 
     def coarsen(self) -> None:
         """Keep every second read of those that are not of the last `RAW_SECONDS`: memory is short."""
@@ -142,21 +132,120 @@ class History:
             recent = bisect_right(self.moments, self.moments[-1] - RAW_SECONDS)
             self._keep([*range(0, recent, 2), *range(recent, len(self.moments))])
 
-    def _thin(self, now: float) -> None:
-        kept = kept_moments(self.moments, now)
-        if len(kept) < len(self.moments):
-            self._keep(kept)
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _quickly(self, lines: Sequence[bytes]) -> array[float] | None:
+        layout = self._layouts.get(len(lines))
+        values = layout.values(lines) if layout is not None else None
+        if layout is None or values is None:
+            return None
+        if layout.columns == _IN_ORDER[: len(self._labels)]:
+            return array("d", values)
+        row = array("d", [nan]) * len(self._labels)
+        for number, value in zip(layout.columns, values, strict=True):
+            row[number] = value
+        return row
+
+    def _carefully(self, page: bytes, families: Sequence[bytes], lines: Sequence[bytes] | None) -> array[float]:
+        known = self._known
+        read: dict[int, float] = {}
+        lengths: dict[bytes, int] = {}
+        for line in lines_of(page, families):
+            key, _, text = line.rpartition(b" ")
+            number, value = known.get(key), None
+            if number is not None:
+                value = number_of(text)
+            else:
+                learnt = self._learn(line)
+                if learnt is not None:
+                    number, value, key = learnt
+            if number is not None and value is not None:
+                read[number] = value
+                lengths[line] = len(key)
+        row = array("d", [nan]) * len(self._labels)
+        for number, value in read.items():
+            row[number] = value
+        layout = self._layout_of(lines, families, lengths, read) if lines else None
+        if layout is not None:
+            if len(self._layouts) >= _LAYOUTS_LIMIT:
+                self._layouts.clear()
+            self._layouts[len(layout.heads)] = layout
+            self._longest = max(self._longest, len(page))
+        return row
+
+    def _layout_of(
+        self, lines: Sequence[bytes], families: Sequence[bytes], lengths: Mapping[bytes, int],
+        read: Mapping[int, float],
+    ) -> _Layout | None:  # fmt: skip
+        """None for a page that is large beside what is read of it, or has anything out of the ordinary."""
+        if len(lines) > 4 * len(lengths) + 64 or len(lengths) != len(read) or lines[-1]:
+            return None
+        heads, places = [], []
+        for place, line in enumerate(lines[:-1]):
+            length = lengths.get(line)
+            if length is not None:
+                places.append((place, length))
+                heads.append(line[:length])
+                continue
+            name = name_of(line)
+            if not name or name in families:
+                return None  # it was passed over
+            heads.append(line[: len(name) + 1])
+        heads.append(b"")
+        columns = tuple(self._known[lines[place][:length]] for place, length in places)
+        return _Layout(tuple(heads), tuple(places), columns) if len(places) == len(read) else None
+
+    def _learn(self, line: bytes) -> tuple[int, float, bytes] | None:
+        """The number of a series that is met for the first time in this form, its value and its text."""
+        sample = parse(line)
+        if sample is None:
+            return None
+        # As in Prometheus: what a pod says of itself does not decide whose it is.
+        labels = {**sample.labels, FAMILY_LABEL: sample.name, "pod": self.pod}
+        identity = tuple(sorted(labels.items()))
+        number = self._numbers.get(identity)
+        if number is None:
+            if len(self._labels) >= SERIES_LIMIT:
+                self._forget()  # or a pod that makes up series would never be read again
+                raise TooManySeries
+            number = self._numbers[identity] = len(self._labels)
+            self._labels.append(labels)
+            if self.is_bad(labels):
+                self._bad.append(number)
+        if len(self._known) >= 4 * SERIES_LIMIT:
+            self._known.clear()
+        self._known[sample.key] = number
+        return number, sample.value, sample.key
+
+    # --- answering and thinning ---------------------------------------------------------------------------------------
+
+    def _series(self, families: Sequence[str], start: float | None) -> tuple[Series, ...]:
+        begin = 0 if start is None else max(0, bisect_right(self.moments, start) - 1)
+        found = []
+        for number, labels in enumerate(self._labels):
+            if labels[FAMILY_LABEL] not in families:
+                continue
+            # Rows grow with the number of known series: those before its first read end before it.
+            born = bisect_left(self._rows, number + 1, lo=begin, key=len)
+            values = [row[number] for row in self._rows[born:]]
+            points = tuple(zip(self.moments[born:], values, strict=True))
+            if isnan(sum(values)):
+                points = tuple(point for point in points if not isnan(point[1]))
+            if points:
+                found.append(Series(labels=labels, points=points))
+        return tuple(found)
 
     def _keep(self, kept: Sequence[int]) -> None:
-        self.moments = [self.moments[place] for place in kept]
-        for identity, column in list(self._columns.items()):
-            values = column.values
-            column.values = array("d", [values[place] for place in kept])
-            if column.gaps:
-                column.gaps = any(map(isnan, column.values))
-                if all(map(isnan, column.values)):
-                    del self._columns[identity]
-                    self._known = {key: other for key, other in self._known.items() if other is not column}
+        if len(kept) < len(self.moments):
+            self.moments = [self.moments[place] for place in kept]
+            self._rows = [self._rows[place] for place in kept]
+
+    def _forget(self) -> None:
+        self.moments, self._rows, self._labels, self._bad = [], [], [], []
+        self._numbers, self._known, self._layouts, self._longest = {}, {}, {}, 0
+
+
+_IN_ORDER: Final = tuple(range(SERIES_LIMIT))
 
 
 def kept_moments(moments: Sequence[float], now: float) -> list[int]:

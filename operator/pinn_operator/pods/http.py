@@ -1,7 +1,7 @@
 """HTTP/1.1 to pods, as little of it as a read of metrics needs.
 
-aiohttp's client takes 0.3 ms of processor for such a request, this a fifth of it: with two hundred pods read every
-second that is the difference between 6 % of a core and 1 %. A pod is asked one question at a time on a connection that
+With two hundred pods read every second, aiohttp's client makes the whole of reading take more than twice the processor
+time (`benchmarks/pod_reads.py`), most of it for what no pod sends. A pod is asked one question at a time on a connection that
 is kept. Whatever it answers, the memory for it is bounded, and it has no more than its time.
 """
 

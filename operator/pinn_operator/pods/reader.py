@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -52,6 +53,8 @@ class Cadence:
     """Seconds, where nothing else is said."""
 
     rest: float = 1.0
+    slow: float = 5.0
+    """Between two reads of what is judged over minutes."""
     close: float = 0.25
     """While the canary's answers are looked at closely."""
     close_for: float = 10.0
@@ -107,7 +110,7 @@ class BadAnswers:
 class Reading:
     """What is read for one rollout.
 
-    `quick` are the families that are read in each round, `slow` those that need no more than a read a second. `is_bad`
+    `quick` are the families that are read in each round, `slow` those that are judged over minutes. `is_bad`
     tells by its labels whether a series counts bad answers; once those of the canary have grown, it is looked at
     closely.
     """
@@ -327,9 +330,9 @@ class PodReader:
             check(page)
             moment = self._now() if target.canary else asked_at
             pod.size = len(page.body)
-            pod.quick.add(moment, page.body, [family.encode() for family in reading.quick])
+            pod.quick.add(moment, page.body, encoded(reading.quick))
             if with_slow:
-                pod.slow.add(moment, page.body, [family.encode() for family in reading.slow])
+                pod.slow.add(moment, page.body, encoded(reading.slow))
         except PodSilent as error:
             self._failed(pod, str(error))
         except TooManySeries:
@@ -340,7 +343,7 @@ class PodReader:
         self._observer("failed" if pod.failures else "read", ended - started)
         pod.due = started + self._interval(rollout, pod)
         if with_slow:
-            pod.slow_due = started + 0.9 * self._cadence.rest
+            pod.slow_due = started + 0.9 * self._cadence.slow
 
     def _failed(self, pod: _Pod, message: str) -> None:
         pod.failures += 1
@@ -373,7 +376,14 @@ class PodReader:
             self._client.forget(target.address)
 
 
-def path_of(families: Iterable[str]) -> str:
+@lru_cache(maxsize=256)
+def encoded(families: tuple[str, ...]) -> tuple[bytes, ...]:
+    """As they are on a page."""
+    return tuple(family.encode() for family in families)
+
+
+@lru_cache(maxsize=256)
+def path_of(families: tuple[str, ...]) -> str:
     """The path that asks for these families alone, as Prometheus' client libraries understand it."""
     return "/metrics?" + "&".join(f"name%5B%5D={quote(family, safe='')}" for family in families)
 

@@ -40,6 +40,14 @@ def lines_of(page: bytes, families: Sequence[bytes]) -> Iterator[bytes]:
             place = text.find(mark, end)
 
 
+def name_of(line: bytes) -> bytes:
+    """The name at the beginning of a line, or the `#` of a comment; empty if it is neither."""
+    if line.startswith(b"#"):
+        return b"#"
+    head = _SAMPLE.match(line)
+    return head[1] if head is not None else b""
+
+
 def number_of(text: bytes) -> float | None:
     """A finite number; None for anything else: NaN and infinity count nothing."""
     try:

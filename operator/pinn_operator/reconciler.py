@@ -88,7 +88,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """`delay` is in seconds until the next pass if nothing is heard; None when there is nothing to come back to."""
+    """`delay` is in seconds until the next pass if nothing happens; None when there is nothing to come back to."""
 
     outcome: Outcome
     delay: float | None
@@ -275,14 +275,14 @@ class Reconciler:
     # --- tell ---------------------------------------------------------------------------------------------------------
 
     async def _tell(self, resource: Resource, events: Sequence[Event]) -> None:
-        """An event that cannot be told is not worth failing for: the status says it too."""
+        """An event that cannot be emitted is not worth failing for: the status says it too."""
         for event in events:
             try:
                 await self._cluster.emit(resource, event)
             except ClusterError as error:
                 self._telemetry.event_told("failed")
                 extra = {**_about(resource.namespace, resource.name), "reason": event.reason, "error": str(error)}
-                _LOG.warning("could not tell an event", extra=extra)
+                _LOG.warning("could not emit an event", extra=extra)
             else:
                 self._telemetry.event_told("done")
 

@@ -65,7 +65,7 @@ class Settings:
     """Where /livez, /readyz and /metrics are served."""
 
     resync_seconds: int = 1800
-    """Every resource is looked at again after this long (± 20 %) even if nothing is heard of it."""
+    """Every resource is looked at again after this long (± 20 %) even if nothing happens."""
 
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="run", parser_class=_Parser)
-    run = commands.add_parser("run", help="watch PINNServices until told to stop", epilog=parser.epilog)
+    run = commands.add_parser("run", help="watch PINNServices until stopped", epilog=parser.epilog)
     add = run.add_argument
     add(
         "--kubeconfig",

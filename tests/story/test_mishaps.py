@@ -73,7 +73,7 @@ def test_a_lowered_step_does_not_take_traffic_to_a_stable_revision_that_has_died
     world.apply(strategy={"canary": {"steps": [{"weight": 5, "holdSeconds": 60}, {"weight": 20, "holdSeconds": 60},
                                                {"weight": 100, "holdSeconds": 60}]}})  # fmt: skip
     world.run(10)
-    assert world.weight == 50
+    assert world.weight == 100, "what can answer gets the traffic"
 
 
 @pytest.mark.parametrize("weight", [0, 10, 100])
@@ -211,14 +211,6 @@ def test_an_operator_that_died_before_it_wrote_the_deployment_condemns_nobody_fo
     assert world.state.last_rollback is None
 
 
-def test_a_deployment_that_gets_no_pods_is_rejected_after_its_deadline() -> None:
-    world = started("pinn:2", spec={"rollback": {"readyDeadlineSeconds": 60}})
-    world.quota = 3
-    world.run_until(lambda it: it.state.phase is Phase.ROLLED_BACK, at_most=120)
-    assert world.state.last_rollback is not None
-    assert world.state.last_rollback.reason == "NoPods"
-
-
 def test_a_status_that_was_lost_keeps_what_serves() -> None:
     world = started("pinn:2", images={"pinn:2": Behaviour(startup_seconds=30)})
     world.run(5)
@@ -277,14 +269,15 @@ def test_without_a_router_one_replica_shares_honestly() -> None:
     assert world.failed_requests == 0
 
 
-def test_a_canary_whose_pods_are_all_gone_loses_its_weight_at_once() -> None:
+def test_a_canary_whose_pods_are_all_gone_loses_its_weight_at_once_and_is_not_rejected() -> None:
     world = started("pinn:2", images={"pinn:2": Behaviour(startup_seconds=5)})
     world.run_until(lambda it: it.weight == 10).run(5)
     world.kill("pinn:2")
     world.run(0.5)
     assert world.weight == 0
-    assert world.state.last_rollback is not None
-    assert world.state.last_rollback.reason == "CanaryUnavailable"
+    assert world.state.phase is Phase.SUSPENDED
+    world.until_stable("pinn:2")
+    assert world.state.last_rollback is None
 
 
 @pytest.mark.parametrize("router", ["HTTPRoute", "Replicas"])

@@ -241,14 +241,14 @@ def test_a_fault_while_the_operator_was_down_is_seen_by_the_next_one() -> None:
     assert rises(world) == [10, 0]
 
 
-def test_when_the_canary_is_the_only_healthy_copy_it_keeps_its_traffic() -> None:
+def test_when_the_canary_is_the_only_copy_that_can_answer_it_gets_the_traffic_though_it_should_leave() -> None:
     images = {"pinn:1": Behaviour(), "pinn:2": Behaviour(errors=lambda t: 0.4 if t > 60 else 0.0)}
     world = started("pinn:2", images=images).run_until(lambda it: it.weight == 10)
     world.run_until(lambda it: it.seconds >= 58)
     images["pinn:1"] = replace(images["pinn:1"], never_ready=True)
     world.images = images
     world.run(40)
-    assert world.weight == 10
+    assert world.weight == 100
     degraded = world.state.condition("Degraded")
     assert degraded is not None
 

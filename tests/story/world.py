@@ -21,10 +21,19 @@ from pinn_operator.core.gates.questions import due
 from pinn_operator.core.objects.desired import Desired
 from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
+from pinn_operator.core.routers.http_route import parse_route
 from pinn_operator.core.samples import Answer, AnyAnswer, PodQuestion, Query, Question, Samples, Series
 from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import Status
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
+from tests.story.kubelet import (
+    IMAGE_ABSENT,
+    NO_ROOM,
+    NODE_GONE_SECONDS,
+    NODE_SILENT_SECONDS,
+    QUOTA,
+    StoryPod,
+)
 from tests.story.prometheus import START, Prometheus, SimulatedPod
 from tests.story.reader import Reader
 
@@ -56,7 +65,16 @@ class Behaviour:
     report: PodReport | None = None
     oom_at: float | None = None
     crashes_at: float | None = None
+    """From then on its container ends as soon as it has started."""
+    crash_times: tuple[float, ...] = ()
+    """Moments at which its container ends once, and is started again."""
     never_ready: bool = False
+    pull: Callable[[float], str] = lambda seconds: ""
+    """What its registry says instead of giving the image; empty when it gives it."""
+    configuration: Callable[[float], str] = lambda seconds: ""
+    """What the kubelet says of a Secret or ConfigMap that is missing; empty when all are there."""
+    volume: Callable[[float], str] = lambda seconds: ""
+    """The event about a volume that cannot be mounted; empty when it can."""
 
 
 class World:
@@ -71,10 +89,11 @@ class World:
         self.images = dict(images or {})
         self.spec: dict[str, Any] = dict(spec)
         self.generation, self.version = 1, 1
+        self.annotations: dict[str, str] = {}
         self.status: dict[str, Any] = {}
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
-        self.pods: list[SimulatedPod] = []
-        self.gone: list[SimulatedPod] = []
+        self.pods: list[StoryPod] = []
+        self.gone: list[StoryPod] = []
         self.own: dict[str, Callable[[float], float | None]] = {}
         """What the queries of own gates answer, by gate name."""
         self.events: list[Event] = []
@@ -93,7 +112,20 @@ class World:
         self.route_kind_served = True
         self.route_accepted = True
         self.quota = 1000
-        """How many pods there may be."""
+        """How many pods a ResourceQuota lets be."""
+        self.room = 1000
+        """How many pods fit onto the nodes."""
+        self.nodes: dict[str, float | None] = dict.fromkeys(("node-1", "node-2", "node-3"))
+        """Since when each node is silent; None for one that is well."""
+        self.cordoned: set[str] = set()
+        self.endpoint_lag = 0.0
+        """How long the router goes on with the endpoints it knew."""
+        self.connections = 0
+        """With router Replicas: so many clients keep one connection each; 0: each request has its own."""
+        self.stamps = True
+        """Whether the Gateway says which generation of the route it speaks of."""
+        self.parents_absent: set[str] = set()
+        """Gateways that say nothing of the route."""
         self.clock_offset = 0.0
         """How far the operator's clock is ahead of everybody else's, in seconds."""
         self.restless = False
@@ -103,6 +135,11 @@ class World:
         self.refused_requests = 0.0
         self.requests = 0.0
         self._counter = 0
+        self._failures: dict[str, str] = {}
+        self._endpoints: list[tuple[float, list[StoryPod]]] = []
+        self._pinned: dict[int, StoryPod] = {}
+        self._route_generation, self._accepted_generation = 0, 0
+        self._route_seen: tuple[tuple[Any, ...], Route | None] = ((), None)
         self._route_changes: list[tuple[float, dict[str, int]]] = []
         self.last: Decision | None = None
         self._read: Resource | None = None
@@ -130,8 +167,8 @@ class World:
     def _awake(self) -> bool:
         """A watch event since the last pass, or the moment that the last pass asked for."""
         seen = (
-            self.generation, self.version, id(self.objects), self.clock_offset, self.route_accepted,
-            [(pod.name, pod.ready, pod.restarts, pod.waiting) for pod in self.pods],
+            self.generation, self.version, id(self.objects), self.clock_offset, self._route_status(),
+            self.annotations, dict(self._failures), [id(pod.seen()) for pod in self.pods],
         )  # fmt: skip
         changed, self._seen = seen != self._seen, seen
         alarmed, self.reader.alarmed = self.reader.alarmed and self.reads_alarm, False
@@ -186,7 +223,7 @@ class World:
     def manifest(self) -> dict[str, Any]:
         metadata = {
             "name": self.name, "namespace": "pricing", "uid": "u-1", "generation": self.generation,
-            "resourceVersion": str(self.version),
+            "resourceVersion": str(self.version), "annotations": dict(self.annotations),
         }  # fmt: skip
         return {
             "apiVersion": "pinn.dev/v1alpha1", "kind": "PINNService", "metadata": metadata, "spec": self.spec,
@@ -229,7 +266,8 @@ class World:
         """As read from the API server; parsed once per generation, because stories take many passes."""
         if self._read is None or self._read.generation != self.generation:
             self._read = parse_resource({**self.manifest(), "status": {}})
-        return replace(self._read, status=self.state, resource_version=str(self.version))
+        retry = self.annotations.get("pinn.dev/retry", "")
+        return replace(self._read, status=self.state, resource_version=str(self.version), retry=retry)
 
     def reconcile(self, *, crash_before_acting: bool = False) -> Decision:
         decision, observed, samples = self._decide()
@@ -263,6 +301,7 @@ class World:
         self.objects = {**self.objects, key: manifest}
         if manifest["kind"] == "HTTPRoute":
             self._route_changes.append((self.seconds, self._live_weights()))
+            self._route_generation += 1
 
     def delete(self, kind: str, name: str) -> None:
         """Somebody, or the operator, deletes an object."""
@@ -270,17 +309,57 @@ class World:
         if kind == "HTTPRoute":
             self._route_changes.append((self.seconds, {}))
 
+    def retry(self, order: str) -> None:
+        """`kubectl annotate pinnservice … pinn.dev/retry=<order>`."""
+        self.annotations = {**self.annotations, "pinn.dev/retry": order}
+
+    def of(self, image: str) -> list[StoryPod]:
+        """The pods of an image that are not being deleted."""
+        return [pod for pod in self.pods if pod.image == image and pod.deleted is None and pod.phase != "Failed"]
+
     def kill(self, image: str) -> None:
-        """All pods of an image die; their Deployment makes new ones."""
+        """All pods of an image are deleted by force; their Deployment makes new ones."""
         for pod in [pod for pod in self.pods if pod.image == image]:
             self._remove(pod)
 
     def evict(self, image: str) -> None:
         """The node evicts all pods of an image: they stay as records, and their Deployment makes new ones."""
-        for pod in [pod for pod in self.pods if pod.image == image]:
-            pod.phase, pod.ready, pod.ready_changed = "Failed", False, self.seconds
+        for pod in self.of(image):
+            pod.disruption = ("TerminationByKubelet", "The node was low on resource: memory.")
+            pod.failed = ("Evicted", "The node was low on resource: memory.")
+            pod.phase, pod.ended, pod.termination = "Failed", True, Termination("Error", 137)
+            self._set_ready(pod, container=False, ready=False)
 
-    def _remove(self, pod: SimulatedPod) -> None:
+    def take_away(self, pods: list[StoryPod], reason: str = "EvictionByEvictionAPI", message: str = "") -> None:
+        """Somebody evicts or preempts pods, as a drain does: they end in good order, and others are made."""
+        for pod in pods:
+            text = message or "Eviction API: evicting"
+            pod.disruption, pod.deleted = (reason, text) if reason else None, self.seconds
+
+    def drain(self, node: str) -> None:
+        """`kubectl drain`."""
+        self.cordoned.add(node)
+        self.take_away([pod for pod in self.pods if pod.node == node and pod.deleted is None])
+
+    def lose_node(self, node: str) -> None:
+        """A node goes silent, and its pods answer nobody."""
+        self.nodes[node] = self.seconds
+
+    def bring_back(self, node: str, *, rebooted: bool = False) -> None:
+        """A node is back; after a reboot its containers are started again."""
+        self.nodes[node] = None
+        self.cordoned.discard(node)
+        for pod in [pod for pod in self.pods if pod.node == node and pod.phase == "Running"]:
+            if rebooted:
+                pod.restarts += 1
+                pod.termination, pod.started = Termination("Unknown", 255), self.seconds
+
+    def blink(self, image: str, seconds: float) -> None:
+        """The probes of all pods of an image fail for a while."""
+        for pod in self.of(image):
+            pod.unready_until = self.seconds + seconds
+
+    def _remove(self, pod: StoryPod) -> None:
         pod.gone = True
         self.pods.remove(pod)
         self.gone.append(pod)
@@ -309,21 +388,16 @@ class World:
         return ready[-1] if ready else {}
 
     def observe(self) -> Observed:
-        pods = tuple(
-            Pod(
-                name=pod.name, revision=pod.revision, created=START + timedelta(seconds=pod.created), phase=pod.phase,
-                ready=pod.ready, ready_changed=START + timedelta(seconds=pod.ready_changed), was_ready=pod.was_ready,
-                restarts=pod.restarts, waiting_reason=pod.waiting, termination=pod.termination,
-                report=None if pod.ready else self._behaviour(pod.image).report,
-            )
-            for pod in self.pods
-        )  # fmt: skip
+        pods = tuple(self._seen_pod(pod) for pod in self.pods)
         workloads, selectors, records = {}, {}, {}
         for (kind, name), manifest in self.objects.items():
             if kind == "Deployment":
                 revision = name.removeprefix(f"{self.name}-")
-                ready = sum(pod.ready for pod in self.pods if pod.revision == revision)
-                workloads[revision] = Workload(revision, manifest["spec"]["replicas"], ready, ready, settled=True)
+                ready = sum(pod.ready for pod in self.pods if pod.revision == revision and pod.deleted is None)
+                workloads[revision] = Workload(
+                    revision, manifest["spec"]["replicas"], ready, ready, settled=True,
+                    failure=self._failures.get(revision, ""),
+                )  # fmt: skip
             elif kind == "Service":
                 selectors[name] = manifest["spec"]["selector"]
             elif kind == "ControllerRevision":
@@ -334,9 +408,7 @@ class World:
                 records[revision] = RevisionRecord(
                     revision, manifest["revision"], manifest["data"]["workload"], self._recorded[name]
                 )
-        weights = self._live_weights() if self.route_kind_served else {}
-        route = Route(weights, programmed=self.route_accepted) if weights else None
-        return Observed(workloads, pods, selectors, route, self.route_kind_served, records, self.objects)
+        return Observed(workloads, pods, selectors, self._route(), self.route_kind_served, records, self.objects)
 
     def _behaviour(self, image: str) -> Behaviour:
         return self.images.get(image, Behaviour())
@@ -346,42 +418,134 @@ class World:
         for pod in self.pods:
             self._pod(pod)
         self._traffic(tick)
+        if self.endpoint_lag:
+            self._endpoints = [*self._endpoints[-200:], (self.seconds, [pod for pod in self.pods if pod.ready])]
         for pod in self.pods:
             self.dress(pod)
             pod.live(self.seconds)
         self.prometheus.live([*self.pods, *self.strangers], self.seconds)
         self._read_pods()
 
+    def _seen_pod(self, pod: StoryPod) -> Pod:
+        seen = pod.seen()
+        report = None if pod.ready or pod.started is None else self._behaviour(pod.image).report
+        return seen if report is None and not pod.event else replace(seen, report=report, trouble=pod.event)
+
+    def _route_status(self) -> tuple[Any, ...]:
+        if self.route_accepted:
+            self._accepted_generation = self._route_generation
+        return (
+            self._route_generation, self._accepted_generation, self.stamps, frozenset(self.parents_absent),
+            self.route_kind_served,
+        )  # fmt: skip
+
+    def _route(self) -> Route | None:
+        manifest = self.objects.get(("HTTPRoute", self.name))
+        if manifest is None or not self.route_kind_served:
+            return None
+        known = (id(manifest), *self._route_status())
+        if self._route_seen[0] != known:
+            stamp = {"observedGeneration": self._accepted_generation} if self.stamps else {}
+            conditions = [{"type": kind, "status": "True", **stamp} for kind in ("Accepted", "ResolvedRefs")]
+            parents = [
+                {"parentRef": parent, "conditions": conditions}
+                for parent in manifest["spec"]["parentRefs"]
+                if parent["name"] not in self.parents_absent
+            ]
+            metadata = {**manifest["metadata"], "namespace": "pricing", "generation": self._route_generation}
+            self._route_seen = (known, parse_route({**manifest, "metadata": metadata, "status": {"parents": parents}}))
+        return self._route_seen[1]
+
     def _deployments(self) -> None:
+        self._failures = {}
         for (kind, name), manifest in self.objects.items():
             if kind != "Deployment":
                 continue
             revision = name.removeprefix(f"{self.name}-")
-            mine = [pod for pod in self.pods if pod.revision == revision and pod.phase == "Running"]
+            mine = [
+                pod for pod in self.pods
+                if pod.revision == revision and pod.phase != "Failed" and pod.deleted is None
+            ]  # fmt: skip
+            wanted = manifest["spec"]["replicas"]
             image = manifest["spec"]["template"]["spec"]["containers"][0]["image"]
-            for _ in range(min(manifest["spec"]["replicas"] - len(mine), self.quota - len(self.pods))):
+            counted = sum(pod.phase != "Failed" for pod in self.pods)
+            for _ in range(max(0, min(wanted - len(mine), self.quota - counted))):
                 self._counter += 1
-                self.pods.append(SimulatedPod(f"{name}-abc-{self._counter}", revision, image, self.seconds))
-            for pod in mine[manifest["spec"]["replicas"] :]:
+                self.pods.append(StoryPod(f"{name}-abc-{self._counter}", revision, image, self.seconds))
+                counted += 1
+            if wanted - len(mine) > 0 and counted >= self.quota:
+                self._failures[revision] = QUOTA.format(name=f"{name}-abc-x", used=self.quota)
+            for pod in mine[wanted:]:
                 self._remove(pod)
         deployments = {name.removeprefix(f"{self.name}-") for kind, name in self.objects if kind == "Deployment"}
         for pod in [pod for pod in self.pods if pod.revision not in deployments]:
             self._remove(pod)
 
-    def _pod(self, pod: SimulatedPod) -> None:
-        if pod.phase != "Running":
+    def _pod(self, pod: StoryPod) -> None:
+        if pod.phase == "Failed":
             return
         behaviour = self._behaviour(pod.image)
+        if pod.deleted is not None:
+            self._set_ready(pod, container=pod.container_ready, ready=False)
+            if self.seconds >= pod.deleted + pod.grace and self.nodes.get(pod.node) is None:
+                self._remove(pod)
+            return
+        if not pod.node and not self._scheduled(pod):
+            return
+        silent_since = self.nodes.get(pod.node)
+        if silent_since is not None:
+            if self.seconds >= silent_since + NODE_SILENT_SECONDS:
+                self._set_ready(pod, container=pod.container_ready, ready=False)
+            if self.seconds >= silent_since + NODE_GONE_SECONDS:
+                self.take_away([pod], "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+            return
+        if pod.started is None and not self._can_start(pod, behaviour):
+            return
+        if pod.started is None:
+            pod.started, pod.phase, pod.waiting, pod.waiting_message = self.seconds, "Running", "", ""
+            pod.started = max(pod.created, self.seconds) if pod.event else pod.created
+            pod.event = ""
         ready = (
-            self.seconds - pod.created >= behaviour.startup_seconds
-            and not behaviour.image_missing and behaviour.report is None and not behaviour.never_ready
+            self.seconds - pod.started >= behaviour.startup_seconds and self.seconds >= pod.unready_until
+            and behaviour.report is None and not behaviour.never_ready
         )  # fmt: skip
-        pod.waiting = "ImagePullBackOff" if behaviour.image_missing else ""
         if behaviour.oom_at is not None and self.seconds >= behaviour.oom_at:
             pod.termination, pod.restarts, ready = Termination("OOMKilled", 137), 1, False
+        due = [time for time in behaviour.crash_times if time <= self.seconds]
+        if len(due) > pod.crashes:
+            pod.crashes = len(due)
+            pod.termination, pod.started, ready = Termination("Error", 1, "bye"), self.seconds, False
+            pod.restarts += 1
+        pod.waiting = ""
         if behaviour.crashes_at is not None and self.seconds >= behaviour.crashes_at:
             pod.termination, ready = Termination("Error", 1, "bye"), False
             pod.restarts, pod.waiting = 2, "CrashLoopBackOff"
+        self._set_ready(pod, container=ready, ready=ready)
+
+    def _scheduled(self, pod: StoryPod) -> bool:
+        nodes = [node for node, silent in self.nodes.items() if silent is None and node not in self.cordoned]
+        if not nodes or sum(bool(other.node) and other.phase != "Failed" for other in self.pods) >= self.room:
+            pod.unscheduled = NO_ROOM
+            return False
+        pod.node, pod.unscheduled = nodes[self._counter % len(nodes)], ""
+        return True
+
+    def _can_start(self, pod: StoryPod, behaviour: Behaviour) -> bool:
+        pull = IMAGE_ABSENT if behaviour.image_missing else behaviour.pull(self.seconds)
+        if pull:
+            pod.waiting, pod.waiting_message = "ImagePullBackOff", pull.format(image=pod.image)
+            return False
+        configuration = behaviour.configuration(self.seconds)
+        if configuration:
+            pod.waiting, pod.waiting_message = "CreateContainerConfigError", configuration
+            return False
+        if behaviour.volume(self.seconds):
+            pod.event = behaviour.volume(self.seconds)
+            return False
+        return True
+
+    def _set_ready(self, pod: StoryPod, *, container: bool, ready: bool) -> None:
+        pod.container_ready = container
         if ready != pod.ready:
             pod.ready, pod.ready_changed = ready, self.seconds
         pod.was_ready = pod.was_ready or ready
@@ -401,17 +565,23 @@ class World:
         self._answer(f"{self.name}-canary", canary)
         self._answer(f"{self.name}-stable", count - canary)
 
-    def backends(self, service: str) -> list[SimulatedPod]:
-        """The ready pods behind a Service."""
+    def backends(self, service: str) -> list[StoryPod]:
+        """The ready pods behind a Service, as the router knows them."""
         selector = self.objects.get(("Service", service), {}).get("spec", {}).get("selector", {})
         revision = selector.get("pinn.dev/revision")
-        return [pod for pod in self.pods if selector and pod.ready and revision in (None, pod.revision)]
+        known = [pod for pod in self.pods if pod.ready]
+        if self.endpoint_lag:
+            old = [pods for time, pods in self._endpoints if time + self.endpoint_lag <= self.seconds]
+            known = old[-1] if old else known
+        return [pod for pod in known if selector and revision in (None, pod.revision)]
 
     def _answer(self, service: str, count: int) -> None:
         backends = self.backends(service)
         if not backends:
             self.failed_requests += count
             return
+        selected = len(backends)
+        backends = [*backends, *self._kept(backends)]
         behaviours = [self._behaviour(pod.image) for pod in backends]
         errors = [behaviour.errors(self.seconds) for behaviour in behaviours]
         latencies = [behaviour.latency(self.seconds) for behaviour in behaviours]
@@ -419,8 +589,11 @@ class World:
         swallowed = [behaviour.swallowed(self.seconds) for behaviour in behaviours]
         slow = [behaviour.slow(self.seconds) for behaviour in behaviours]
         for _ in range(count):
-            index = int(self.random.random() * len(backends))
+            index = self._chosen(backends, selected)
             pod, behaviour = backends[index], behaviours[index]
+            if not pod.answers or self.nodes.get(pod.node) is not None:
+                self.failed_requests += 1
+                continue
             failed = self.random.random() < errors[index]
             latency = latencies[index] * self.random.lognormvariate(0, 0.3)
             if slow[index] and self.random.random() < slow[index]:
@@ -433,6 +606,21 @@ class World:
                 self.refused_requests += 1
             self.failed_requests += failed
             pod.serve(self.seconds, status, latency)
+
+    def _kept(self, backends: list[StoryPod]) -> list[StoryPod]:
+        """Pods that clients are connected to, whether the Service selects them still or not."""
+        kept = {id(pod): pod for pod in self._pinned.values() if pod.answers}
+        return [pod for pod in kept.values() if pod not in backends]
+
+    def _chosen(self, backends: list[StoryPod], selected: int) -> int:
+        """Which of them gets the next request: with kept connections the one that its client is connected to."""
+        if not self.connections:
+            return int(self.random.random() * selected)
+        client = int(self.random.random() * self.connections)
+        pinned = self._pinned.get(client)
+        if pinned is None or not pinned.answers:
+            pinned = self._pinned[client] = backends[int(self.random.random() * selected)]
+        return backends.index(pinned)
 
     # --- Prometheus ---------------------------------------------------------------------------------------------------
 

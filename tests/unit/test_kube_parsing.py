@@ -33,7 +33,11 @@ def pod(*, conditions: list[Manifest] | None = None, container: Manifest | None 
         "spec": {
             "containers": [
                 {"name": "istio-proxy", "ports": [{"name": "http", "containerPort": 15090}]},
-                {"name": "inference", "ports": [{"name": "http", "containerPort": 8000}]},
+                {
+                    "name": "inference",
+                    "ports": [{"name": "http", "containerPort": 8000}],
+                    "resources": {"limits": {"memory": "2Gi"}},
+                },
             ]
         },
         "status": {
@@ -105,6 +109,83 @@ def test_an_out_of_memory_kill_is_still_seen_after_the_restart() -> None:
     parsed = parse_pod(pod(container=container))
     assert parsed.termination is not None
     assert parsed.termination.reason == "OOMKilled"
+
+
+RESTARTED = {"state": {"running": {}}, "restartCount": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "cause"),
+    [
+        ("it ended by itself", {**RESTARTED, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}, ""),
+        ("it did not answer its liveness probe",
+         {**RESTARTED, "lastState": {"terminated": {"reason": "Error", "exitCode": 137}}}, ""),
+        ("its node restarted", {**RESTARTED, "lastState": {"terminated": {"reason": "Unknown", "exitCode": 255}}},
+         "its node restarted"),
+        ("its node lost it",
+         {**RESTARTED, "lastState": {"terminated": {"reason": "ContainerStatusUnknown", "exitCode": 137}}},
+         "its node restarted"),
+        ("it ends with its pod", {"state": {"terminated": {"reason": "Error", "exitCode": 143}}}, "its deletion"),
+        ("it fails while its pod ends", {"state": {"terminated": {"reason": "Error", "exitCode": 1}}}, ""),
+    ],
+)  # fmt: skip
+def test_who_ended_a_container(name: str, container: Manifest, cause: str) -> None:
+    manifest = pod(container=container)
+    if "ends" in name:
+        manifest["metadata"]["deletionTimestamp"] = "2026-11-21T08:09:00Z"
+    ended = parse_pod(manifest).termination
+    assert ended is not None
+    assert ended.cause == cause, name
+
+
+def test_a_memory_kill_without_a_memory_limit_is_its_node_s() -> None:
+    manifest = pod(container={"state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}})
+    del manifest["spec"]["containers"][1]["resources"]
+    ended = parse_pod(manifest).termination
+    assert ended is not None
+    assert "its node ran out of memory" in ended.cause
+
+
+def test_a_pod_that_is_taken_away_says_by_whom() -> None:
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "a drain"}
+    container = {"state": {"terminated": {"reason": "Completed", "exitCode": 0}}}
+    parsed = parse_pod(pod(conditions=[target], container=container))
+    assert parsed.disruption == "EvictionByEvictionAPI: a drain"
+    assert parsed.termination is not None
+    assert parsed.termination.cause == parsed.disruption
+    failed = parse_pod(pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."))
+    assert failed.disruption == "Evicted: The node was low on resource: memory."
+
+
+@pytest.mark.parametrize(
+    ("name", "condition", "container", "cause"),
+    [
+        ("a silent node", {}, {"ready": True}, "its node does not report"),
+        ("a sidecar", {"reason": "ContainersNotReady", "message": "[istio-proxy]"}, {"ready": True},
+         "ContainersNotReady: [istio-proxy]"),
+        ("its own probe", {"reason": "ContainersNotReady"}, {"ready": False}, ""),
+    ],
+)  # fmt: skip
+def test_who_keeps_a_pod_from_being_ready(name: str, condition: Manifest, container: Manifest, cause: str) -> None:
+    parsed = parse_pod(pod(conditions=[{**ready("False", "2026-11-21T08:10:00Z"), **condition}], container=container))
+    assert parsed.unready_cause == cause, name
+    assert parsed.was_ready
+
+
+def test_a_container_that_waits_for_another_one_says_what_that_one_waits_for() -> None:
+    other = {"name": "fetch", "state": {"waiting": {"reason": "CreateContainerConfigError", "message": "no key"}}}
+    container = {"state": {"waiting": {"reason": "PodInitializing"}}, "imageID": ""}
+    parsed = parse_pod(pod(container=container, initContainerStatuses=[other]))
+    assert (parsed.waiting_reason, parsed.waiting_message) == ("CreateContainerConfigError", "no key")
+    assert not parsed.started
+
+
+def test_a_deployment_that_cannot_create_pods_says_why() -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods"}
+    manifest = {"metadata": {"name": "a"}, "spec": {}, "status": {"conditions": [failure]}}
+    assert parse_workload(manifest).failure == "exceeded quota: pods"
+    failure["status"] = "False"
+    assert parse_workload(manifest).failure == ""
 
 
 def test_a_sidecar_that_crashes_is_not_the_revision_s_fault() -> None:
@@ -236,6 +317,11 @@ def test_a_route_that_every_parent_has_taken_up_is_programmed() -> None:
         ([], "RouteStatusAbsent", "edge/edge has not taken the route up"),
         ([{"parentRef": PARENT, "conditions": conditions(6)}], "ObservedGenerationOld", "older generation"),
         (
+            [{"parentRef": PARENT, "conditions": [{"type": "Accepted", "status": "True"}]}],
+            "ObservedGenerationAbsent",
+            "does not say which generation",
+        ),
+        (
             [{"parentRef": PARENT, "conditions": conditions(7, ResolvedRefs="False")}],
             "RouteNotResolved",
             "ResolvedRefs is False: Why because",
@@ -256,7 +342,15 @@ def test_a_route_that_every_parent_has_taken_up_is_programmed() -> None:
             "edge/edge has not taken",
         ),
     ],
-    ids=["unseen", "older generation", "refused", "half reported", "the Gateway it was moved from", "another listener"],
+    ids=[
+        "unseen",
+        "older generation",
+        "no generation",
+        "refused",
+        "half reported",
+        "the Gateway it was moved from",
+        "another listener",
+    ],
 )
 def test_a_route_that_is_not_in_force_says_why(parents: list[Manifest], reason: str, words: str) -> None:
     parsed = parse_route(route(parents=parents))

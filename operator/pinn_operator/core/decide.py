@@ -22,6 +22,7 @@ from pinn_operator.core.objects.desired import desired, requeue_at
 from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.draft import Draft, Pass
+from pinn_operator.core.rollout.orders import retry_if_ordered
 from pinn_operator.core.rollout.phases import STEPS
 from pinn_operator.core.rollout.rollback import judge_gates, roll_back_if_bad
 from pinn_operator.core.rollout.sight import (
@@ -68,6 +69,8 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
     this = Pass(resource, spec, target, observed, samples, judge_gates(resource, spec, samples, now), now)
     draft = Draft(resource.status)
     roll_back_if_bad(this, draft)
+    keep_measurements(this, draft)
+    retry_if_ordered(this, draft)
     if target is not None:
         draft.status = replace(draft.status, target=target)
     said = tuple(draft.waits)
@@ -78,7 +81,6 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         STEPS[before.phase](this, draft)
         if draft.status == before:
             break
-    keep_measurements(this, draft)
     waits = tuple(draft.waits)
     status = report(
         Facts(resource, spec, observed, draft.status, this.judgement, held=draft.held, waits=waits, now=now)
@@ -88,7 +90,7 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         actions=plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else (),
         events=(*draft.events, *announcements(resource.status, status, draft.events)),
         transitions=tuple(draft.transitions),
-        requeue_at=requeue_at(spec, observed, status, now, mounting=this.judgement.mounting),
+        requeue_at=requeue_at(spec, observed, status, now, mounting=this.judgement.mounting, waits=waits),
     )
 
 

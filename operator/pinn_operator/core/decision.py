@@ -19,7 +19,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Told if and only if the status of its decision was committed."""
+    """Emitted if and only if the status of its decision was committed."""
 
     type: EventType
     reason: str
@@ -68,7 +68,7 @@ class Transition:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`status` is committed first (if it differs), then `actions` run in order and `resets` at the same
-    time, then `events` are told. A reset is not repeated if the operator ends between the commit and it.
+    time, then `events` are emitted. A reset is not repeated if the operator ends between the commit and it.
 
     `requeue_at` is when to look again without news; None means at the next resync.
     """

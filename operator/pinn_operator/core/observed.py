@@ -51,8 +51,8 @@ class Pod:
     report: PodReport | None = None
     disruption: str = ""
     """Who takes the pod away and why (condition DisruptionTarget): an eviction, a preemption, a lost node."""
-    lost: bool = False
-    """Its node does not report: the pod counts as not ready though its container was ready when last heard of."""
+    unready_cause: str = ""
+    """Who keeps the pod from being ready although its container is: a silent node, a sidecar, a readiness gate."""
     node: str = ""
     image_id: str = ""
     """What the image was resolved to, as the node reports it."""

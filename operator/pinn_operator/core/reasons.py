@@ -309,8 +309,18 @@ class Reason(StrEnum):
     STABLE_IS_BACK = "StableIsBack", "The stable revision answers again, so the canary goes back to its step."
     STANDS_IN = (
         "StandsIn",
-        "A revision that should leave keeps all traffic because the stable one cannot answer.",
-        "apply a revision that works",
+        "The spec asks for a third revision and the stable one cannot answer: the canary serves in its place meanwhile.",
+    )
+    SUSPENDED_TOO_OFTEN = (
+        "SuspendedTooOften",
+        "The rollout was suspended more than five times at one step, and is not tried again by itself.",
+        "find out what takes its pods away, then `kubectl annotate pinnservice NAME --overwrite pinn.dev/retry=ID`",
+    )
+    SERVICES_PENDING = "ServicesPending", "The Services do not select their revisions yet."
+    OBSERVED_GENERATION_ABSENT = (
+        "ObservedGenerationAbsent",
+        "The route's controller does not say which version of the route its report is about.",
+        "use a controller that sets `observedGeneration`, as the Gateway API demands, or `router: Replicas`",
     )
 
     # --- prices ---

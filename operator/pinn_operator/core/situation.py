@@ -67,7 +67,7 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
 
 
 def traffic_in_force(resource: Resource, observed: Observed, *, revisions: Sequence[str]) -> Traffic | None:
-    """How clients shall reach the service. An invalid spec leaves that as it is; None if it never was.
+    """How clients reach the service. An invalid spec leaves that as it is; None if it never was.
 
     What is missing then is taken from the first of `revisions` whose accepted spec is recorded.
     """

@@ -62,6 +62,7 @@ def parse_pod(manifest: Manifest) -> Pod:
     # An evicted pod has a reason of its own, and its containers may have none.
     reason = waiting.get("reason") or status.get("reason") or ""
     message = waiting.get("message") or (status.get("message") if not waiting else "") or ""
+    terminating, disruption = is_terminating(manifest), _disruption(status)
     return Pod(
         name=manifest["metadata"]["name"],
         revision=label_of(manifest, REVISION_LABEL),
@@ -73,11 +74,47 @@ def parse_pod(manifest: Manifest) -> Pod:
         restarts=int(container.get("restartCount") or 0),
         waiting_reason=str(reason),
         waiting_message=str(message)[:TEXT_LIMIT],
-        termination=_termination(container),
+        termination=_termination(manifest, container, deletion=disruption or ("its deletion" if terminating else "")),
         unschedulable=_unschedulable(scheduled),
-        terminating=is_terminating(manifest),
+        terminating=terminating,
         address=report_address(manifest) or "",
+        disruption=disruption,
+        unready_cause=_unready_cause(ready, container),
+        node=str((manifest.get("spec") or {}).get("nodeName") or ""),
+        image_id=str(container.get("imageID") or "")[:TEXT_LIMIT],
+        started=_has_started(container),
     )
+
+
+def _disruption(status: Mapping[str, Any]) -> str:
+    """Who takes the pod away and why, in words (Kubernetes documentation, "Pod disruption conditions").
+
+    A pod that restarts its containers never fails by itself: one in phase Failed was ended or refused by its node.
+    """
+    target = _condition(status, "DisruptionTarget")
+    if target.get("status") == "True":
+        return f"{target.get('reason') or 'DisruptionTarget'}: {target.get('message') or ''}".rstrip(": ")[:TEXT_LIMIT]
+    if status.get("phase") != "Failed":
+        return ""
+    return f"{status.get('reason') or 'Failed'}: {status.get('message') or 'ended by its node'}"[:TEXT_LIMIT]
+
+
+def _unready_cause(ready: Mapping[str, Any], container: Mapping[str, Any]) -> str:
+    """Who keeps a pod from being ready although its container is.
+
+    The node controller sets the Ready condition of the pods of a silent node to False and touches nothing else
+    (`MarkPodsNotReady`): the reason that a kubelet gives is then absent.
+    """
+    if ready.get("status") == "True" or not container.get("ready"):
+        return ""
+    if ready.get("status") == "Unknown" or not ready.get("reason"):
+        return "its node does not report"
+    return f"{ready.get('reason')}: {ready.get('message') or ''}".rstrip(": ")[:TEXT_LIMIT]
+
+
+def _has_started(container: Mapping[str, Any]) -> bool:
+    state, last = container.get("state") or {}, container.get("lastState") or {}
+    return any(part in found for found in (state, last) for part in ("running", "terminated"))
 
 
 def report_address(manifest: Manifest) -> str | None:
@@ -105,20 +142,50 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def _container_status(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((item for item in status.get("containerStatuses") or () if item.get("name") == CONTAINER), {})
+    """The status of the container `inference`; of the one it waits for while that cannot start."""
+    statuses: Iterable[Mapping[str, Any]] = status.get("containerStatuses") or ()
+    found: Mapping[str, Any] = next((item for item in statuses if item.get("name") == CONTAINER), {})
+    if ((found.get("state") or {}).get("waiting") or {}).get("reason") == "PodInitializing":
+        for item in status.get("initContainerStatuses") or ():
+            reason = ((item.get("state") or {}).get("waiting") or {}).get("reason")
+            if reason not in (None, "PodInitializing"):
+                return {**found, "state": item["state"]}
+    return found
 
 
-def _termination(container: Mapping[str, Any]) -> Termination | None:
+_SIGNALS: Final = frozenset({130, 137, 143})
+"""Exit codes of a process that was ended by SIGINT, SIGKILL or SIGTERM."""
+_NODE_REASONS: Final = frozenset({"Unknown", "ContainerStatusUnknown"})
+"""What a kubelet says of a container that was gone when it came back (containerd: Unknown, exit code 255)."""
+
+
+def _termination(manifest: Manifest, container: Mapping[str, Any], *, deletion: str) -> Termination | None:
     """The newest end of the container: the one it is in, else the one before its restart."""
-    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
+    current = (container.get("state") or {}).get("terminated")
+    ended = current or (container.get("lastState") or {}).get("terminated")
     if not ended:
         return None
+    reason, code = str(ended.get("reason") or ""), int(ended.get("exitCode") or 0)
+    cause = ""
+    if reason in _NODE_REASONS:
+        cause = "its node restarted"
+    elif reason == "OOMKilled":
+        cause = "" if _has_memory_limit(manifest) else "its node ran out of memory, the container has no memory limit"
+    elif current and deletion and (code == 0 or code in _SIGNALS):
+        cause = deletion
     return Termination(
-        reason=str(ended.get("reason") or ""),
-        exit_code=int(ended.get("exitCode") or 0),
+        reason=reason,
+        exit_code=code,
         # The kubelet keeps the end of the log: the last lines say why.
         message=str(ended.get("message") or "")[-TEXT_LIMIT:],
+        cause=cause,
     )
+
+
+def _has_memory_limit(manifest: Manifest) -> bool:
+    containers = (manifest.get("spec") or {}).get("containers") or ()
+    limits = ((item.get("resources") or {}).get("limits") or {} for item in containers if item.get("name") == CONTAINER)
+    return any("memory" in limit for limit in limits)
 
 
 def _unschedulable(scheduled: Mapping[str, Any]) -> str:
@@ -141,7 +208,15 @@ def parse_workload(manifest: Manifest) -> Workload:
         available=int(status.get("availableReplicas") or 0),
         ready=int(status.get("readyReplicas") or 0),
         settled=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
+        failure=_replica_failure(status),
     )
+
+
+def _replica_failure(status: Mapping[str, Any]) -> str:
+    failure = _condition(status, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return ""
+    return str(failure.get("message") or failure.get("reason") or "pods cannot be created")[:TEXT_LIMIT]
 
 
 def parse_selector(service: Manifest) -> Mapping[str, str]:

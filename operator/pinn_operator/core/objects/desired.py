@@ -1,4 +1,4 @@
-"""What follows from a decided status: the objects that shall exist, and when to look again."""
+"""What follows from a decided status: the objects that have to exist, and when to look again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pinn_operator.core.api import Resource
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.steps import aim, replicas_at
 from pinn_operator.core.rollout.triggers import next_deadline
+from pinn_operator.core.rollout.waits import Wait
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.routers.router import Split
 from pinn_operator.core.status.values import WATCHED, Phase, RolloutStatus, Status
@@ -17,14 +18,16 @@ from pinn_operator.core.wanted.spec import Spec
 
 SOON_SECONDS = 0.5
 """Between two looks while something is about to be known."""
+_ROUTER_SECONDS = 30.0
+"""After this long a router's answer is not about to be known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What shall be: which revisions run, and where traffic goes."""
+    """What is wanted: which revisions run, and where traffic goes."""
 
     replicas: Mapping[str, int]
-    """Every revision whose Deployment shall exist, 0 allowed. Others are left alone unless forgotten."""
+    """Every revision whose Deployment has to exist, 0 allowed. Others are left alone unless forgotten."""
     stable: str
     """The revision that `<name>-stable` selects, and with an HTTPRoute the clients' Service `<name>` too."""
     canary: str
@@ -92,14 +95,16 @@ def _forgotten(resource: Resource, spec: Spec, observed: Observed, kept: set[str
 
 
 def requeue_at(
-    spec: Spec, observed: Observed, status: Status, now: datetime, *, mounting: bool = False
+    spec: Spec, observed: Observed, status: Status, now: datetime, *, mounting: bool = False,
+    waits: tuple[Wait, ...] = (),
 ) -> datetime | None:  # fmt: skip
-    """When to look again without news; soon while evidence against the canary is `mounting`."""
+    """When to look again without news; soon while evidence against the canary is `mounting`, or a wait is over."""
     rollout = status.rollout
-    times: list[datetime] = []
+    times = [wait.until for wait in waits if wait.until is not None and wait.until > now]
     if rollout is not None and status.phase in WATCHED:
         if rollout.weight > 0:
-            at_rest = rollout.programmed_time is not None and not mounting
+            late = now >= rollout.weight_time + timedelta(seconds=_ROUTER_SECONDS)
+            at_rest = (rollout.programmed_time is not None or late) and not mounting
             wait = float(spec.analysis.abort_interval_seconds) if at_rest else SOON_SECONDS
             times.append(now + timedelta(seconds=wait))
         elif status.canary is not None:

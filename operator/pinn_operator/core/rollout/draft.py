@@ -90,12 +90,16 @@ class Draft:
 
 def at_weight(
     rollout: RolloutStatus, weight: int, now: datetime, *, timeline: tuple[TimelineEntry, ...],
-    gates: tuple[GateStatus, ...] | None = None,
+    gates: tuple[GateStatus, ...] | None = None, hold_seconds: int | None = None,
 ) -> RolloutStatus:  # fmt: skip
-    """The rollout as it begins at a weight: not yet seen in force, nothing measured."""
+    """The rollout as it begins at a weight: not yet seen in force, nothing measured.
+
+    `hold_seconds` is how long the weight is held at least, by the step that it is written for; as before by default.
+    """
     return replace(
         rollout, weight=weight, weight_time=now, programmed_time=None, still_time=None, passed_time=None,
         observed_share=None, timeline=timeline, gates=rollout.gates if gates is None else gates,
+        hold_seconds=rollout.hold_seconds if hold_seconds is None else hold_seconds,
     )  # fmt: skip
 
 

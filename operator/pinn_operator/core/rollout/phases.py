@@ -18,11 +18,32 @@ from pinn_operator.core.rollout.sight import (
     selected_revision,
     selectors_in_place,
     strangers,
+    why_not_in_force,
 )
-from pinn_operator.core.rollout.steps import aim, replicas_at
+from pinn_operator.core.rollout.steps import aim, hold_of, replicas_at
+from pinn_operator.core.rollout.suspension import (
+    ROUTE_SECONDS,
+    how_to_retry,
+    patience_with,
+    resume_if_possible,
+    suspend_if_needed,
+)
+from pinn_operator.core.rollout.takeover import give_back_if_well, stand_in, take_over_if_needed
+from pinn_operator.core.rollout.triggers import restarts_of_others
+from pinn_operator.core.rollout.trouble import trouble
+from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
-from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase, RevisionStatus, RolloutStatus, TimelineEntry
-from pinn_operator.core.wanted.spec import Step
+from pinn_operator.core.status.json import EXCUSED_LIMIT
+from pinn_operator.core.status.values import (
+    MESSAGE_LIMIT,
+    ExcusedRestarts,
+    Phase,
+    RevisionStatus,
+    RolloutStatus,
+    TimelineEntry,
+    Verdict,
+)
+from pinn_operator.core.wanted.spec import InvalidSpec, RollbackMode, Step
 
 SWITCH_SECONDS = 5.0
 """After the Services select the promoted revision, this long until weight returns to `<name>-stable`: the router must
@@ -45,6 +66,8 @@ def _pending(this: Pass, draft: Draft) -> None:
     elif this.observed.available(wanted) > 0 or this.spec.replicas == 0:
         draft.status = replace(status, phase=Phase.STABLE)
         draft.normal("RevisionServing", f"revision {wanted} serves")
+    else:
+        _wait_for_replicas(this, draft, wanted, 1, since=min(draft.stable.since, this.now))
 
 
 def _adopt(this: Pass, draft: Draft, stable: RevisionStatus) -> None:
@@ -64,6 +87,7 @@ def _settled(this: Pass, draft: Draft) -> None:
         return
     if status.rejected is not None and status.rejected.revision == this.target:
         draft.status = replace(status, phase=Phase.ROLLED_BACK)
+        draft.wait("Rejected", f"a changed spec; or to try this one again: {how_to_retry(this)}")
         return
     if this.target == draft.stable.revision:
         draft.status = replace(status, phase=Phase.STABLE, canary=None, rejected=None)
@@ -73,6 +97,7 @@ def _settled(this: Pass, draft: Draft) -> None:
         return
     if this.observed.living(this.target) or _has_replicas(this, this.target):
         # Pods of an earlier try leave first: neither their faults nor their requests are those of this one.
+        draft.wait("EarlierPods", f"the pods of an earlier try of {this.target} to leave")
         return
     steps = " → ".join(f"{step.weight}%" for step in this.spec.steps)
     entry = TimelineEntry(this.now, 0, "RolloutStarted", f"from {draft.stable.revision}, steps {steps}"[:MESSAGE_LIMIT])
@@ -96,35 +121,51 @@ def _has_replicas(this: Pass, revision: str) -> bool:
 
 
 def _progressing(this: Pass, draft: Draft) -> None:
-    """Progressing or Baking: add capacity, move weight, watch, and go on when every gate passes."""
+    """Progressing, Baking or Suspended: add capacity, move weight, watch, and go on when every gate passes."""
     if this.target is not None and this.target != draft.canary.revision:
         _turn_back(this, draft)
         return
     see_weight(this, draft)
     if this.spec.replicas == 0:
         _scaled_to_zero(this, draft)
+        draft.wait("ScaledToZero", "spec.replicas to be above 0")
         return
+    _excuse_restarts(this, draft)
     _await_pods(this, draft)
+    if suspend_if_needed(this, draft):
+        return
+    _say_who_holds(this, draft)
+    if not resume_if_possible(this, draft):
+        return
+    if take_over_if_needed(this, draft) or give_back_if_well(this, draft):
+        return
     rollout, step = draft.rollout, aim(this.spec, draft.rollout)
     if rollout.weight != step.weight:
         _move_weight(this, draft, step)
-    elif _may_rise(this, draft) and _hold_over(rollout, step, this.now):
+    elif _may_rise(this, draft) and _hold_over(this, draft):
         if rollout.step_index + 1 < len(this.spec.steps):
-            draft.change_rollout(replace(rollout, step_index=rollout.step_index + 1, passed_time=this.now))
+            passed = replace(rollout, step_index=rollout.step_index + 1, passed_time=this.now, suspensions=0)
+            draft.change_rollout(passed)
         elif this.observed.available(draft.canary.revision) >= this.spec.replicas:
             _promote(this, draft)
+        else:
+            _wait_for_replicas(this, draft, draft.canary.revision, this.spec.replicas)
 
 
 def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
     rollout, revision = draft.rollout, draft.canary.revision
     if step.weight > rollout.weight:
-        if not _may_rise(this, draft):
+        if not _may_rise(this, draft) or not _hold_over(this, draft):
             return
-        if this.observed.available(revision) < max(1, replicas_at(this.spec, step.weight)):
+        needed = max(1, replicas_at(this.spec, step.weight))
+        if this.observed.available(revision) < needed:
+            _wait_for_replicas(this, draft, revision, needed)
             return
         if router_of(this.spec.traffic).by_replicas and strangers(this, draft):
+            draft.wait("OtherPods", "the pods of a third revision to leave: the clients' Service would select them")
             return
     elif only_copy(this, draft):
+        draft.wait("OnlyCopy", f"a replica of {draft.stable.revision}: {revision} is the only one that can answer")
         return
     why = "AllGatesPass" if rollout.weight > 0 else "CanaryReady"
     if step.weight < rollout.weight:
@@ -134,24 +175,94 @@ def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
         phase=Phase.BAKING if step.weight == 100 else Phase.PROGRESSING,
         rollout=at_weight(
             rollout, step.weight, this.now, timeline=timeline_with(rollout, this.now, step.weight, why),
-            gates=unmeasured(this.judgement.gates or rollout.gates),
+            gates=unmeasured(this.judgement.gates or rollout.gates), hold_seconds=step.hold_seconds,
         ),
     )  # fmt: skip
     draft.normal("WeightChanged", f"revision {revision}: {rollout.weight}% → {step.weight}% ({why})")
     draft.transitions.append(Transition("advanced", revision, why))
 
 
+def _say_who_holds(this: Pass, draft: Draft) -> None:
+    """A person, an invalid spec, or a fault that is not acted on keeps the weight where it is."""
+    if draft.held is not None:
+        reason = draft.held.reason
+        who = "a person: rollback.mode is Hold" if this.spec.rollback.mode is RollbackMode.HOLD else (
+            f"a replica of the stable revision: {draft.canary.revision} is the only one that can answer"
+        )  # fmt: skip
+        draft.wait("RollbackHeld", f"{who}; {reason}")
+    elif isinstance(this.resource.spec, InvalidSpec):
+        draft.wait("InvalidSpec", "a valid spec")
+    elif this.spec.paused:
+        name, namespace = this.resource.name, this.resource.namespace
+        command = f'kubectl patch pinnservice {name} -n {namespace} --type merge -p \'{{"spec":{{"paused":false}}}}\''
+        draft.wait("Paused", f"spec.paused to be false: {command}")
+
+
 def _may_rise(this: Pass, draft: Draft) -> bool:
     """The present weight was seen in force, and whatever was measured at it in this very pass is good."""
     rollout = draft.rollout
-    if this.spec.paused or draft.held is not None or rollout.programmed_time is None:
+    if this.spec.paused or draft.held is not None:
         return False
-    return rollout.weight == 0 or this.judgement.all_pass
+    if rollout.programmed_time is None:
+        reason, message = why_not_in_force(this, draft)
+        late = this.now >= rollout.weight_time + timedelta(seconds=ROUTE_SECONDS)
+        draft.wait(reason, message, gravity=Gravity.STALLED if late else Gravity.NORMAL)
+        return False
+    if rollout.weight == 0 or this.judgement.all_pass:
+        return True
+    waiting = [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.verdict is not Verdict.PASS]
+    over = rollout.programmed_time + timedelta(seconds=hold_of(this.spec, rollout))
+    late = this.now > over + timedelta(seconds=this.spec.analysis.deadline_seconds)
+    if not waiting and this.now < over:
+        draft.wait("Hold", f"the end of the hold at {rollout.weight}%", over)
+    elif late:
+        text = (
+            f"{rollout.weight}% since {rollout.programmed_time:%H:%M:%S}: {'; '.join(waiting) or 'no gate was judged'}"
+        )
+        draft.wait("AnalysisDeadlineExceeded", text, gravity=Gravity.STALLED)
+    else:
+        draft.wait("Analysis", "; ".join(waiting) or "the gates to be judged", over)
+    return False
 
 
-def _hold_over(rollout: RolloutStatus, step: Step, now: datetime) -> bool:
-    seen = rollout.programmed_time
-    return seen is not None and now >= seen + timedelta(seconds=step.hold_seconds)
+def _hold_over(this: Pass, draft: Draft) -> bool:
+    """The present weight was in force for as long as it is to be held, whatever the list of steps says by now."""
+    rollout = draft.rollout
+    if rollout.weight == 0:
+        return True
+    assert rollout.programmed_time is not None
+    over = rollout.programmed_time + timedelta(seconds=hold_of(this.spec, rollout))
+    if this.now < over:
+        draft.wait("Hold", f"the end of the hold at {rollout.weight}%", over)
+        return False
+    return True
+
+
+def _wait_for_replicas(
+    this: Pass, draft: Draft, revision: str, needed: int, *, since: datetime | None = None
+) -> None:  # fmt: skip
+    """In the words of whoever keeps the replicas away. `since` is when they were first to be expected."""
+    found, available = trouble(this.observed, revision), this.observed.available(revision)
+    if found is None:
+        draft.wait("ReplicasStarting", f"replicas of {revision}: {available} of {needed} are available")
+        return
+    gravity = Gravity.DEGRADED
+    if since is not None and this.now >= since + timedelta(seconds=patience_with(found.reason, this.spec.rollback)):
+        gravity = Gravity.STALLED
+    text = f"{found.text}; {available} of {needed} replicas of {revision} are available"
+    draft.wait(found.reason, text, gravity=gravity)
+
+
+def _excuse_restarts(this: Pass, draft: Draft) -> None:
+    """Remember restarts that the containers did not cause: of each container only the last end can be seen."""
+    rollout = draft.rollout
+    known = {item.pod: item.restarts for item in rollout.excused}
+    found = restarts_of_others(this.observed, draft.canary.revision)
+    merged = {**known, **{pod: max(count, known.get(pod, 0)) for pod, count in found.items()}}
+    living = {pod.name for pod in this.observed.pods_of(draft.canary.revision)}
+    excused = tuple(ExcusedRestarts(pod, count) for pod, count in sorted(merged.items()) if pod in living)
+    if excused != rollout.excused:
+        draft.change_rollout(replace(rollout, excused=excused[:EXCUSED_LIMIT]))
 
 
 def _await_pods(this: Pass, draft: Draft) -> None:
@@ -173,7 +284,10 @@ def _scaled_to_zero(this: Pass, draft: Draft) -> None:
         draft.status,
         phase=Phase.PROGRESSING,
         rollout=replace(
-            at_weight(rollout, 0, this.now, timeline=timeline, gates=unmeasured(rollout.gates)), step_index=0
+            at_weight(rollout, 0, this.now, timeline=timeline, gates=unmeasured(rollout.gates)),
+            step_index=0,
+            suspension=None,
+            return_step=None,
         ),
     )
     draft.normal("ScaledToZero", f"revision {draft.canary.revision} begins anew when spec.replicas is above 0")
@@ -206,12 +320,25 @@ def _promoting(this: Pass, draft: Draft) -> None:
     if rollout.weight > 0:
         if selectors_in_place(this, draft) and this.now >= rollout.weight_time + timedelta(seconds=SWITCH_SECONDS):
             draft.change_rollout(at_weight(rollout, 0, this.now, timeline=rollout.timeline))
+            return
+        draft.wait("SwitchPending", f"both Services to select {draft.stable.revision}")
         return
     see_weight(this, draft)
     see_silence(this, draft, old.revision)
     if drained(draft.rollout, this.spec.rollback.drain_seconds, this.now):
         draft.normal("CapacityRemoved", f"revision {old.revision} has no more traffic")
         draft.status = replace(draft.status, phase=Phase.STABLE, previous=None, rollout=None)
+        return
+    _wait_for_silence(this, draft, old.revision)
+
+
+def _wait_for_silence(this: Pass, draft: Draft, revision: str) -> None:
+    if draft.rollout.programmed_time is None:
+        draft.wait(*why_not_in_force(this, draft))
+    elif draft.rollout.still_time is None:
+        draft.wait("StillAnswering", f"silence of the request counters of {revision}")
+    else:
+        draft.wait("Draining", "the drain")
 
 
 def _turn_back(this: Pass, draft: Draft) -> None:
@@ -220,16 +347,24 @@ def _turn_back(this: Pass, draft: Draft) -> None:
     reason = "ReturnedToStable" if this.target == draft.stable.revision else "Superseded"
     message = f"the spec now asks for {this.target}"
     if only_copy(this, draft):
+        if this.target != draft.stable.revision and not draft.stable.fault:
+            stand_in(this, draft, message)
+            return
         draft.held = draft.held or Condemnation(reason=reason, message=message)
+        _say_who_holds(this, draft)
         return
     draft.held = None
+    had_weight = rollout.weight > 0 or rollout.suspension is not None
     draft.status = replace(
         draft.status,
         phase=Phase.ROLLING_BACK,
         rejected=None,
-        rollout=at_weight(rollout, 0, this.now, timeline=timeline_with(rollout, this.now, 0, reason, message)),
-    )
-    if rollout.weight == 0:
+        rollout=replace(
+            at_weight(rollout, 0, this.now, timeline=timeline_with(rollout, this.now, 0, reason, message)),
+            suspension=None, return_step=None,
+        ),
+    )  # fmt: skip
+    if not had_weight:
         draft.change_rollout(replace(draft.rollout, still_time=this.now))
     draft.remember(canary, "Superseded", rollout.start_time, this.now, message)
     draft.normal(reason, f"revision {canary.revision} leaves from {rollout.weight}%: {message}")
@@ -244,6 +379,12 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
     if draft.rollout.still_time is None and (rejected and rejected.weight == 0):
         draft.change_rollout(replace(draft.rollout, still_time=this.now))
     see_silence(this, draft, revision)
+    if rejected is not None and _connections_outlive_the_drain(this, draft):
+        note_rollback(draft, lambda record: replace(record, capacity_removed_time=this.now))
+        draft.status = replace(draft.status, phase=Phase.ROLLED_BACK, rollout=None)
+        text = f"revision {revision} is scaled down after the drain: clients keep connections to its pods"
+        draft.normal("CapacityRemoved", text)
+        return
     still = draft.rollout.still_time
     if still is not None and rejected is not None and rejected.weight_zero_time is None:
         note_rollback(draft, lambda record: replace(record, weight_zero_time=still))
@@ -252,6 +393,7 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
     if rejected is not None and this.target in (revision, None):
         wait = max(wait, this.spec.rollback.scale_down_delay_seconds)
     if not drained(draft.rollout, wait, this.now):
+        _wait_for_silence(this, draft, revision)
         return
     if rejected is not None:
         note_rollback(draft, lambda record: replace(record, capacity_removed_time=this.now))
@@ -259,6 +401,19 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
     else:
         draft.status = replace(draft.status, phase=Phase.STABLE, canary=None, rollout=None)
     draft.normal("CapacityRemoved", f"revision {revision} is scaled down")
+
+
+def _connections_outlive_the_drain(this: Pass, draft: Draft) -> bool:
+    """Without a router a Service that selects other pods ends no connection: only the end of a bad pod does."""
+    rollout = draft.rollout
+    if (
+        not router_of(this.spec.traffic).by_replicas
+        or rollout.still_time is not None
+        or rollout.programmed_time is None
+    ):
+        return False
+    over = rollout.programmed_time + timedelta(seconds=this.spec.rollback.drain_seconds)
+    return this.now >= over and this.observed.available(draft.stable.revision) > 0
 
 
 STEPS: dict[Phase, Callable[[Pass, Draft], None]] = {

@@ -53,8 +53,8 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     record = RollbackStatus(
         revision=canary.revision, image=canary.image, time=this.now, reason=fault.reason,
         message=fault.message[:MESSAGE_LIMIT], gate=fault.gate, value=fault.value, limit=fault.limit,
-        weight=rollout.weight, timeline=timeline, gates=this.judgement.gates,
-        pods=tuple(_describe_pods(this.observed, canary.revision)),
+        weight=rollout.weight or (rollout.suspension.weight if rollout.suspension else 0), timeline=timeline,
+        gates=this.judgement.gates, pods=tuple(_describe_pods(this.observed, canary.revision)),
     )  # fmt: skip
     draft.status = replace(
         status,
@@ -62,8 +62,11 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
         # The evidence is kept once: three copies of it could outgrow what an object may hold.
         rejected=replace(record, timeline=(), gates=(), pods=()),
         last_rollback=record,
-        rollout=at_weight(rollout, 0, this.now, timeline=timeline, gates=this.judgement.gates),
-    )
+        rollout=replace(
+            at_weight(rollout, 0, this.now, timeline=timeline, gates=this.judgement.gates),
+            suspension=None, return_step=None,
+        ),
+    )  # fmt: skip
     draft.remember(canary, "RolledBack", rollout.start_time, this.now, f"{fault.reason}: {fault.message}")
     draft.warning(fault.reason, f"revision {canary.revision} rolled back from {rollout.weight}%: {fault.message}")
     draft.transitions.append(Transition("rolled_back", canary.revision, fault.reason))
@@ -91,10 +94,13 @@ def note_rollback(draft: Draft, change: Callable[[RollbackStatus], RollbackStatu
 def _fault(this: Pass, draft: Draft) -> Condemnation | None:
     rollout, revision = draft.rollout, draft.canary.revision
     failure = pod_failure(
-        this.observed, revision, rollback=this.spec.rollback, now=this.now, patience_from=rollout.weight_time,
-        # A service that is scaled to nothing lacks no replica.
-        weight=rollout.weight if this.spec.replicas > 0 else 0,
-    )  # fmt: skip
+        this.observed,
+        revision,
+        rollback=this.spec.rollback,
+        now=this.now,
+        patience_from=rollout.weight_time,
+        excused={item.pod: item.restarts for item in rollout.excused},
+    )
     return failure or this.judgement.condemnation
 
 

@@ -45,7 +45,7 @@ def see_weight(this: Pass, draft: Draft) -> None:
     rollout = draft.rollout
     if rollout.programmed_time is None:
         if weight_in_force(this, draft):
-            draft.change_rollout(replace(rollout, programmed_time=this.now))
+            draft.change_rollout(replace(rollout, programmed_time=this.now, weight_in_force=rollout.weight))
         return
     live = _foreign_weight(this, draft)
     if not live:
@@ -59,6 +59,16 @@ def see_weight(this: Pass, draft: Draft) -> None:
         )
     )  # fmt: skip
     draft.warning("WeightRepaired", f"{live}; it is {rollout.weight}% again")
+
+
+def why_not_in_force(this: Pass, draft: Draft) -> tuple[str, str]:
+    """Reason and text of what the wanted weight still lacks to be in force."""
+    if not selectors_in_place(this, draft):
+        return "ServicesPending", "the Services to select their revisions"
+    seen = _router_sees(this, draft)
+    if seen.message and not seen.in_force:
+        return seen.reason or "RouteNotAccepted", seen.message
+    return "WeightPending", f"the router to take {draft.rollout.weight}% up"
 
 
 def weight_in_force(this: Pass, draft: Draft) -> bool:

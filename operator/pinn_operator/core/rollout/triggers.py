@@ -1,25 +1,21 @@
 """Pod failures that condemn a canary without any metric.
 
-A container that dies, an image that cannot be had, a model that fails its own check: no query is needed to know, and
-waiting for one costs requests. Reasons are the kubelet's where it has one (core/v1 ContainerStateWaiting.reason).
+Only what a container did itself counts: it ended by itself and again, exceeded its memory limit, refused its model,
+failed its probes while its neighbours are well, or asks for an image that its registry does not have. For that no query
+is needed, and waiting for one costs requests. What the infrastructure did is in `pinn_operator.core.rollout.trouble`.
+Reasons are the kubelet's where it has one (core/v1 ContainerStateWaiting.reason).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from math import ceil
 
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.rollout.trouble import IMAGE_REASONS, pull_failure
 from pinn_operator.core.wanted.spec import Rollback
-
-IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
-"""Trying again cannot cure these."""
-IMAGE_ABSENT = ("not found", "manifest unknown", "does not exist")
-"""What a registry that answers says of an image that it does not have (containerd, Docker, CRI-O)."""
-IMAGE_PATIENCE_SECONDS = 30.0
-"""In ImagePullBackOff the kubelet goes on trying: a registry may be away for a moment, and a good revision must outlive
-that."""
 
 MODEL_REASONS = frozenset(
     {
@@ -30,46 +26,41 @@ MODEL_REASONS = frozenset(
 """Reasons in a pod's own readiness report that waiting cannot cure."""
 
 CRASH_RESTARTS = 2
+CONDEMNING_SHARE = 0.2
+"""Of the wanted pods of a revision, this share must be ill: one of ten may be on a node that is. A memory kill, and an
+image that does not exist, are the same on every node and condemn alone."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+NOBODY: Mapping[str, int] = {}
 
 
-def pod_failure(observed: Observed, revision: str, *, weight: int, rollback: Rollback, now: datetime,
-                patience_from: datetime) -> Condemnation | None:  # fmt: skip
+def pod_failure(observed: Observed, revision: str, *, rollback: Rollback, now: datetime, patience_from: datetime,
+                excused: Mapping[str, int] = NOBODY) -> Condemnation | None:  # fmt: skip
     """The first pod failure that condemns the revision, or None. The gravest comes first.
 
-    `patience_from` is when pods of the revision were first to be expected.
+    `patience_from` is when pods of the revision were first to be expected. `excused` are restarts by pod name that the
+    containers did not cause.
     """
     everything = sorted(observed.pods_of(revision), key=lambda pod: pod.name)
     # An evicted pod stays as a record while its Deployment has long replaced it: only a memory kill counts against the
     # revision then.
     pods = [pod for pod in everything if not pod.over]
-    graves = (
-        *(_killed(pod) for pod in everything),
-        *(_crash_looping(pod) for pod in pods),
-        *(_image_unavailable(pod, now, patience_from) for pod in pods),
-        *(_model_refused(pod) for pod in pods),
-    )
-    for grave in graves:
-        if grave is not None:
-            return grave
-    if weight > 0 and observed.available(revision) == 0:
-        return Condemnation(
-            reason="CanaryUnavailable", message=f"no replica of {revision} is available while it has {weight}%",
-            value="0 available", limit=">= 1",
-        )  # fmt: skip
-    for pod in pods:
-        found = _not_ready(pod, rollback, now, patience_from)
-        if found is not None:
-            return found
-    deadline = patience_from + timedelta(seconds=rollback.ready_deadline_seconds)
-    workload = observed.workloads.get(revision)
-    expected = workload is not None and workload.replicas > 0 and workload.available == 0
-    if expected and not pods and weight == 0 and now >= deadline:
-        return Condemnation(
-            reason="NoPods", message=f"no pod of {revision} exists {rollback.ready_deadline_seconds} s after its start",
-            value="0 pods", limit=f"{rollback.ready_deadline_seconds} s",
-        )  # fmt: skip
-    return None
+    killed = next((found for pod in everything if (found := _killed(pod))), None)
+    if killed is not None:
+        return killed
+    needed = _needed(observed, revision, len(pods))
+    crash_looping = _shared(pods, lambda pod: _crash_looping(pod, excused.get(pod.name, 0)), needed)
+    if crash_looping is not None:
+        return crash_looping
+    if not any(pod.started for pod in everything):
+        absent = next((found for pod in pods if (found := _image_unavailable(pod))), None)
+        if absent is not None:
+            return absent
+    refused = _shared(pods, _model_refused, needed)
+    if refused is not None:
+        return refused
+    if not _neighbours_are_well(observed, revision):
+        return None
+    return _shared(pods, lambda pod: _not_ready(pod, rollback, now, patience_from), needed)
 
 
 def next_deadline(observed: Observed, revision: str, *, rollback: Rollback, now: datetime) -> datetime | None:
@@ -78,8 +69,35 @@ def next_deadline(observed: Observed, revision: str, *, rollback: Rollback, now:
     return min((end for end in ends if end > now), default=None)
 
 
+def restarts_of_others(observed: Observed, revision: str) -> dict[str, int]:
+    """By pod name, the restarts up to one that the container did not cause."""
+    return {
+        pod.name: pod.restarts
+        for pod in observed.pods_of(revision)
+        if pod.restarts and pod.termination is not None and pod.termination.cause
+    }
+
+
+def _needed(observed: Observed, revision: str, pods: int) -> int:
+    """How many ill pods condemn."""
+    workload = observed.workloads.get(revision)
+    wanted = max(pods, workload.replicas if workload else 0)
+    return max(1, ceil(CONDEMNING_SHARE * wanted))
+
+
+def _shared(pods: list[Pod], illness: Callable[[Pod], Condemnation | None], needed: int) -> Condemnation | None:
+    found = [condemnation for pod in pods if (condemnation := illness(pod))]
+    return found[0] if len(found) >= needed else None
+
+
+def _neighbours_are_well(observed: Observed, revision: str) -> bool:
+    """Not when every pod of every other revision is unready too: then it is their nodes, or something they all need."""
+    others = [pod for pod in observed.pods if pod.revision != revision and not pod.terminating and not pod.over]
+    return not others or any(pod.ready for pod in others)
+
+
 def _killed(pod: Pod) -> Condemnation | None:
-    if pod.termination is None or pod.termination.reason != "OOMKilled":
+    if pod.termination is None or pod.termination.reason != "OOMKilled" or pod.termination.cause:
         return None
     return Condemnation(
         reason="OOMKilled", message=f"pod {pod.name} was killed for exceeding its memory limit",
@@ -87,25 +105,22 @@ def _killed(pod: Pod) -> Condemnation | None:
     )  # fmt: skip
 
 
-def _crash_looping(pod: Pod) -> Condemnation | None:
-    if pod.waiting_reason != "CrashLoopBackOff" and pod.restarts < CRASH_RESTARTS:
+def _crash_looping(pod: Pod, excused: int) -> Condemnation | None:
+    ended, restarts = pod.termination, pod.restarts - excused
+    if ended is not None and ended.cause:
         return None
-    ended = pod.termination
+    if not (restarts >= 1 and pod.waiting_reason == "CrashLoopBackOff") and restarts < CRASH_RESTARTS:
+        return None
     how = f", last with exit code {ended.exit_code} ({ended.reason})" if ended else ""
     words = f": {_last_line(ended.message)}" if ended and ended.message.strip() else ""
     return Condemnation(
-        reason="CrashLoopBackOff", message=f"pod {pod.name} restarted {pod.restarts} times{how}{words}",
-        value=f"{pod.restarts} restarts", limit=f"< {CRASH_RESTARTS} restarts",
+        reason="CrashLoopBackOff", message=f"pod {pod.name} restarted {restarts} times{how}{words}",
+        value=f"{restarts} restarts", limit=f"< {CRASH_RESTARTS} restarts",
     )  # fmt: skip
 
 
-def _image_unavailable(pod: Pod, now: datetime, patience_from: datetime) -> Condemnation | None:
-    if pod.waiting_reason == "ImagePullBackOff":
-        absent = any(words in pod.waiting_message for words in IMAGE_ABSENT)
-        waited = (now - max(pod.created, patience_from)).total_seconds()
-        if not absent and waited < IMAGE_PATIENCE_SECONDS:
-            return None
-    elif pod.waiting_reason not in IMAGE_REASONS:
+def _image_unavailable(pod: Pod) -> Condemnation | None:
+    if pod.waiting_reason not in IMAGE_REASONS and pull_failure(pod) != "absent":
         return None
     return Condemnation(
         reason="ImageUnavailable", message=f"pod {pod.name} cannot get its image: {pod.waiting_message[:300]}",
@@ -123,10 +138,19 @@ def _model_refused(pod: Pod) -> Condemnation | None:
 
 
 def _not_ready(pod: Pod, rollback: Rollback, now: datetime, patience_from: datetime) -> Condemnation | None:
-    if pod.ready or now < _patience_ends(pod, rollback, patience_from):
+    if pod.ready or not pod.started or pod.unready_cause or pod.disruption:
         return None
-    patience = rollback.unready_seconds if pod.was_ready else rollback.ready_deadline_seconds
-    field = "spec.rollback.unreadySeconds" if pod.was_ready else "spec.rollback.readyDeadlineSeconds"
+    if pod.termination is not None and pod.termination.cause:
+        # Its container was started again by a restart of its node: it starts, like a new one.
+        patience_from = max(patience_from, pod.ready_changed or patience_from)
+        pod_starts = True
+    else:
+        pod_starts = not pod.was_ready
+    patience = rollback.ready_deadline_seconds if pod_starts else rollback.unready_seconds
+    since = max(pod.created, patience_from) if pod_starts else (pod.ready_changed or pod.created)
+    if now < since + timedelta(seconds=patience):
+        return None
+    field = "spec.rollback.readyDeadlineSeconds" if pod_starts else "spec.rollback.unreadySeconds"
     why = next(iter(_reasons(pod)), "")
     return Condemnation(
         reason="NotReady", message=f"pod {pod.name} is not ready for more than {patience} s{why}",
@@ -135,8 +159,6 @@ def _not_ready(pod: Pod, rollback: Rollback, now: datetime, patience_from: datet
 
 
 def _reasons(pod: Pod) -> Iterable[str]:
-    if pod.unschedulable:
-        yield f": cannot be scheduled: {pod.unschedulable[:200]}"
     if pod.report is not None:
         yield f": {pod.report.reason}: {pod.report.message[:200]}"
     if pod.waiting_reason:

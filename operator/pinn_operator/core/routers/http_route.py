@@ -213,7 +213,9 @@ def _parent_faults(entry: Mapping[str, Any], generation: int) -> Iterable[tuple[
         condition = conditions.get(kind)
         if condition is None:
             yield "RouteStatusAbsent", f"{kind} is not reported yet"
-        elif int(condition.get("observedGeneration") or 0) != generation:
+        elif condition.get("observedGeneration") is None:
+            yield "ObservedGenerationAbsent", f"{kind} does not say which generation of the route it is about"
+        elif int(condition["observedGeneration"]) != generation:
             yield "ObservedGenerationOld", f"{kind} is of an older generation of the route"
         elif condition.get("status") != "True":
             reason, message = condition.get("reason", ""), condition.get("message", "")

@@ -111,6 +111,8 @@ class SuspensionStatus:
     since: datetime
     until: datetime
     """The rollout goes on by itself whenever it can; after this moment it is also `Stalled`."""
+    retry_time: datetime
+    """Not tried again before: the pause grows with each suspension."""
     weight: int = 0
     """The weight that was taken back."""
     final: bool = False

@@ -1,4 +1,4 @@
-"""Events that follow from conditions: what begins or ends there is also told where people look for news."""
+"""Events that follow from conditions: what begins or ends there is reported where people look for news, too."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pinn_operator.core.status.values import Condition, Status
 def announcements(before: Status, after: Status, told: Collection[Event]) -> tuple[Event, ...]:
     """For a condition `Stalled` of a new reason, and for the begin and the end of a pause.
 
-    Nothing is said twice: not what this pass tells by itself (`told`), and not the rollback that led to `Stalled`,
-    which was told when it was decided.
+    Nothing is reported twice: not what this pass reports by itself (`told`), and not the rollback that led to
+    `Stalled`, which was reported when it was decided.
     """
     events = []
     stalled = _new_reason(before.condition("Stalled"), after.condition("Stalled"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pinn_operator.core.reasons import Reason
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import WATCHED, Phase, Status, Verdict
 from pinn_operator.core.telling.conditions import Row
@@ -77,7 +78,7 @@ def _reason(facts: Facts, rows: Mapping[str, Row]) -> str:
     if status.rejected is not None:
         return f"{status.rejected.reason}: {status.rejected.message}"
     wait = facts.wait_of(Gravity.NORMAL)
-    if wait is not None:
+    if wait is not None and wait.reason not in (Reason.ANALYSIS, Reason.HOLD):
         return f"{wait.reason}: {wait.text}"
     if status.rollout is not None and status.rollout.weight > 0 and status.phase in WATCHED:
         gate = worst(status.rollout.gates)

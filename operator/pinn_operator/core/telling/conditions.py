@@ -98,7 +98,7 @@ def _stalled(facts: Facts) -> Row | None:
         return "True", rejected.reason, text
     if status.phase is Phase.PENDING and status.stable is not None:
         fault = pod_failure(
-            facts.observed, status.stable.revision, weight=0, rollback=spec.rollback, now=facts.now,
+            facts.observed, status.stable.revision, rollback=spec.rollback, now=facts.now,
             patience_from=min(status.stable.since, facts.now),
         )  # fmt: skip
         if fault is not None:

@@ -1,4 +1,4 @@
-"""What the status is told from: everything that one pass saw and decided."""
+"""What the status is derived from: everything that one pass saw and decided."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _WAIT = "Wait"
 
 
 def next_action(facts: Facts, spec: Spec) -> NextAction | None:
-    """None at rest. Where the pass itself said what it waits for, that is what is told."""
+    """None at rest. What the pass itself recorded as its wait comes first."""
     action = _action(facts, spec) or ("StartRollout" if facts.waits else None)
     if action is None:
         return None

@@ -26,6 +26,8 @@ ENOUGH: Final = log(100.0)
 """Evidence at which one attempt is held against the revision; a second must confirm it, which makes 1 in 10,000."""
 _Test: TypeAlias = Callable[[PriceReply], bool]
 _STAKE: Final = 0.9
+_GIVEN_UP: Final = 8
+"""Requests without a usable answer after which a pod is not asked any more."""
 _ALONE_LIMIT: Final = 0.1
 """Without a stable revision: more than this share of waves is too many."""
 
@@ -79,8 +81,11 @@ def slow_limit(pods: Iterable[PodPrices]) -> float | None:
 
 
 def settled(pods: Iterable[PodPrices]) -> bool:
-    """It is known already that the canary answers worse: asking on would only take time."""
+    """What more answers could show is known already: the canary answers worse, or a pod gives no usable ones."""
     pods = tuple(pods)
+    unusable = (PriceFault.UNREACHABLE, PriceFault.UNREADABLE)
+    if any(sum(reply.fault in unusable for reply in item.replies) >= _GIVEN_UP for item in pods):
+        return True
     return errors(pods).worse or slowness(pods).worse
 
 

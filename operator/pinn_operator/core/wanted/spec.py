@@ -64,7 +64,7 @@ class SourceKind(StrEnum):
 
 
 class RouterMetricsKind(StrEnum):
-    """Whose series tell what the router answered for a revision."""
+    """Whose series show what the router answered for a revision."""
 
     CONTOUR = "Contour"
     ENVOY_GATEWAY = "EnvoyGateway"

@@ -1,0 +1,117 @@
+"""When the stable revision cannot answer and the canary can: what can answer gets the traffic.
+
+The canary takes all of it at once, and goes back to its step when stable has been well for a while. A third revision
+never waits for a dead stable one: the canary then stands in as stable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from pinn_operator.core.decision import Transition
+from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.rollout.waits import Gravity
+from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase
+
+UNANSWERED_SECONDS = 5.0
+"""For this long no pod of stable must have been ready before a canary that never had traffic gets all of it."""
+STEADY_SECONDS = 30.0
+"""For this long every replica of stable must have been ready before the canary gives traffic back."""
+
+
+def stable_cannot_answer(this: Pass, draft: Draft) -> bool:
+    """No replica of stable can answer, or stable is a revision that should have left and serves for want of another."""
+    if this.spec.replicas == 0:
+        return False
+    return this.observed.available(draft.stable.revision) == 0 or bool(draft.stable.fault)
+
+
+def take_over_if_needed(this: Pass, draft: Draft) -> bool:
+    """Give the canary all traffic when stable cannot answer; whether that was done in this pass."""
+    rollout, canary, stable = draft.rollout, draft.canary, draft.stable
+    if rollout.weight == 100 or this.spec.paused or rollout.suspension is not None:
+        return False
+    if not stable_cannot_answer(this, draft) or this.observed.available(canary.revision) == 0:
+        return False
+    if rollout.weight == 0 and rollout.programmed_time is None:
+        return False
+    if rollout.weight == 0 and (until := _down_for_long_at(this, draft)) > this.now:
+        draft.wait("StableUnavailable", f"a replica of {stable.revision}", until, Gravity.DEGRADED)
+        return False
+    why = f"{stable.revision} cannot answer" if not stable.fault else f"{stable.revision} should leave: {stable.fault}"
+    timeline = timeline_with(rollout, this.now, 100, "StableUnavailable", why)
+    steps = this.spec.steps
+    moved = at_weight(
+        rollout, 100, this.now, timeline=timeline, gates=unmeasured(this.judgement.gates or rollout.gates),
+        hold_seconds=steps[-1].hold_seconds,
+    )  # fmt: skip
+    draft.status = replace(
+        draft.status,
+        phase=Phase.BAKING,
+        rollout=replace(moved, step_index=len(steps) - 1, return_step=rollout.step_index),
+    )
+    draft.warning("StableUnavailable", f"revision {canary.revision}: {rollout.weight}% → 100%, {why}")
+    draft.transitions.append(Transition("advanced", canary.revision, "StableUnavailable"))
+    return True
+
+
+def give_back_if_well(this: Pass, draft: Draft) -> bool:
+    """Return to the step before the take-over once stable is steadily well; whether that was done in this pass."""
+    rollout = draft.rollout
+    if rollout.return_step is None or this.spec.paused or not _steady(this, draft):
+        return False
+    index = min(rollout.return_step, len(this.spec.steps) - 1)
+    weight = this.spec.steps[index].weight
+    timeline = timeline_with(rollout, this.now, weight, "StableIsBack", f"{draft.stable.revision} answers again")
+    moved = at_weight(
+        rollout, weight, this.now, timeline=timeline, gates=unmeasured(rollout.gates),
+        hold_seconds=this.spec.steps[index].hold_seconds,
+    )  # fmt: skip
+    phase = Phase.BAKING if weight == 100 else Phase.PROGRESSING
+    draft.status = replace(draft.status, phase=phase, rollout=replace(moved, step_index=index, return_step=None))
+    draft.normal("StableIsBack", f"revision {draft.canary.revision}: 100% → {weight}%, its step begins anew")
+    return True
+
+
+def stand_in(this: Pass, draft: Draft, message: str) -> None:
+    """The canary becomes stable because nothing else can answer, so that the wanted revision can start."""
+    rollout, canary, old = draft.rollout, draft.canary, draft.stable
+    fault = f"{draft.held.reason}: {draft.held.message}"[:MESSAGE_LIMIT] if draft.held else ""
+    draft.held = None
+    draft.status = replace(
+        draft.status,
+        phase=Phase.PROMOTING,
+        stable=replace(canary, since=this.now, fault=fault),
+        previous=old,
+        canary=None,
+        rejected=None,
+        rollout=replace(
+            rollout, weight=100, weight_time=this.now, programmed_time=None, still_time=None, suspension=None,
+            return_step=None, timeline=timeline_with(rollout, this.now, 100, "StandsIn", message),
+        ),
+    )  # fmt: skip
+    draft.remember(canary, "Superseded", rollout.start_time, this.now, f"stands in for {old.revision}: {message}")
+    draft.warning("StandsIn", f"revision {canary.revision} serves because {old.revision} cannot answer: {message}")
+    draft.transitions.append(Transition("superseded", canary.revision, "StandsIn"))
+
+
+def _down_for_long_at(this: Pass, draft: Draft) -> datetime:
+    """When stable will have been without an answer for so long that it hardly comes back in a moment."""
+    changes = (_changed(pod.ready_changed, pod.created) for pod in this.observed.living(draft.stable.revision))
+    newest = max(changes, default=None)
+    if draft.stable.fault or newest is None:
+        return this.now
+    return newest + timedelta(seconds=UNANSWERED_SECONDS)
+
+
+def _steady(this: Pass, draft: Draft) -> bool:
+    if stable_cannot_answer(this, draft) or this.observed.available(draft.stable.revision) < this.spec.replicas:
+        return False
+    pods = [pod for pod in this.observed.living(draft.stable.revision) if pod.ready]
+    newest = max((_changed(pod.ready_changed, pod.created) for pod in pods), default=None)
+    return newest is not None and this.now >= newest + timedelta(seconds=STEADY_SECONDS)
+
+
+def _changed(ready_changed: datetime | None, created: datetime) -> datetime:
+    return ready_changed or created

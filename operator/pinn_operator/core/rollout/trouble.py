@@ -1,0 +1,104 @@
+"""Why replicas of a revision are missing, in the words of whoever knows: the scheduler, a quota, a kubelet, a registry.
+
+What is named here is not the revision's doing and never condemns it (`pinn_operator.core.rollout.triggers` has what
+does). It is shown while a rollout waits, and suspends one that cannot go on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pinn_operator.core.observed import Observed, Pod
+
+PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff"})
+IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
+"""Trying again cannot cure these."""
+_ABSENT = ("not found", "manifest unknown", "does not exist", "name unknown")
+"""What a registry that answers says of an image that it does not have (containerd, Docker, CRI-O)."""
+_UNAUTHORIZED = ("authoriz", "authentication", "access denied", "access forbidden", "insufficient_scope", "401", "403")
+"""Registries hide what exists from those who may not see it: "repository does not exist or may require authorization"
+is said of missing credentials too."""
+_LIMITED = ("toomanyrequests", "too many requests", "rate limit", "429")
+_AWAY = ("no such host", "dial tcp", "timeout", "timed out", "connection refused", "deadline exceeded", "eof")
+_CONFIGURATION = frozenset({"CreateContainerConfigError"})
+_WORDS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something beside the revision that keeps replicas away. `text` holds the words of whoever reported it."""
+
+    reason: str
+    text: str
+
+
+def trouble(observed: Observed, revision: str) -> Trouble | None:
+    """What keeps replicas of the revision away and is not its own doing; the cause that a person can cure first.
+
+    None when nothing is missing, or when the revision's pods have only themselves to blame, or just start.
+    """
+    workload = observed.workloads.get(revision)
+    if workload is None or workload.available >= workload.replicas:
+        return None
+    if workload.failure:
+        reason = "QuotaExceeded" if "quota" in workload.failure.lower() else "PodsNotCreated"
+        return Trouble(reason, workload.failure[:_WORDS])
+    mine = sorted((pod for pod in observed.pods if pod.revision == revision), key=lambda pod: pod.name)
+    causes = [cause for pod in mine if not pod.ready or pod.terminating for cause in _causes(pod)]
+    for reason in _GRAVEST_FIRST:
+        found = next((cause for cause in causes if cause.reason == reason), None)
+        if found is not None:
+            return found
+    if not any(pod for pod in mine if not pod.over):
+        return Trouble("NoPods", f"no pod of {revision} exists, although {workload.replicas} are wanted")
+    return None
+
+
+_GRAVEST_FIRST = (
+    "ConfigurationMissing", "ImagePullFailed", "Unschedulable", "ContainerNotCreated", "PodDisrupted",
+    "NodeNotReporting", "NodeRestarted", "PodDeleted",
+)  # fmt: skip
+
+
+def pull_failure(pod: Pod) -> str | None:
+    """What keeps an image away: `absent` when a registry says that it does not have it, `refused` when it wants other
+    credentials, `limited` when it was asked too often, `away` when it did not answer; None if it is not the image."""
+    if pod.waiting_reason not in PULL_REASONS:
+        return None
+    words = pod.waiting_message.lower()
+    for kind, signs in (("refused", _UNAUTHORIZED), ("limited", _LIMITED), ("away", _AWAY), ("absent", _ABSENT)):
+        if any(sign in words for sign in signs):
+            return kind
+    return "away"
+
+
+_BOILERPLATE = re.compile(r'.*failed to (?:resolve reference|copy|resolve image)(?: "[^"]*")?: ', re.DOTALL)
+"""What containerd says before the words of the registry."""
+
+
+def _causes(pod: Pod) -> Iterator[Trouble]:
+    """The words first: of a long text a table shows the beginning."""
+    if pod.terminating and not pod.disruption:
+        yield Trouble("PodDeleted", f"pod {pod.name} was deleted, another one starts")
+    if pod.disruption:
+        yield _of(pod, "PodDisrupted", pod.disruption)
+    if pod.over or pod.terminating:
+        return
+    if pod.unschedulable:
+        yield _of(pod, "Unschedulable", pod.unschedulable)
+    if pod.waiting_reason in _CONFIGURATION:
+        yield _of(pod, "ConfigurationMissing", pod.waiting_message)
+    if pod.waiting_reason in PULL_REASONS:
+        yield _of(pod, "ImagePullFailed", _BOILERPLATE.sub("", pod.waiting_message))
+    if pod.trouble and not pod.started:
+        yield _of(pod, "ContainerNotCreated", pod.trouble)
+    if pod.unready_cause:
+        yield _of(pod, "NodeNotReporting", pod.unready_cause)
+    if pod.termination is not None and pod.termination.cause:
+        yield _of(pod, "NodeRestarted", pod.termination.cause)
+
+
+def _of(pod: Pod, reason: str, words: str) -> Trouble:
+    return Trouble(reason, f"{' '.join(words.split())[:_WORDS] or reason} (pod {pod.name})")

@@ -1,0 +1,421 @@
+"""What the infrastructure does to a rollout: traffic is safe at once, the status says why, and nothing is rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pinn_operator.core.status.values import Phase
+from tests.story.kubelet import MULTI_ATTACH, NO_CREDENTIALS, NO_KEY, REGISTRY_AWAY, TOO_MANY
+from tests.story.test_rollouts import rises
+from tests.story.world import Behaviour, World, service, serving, started
+
+
+def until(moment: float, words: str) -> Callable[[float], str]:
+    return lambda seconds: words if seconds < moment else ""
+
+
+def at_step(weight: int, **options: Any) -> World:
+    """A world in which a good second revision has had that weight for some seconds."""
+    return started("pinn:2", **options).run_until(lambda it: it.weight == weight).run(5)
+
+
+def said_in(world: World, *words: str) -> bool:
+    """Whether the status says it where a person looks first: what it waits for."""
+    waiting = world.state.next.waiting_for if world.state.next else ""
+    return all(word in waiting for word in words)
+
+
+# --- pods that are taken away -----------------------------------------------------------------------------------------
+
+
+def _evicted(world: World) -> None:
+    world.take_away(world.of("pinn:2"))
+
+
+def _preempted(world: World) -> None:
+    world.take_away(world.of("pinn:2"), "PreemptionByScheduler", "preempted by a pod of higher priority")
+
+
+def _deleted(world: World) -> None:
+    world.take_away(world.of("pinn:2"), "")
+
+
+def _deleted_by_force(world: World) -> None:
+    world.kill("pinn:2")
+
+
+def _evicted_by_its_node(world: World) -> None:
+    world.evict("pinn:2")
+
+
+def _drained(world: World) -> None:
+    world.drain(world.of("pinn:2")[0].node)
+
+
+def _rebooted(world: World) -> None:
+    node = world.of("pinn:2")[0].node
+    world.lose_node(node)
+    world.run(20)
+    world.bring_back(node, rebooted=True)
+
+
+def _blinked(world: World) -> None:
+    world.blink("pinn:2", 1)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [_evicted, _preempted, _deleted, _deleted_by_force, _evicted_by_its_node, _drained, _rebooted, _blinked],
+    ids=lambda it: it.__name__.strip("_"),
+)
+def test_a_canary_that_loses_its_only_pod_loses_its_weight_at_once_and_is_promoted_later(
+    happens: Callable[[World], None],
+) -> None:
+    world = at_step(10)
+    happens(world)
+    world.run(1)
+    assert world.weight == 0
+    assert world.state.phase is Phase.SUSPENDED
+    assert world.state.rejected is None
+    assert world.said("Suspended")
+    world.until_stable("pinn:2")
+    assert world.state.last_rollback is None
+    assert rises(world)[:4] == [10, 0, 10, 50], "the step did not begin anew"
+
+
+def test_a_suspension_says_why_since_when_how_often_and_until_when() -> None:
+    world = at_step(10)
+    world.take_away(world.of("pinn:2"))
+    began = world.now
+    world.run(1)
+    rollout = world.state.rollout
+    assert rollout is not None
+    assert rollout.suspension is not None
+    assert rollout.suspension.reason == "PodDisrupted"
+    assert "EvictionByEvictionAPI" in rollout.suspension.message
+    assert rollout.suspensions == 1
+    assert began <= rollout.suspension.since < rollout.suspension.retry_time < rollout.suspension.until
+
+
+def test_a_node_that_is_silent_for_a_while_suspends_and_a_return_promotes() -> None:
+    world = at_step(10)
+    [pod] = world.of("pinn:2")
+    world.lose_node(pod.node)
+    world.run_until(lambda it: it.state.phase is Phase.SUSPENDED, at_most=60)
+    assert world.state.rollout is not None
+    assert world.state.rollout.suspension is not None
+    assert world.state.rollout.suspension.reason == "NodeNotReporting"
+    world.run(120)
+    assert world.state.rejected is None
+    world.bring_back(pod.node)
+    world.until_stable("pinn:2", at_most=900)
+    assert world.state.last_rollback is None
+
+
+def test_restarts_by_reboots_of_a_node_never_add_up_to_a_crash_loop() -> None:
+    world = at_step(50)
+    for _ in range(4):
+        for node in {pod.node for pod in world.of("pinn:2")}:
+            world.bring_back(node, rebooted=True)
+        world.run(45)
+    world.until_stable("pinn:2", at_most=900)
+    assert world.state.last_rollback is None
+
+
+def test_a_container_that_ends_by_itself_suspends_first_and_is_condemned_when_it_does_so_again() -> None:
+    world = started("pinn:2", images={"pinn:2": Behaviour(crash_times=(60.0, 110.0))})
+    world.run_until(lambda it: it.seconds >= 62)
+    assert world.state.phase is Phase.SUSPENDED
+    assert world.state.rejected is None
+    world.run_until(lambda it: it.state.rejected is not None, at_most=120)
+    assert world.state.rejected is not None
+    assert world.state.rejected.reason == "CrashLoopBackOff"
+
+
+def test_one_pod_of_ten_on_a_lost_node_condemns_nobody() -> None:
+    world = at_step(100, spec={"replicas": 10})
+    pods = world.of("pinn:2")
+    lost = next(pod for pod in pods)
+    lost.unready_until = world.seconds + 300
+    world.run(120)
+    assert world.state.last_rollback is None
+    assert world.weight == 100
+    world.until_stable("pinn:2", at_most=900)
+
+
+def test_too_many_suspensions_end_in_stalled_and_an_order_goes_on() -> None:
+    world = at_step(10)
+    for _ in range(6):
+        world.run_until(lambda it: it.weight == 10, at_most=400).run(2)
+        world.kill("pinn:2")
+        world.run(1)
+    world.run(600, tick=1)
+    assert world.weight == 0
+    assert world.state.rejected is None
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert stalled.reason == "SuspendedTooOften"
+    assert "pinn.dev/retry" in stalled.message
+    world.retry("again")
+    world.until_stable("pinn:2")
+    assert world.state.last_rollback is None
+
+
+# --- pods that cannot start -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "words"),
+    [
+        (Behaviour(pull=until(100, REGISTRY_AWAY)), "ImagePullFailed", "i/o timeout"),
+        (Behaviour(pull=until(100, NO_CREDENTIALS)), "ImagePullFailed", "may require authorization"),
+        (Behaviour(pull=until(100, TOO_MANY)), "ImagePullFailed", "toomanyrequests"),
+        (Behaviour(configuration=until(100, NO_KEY)), "ConfigurationMissing", "couldn't find key rate-url"),
+        (Behaviour(volume=until(100, MULTI_ATTACH)), "ContainerNotCreated", "Multi-Attach"),
+    ],
+    ids=["registry away", "no credentials", "asked too often", "no key in a Secret", "volume elsewhere"],
+)  # fmt: skip
+def test_a_canary_that_cannot_start_says_why_within_seconds_and_starts_when_it_can(
+    behaviour: Behaviour, reason: str, words: str
+) -> None:
+    world = started("pinn:2", images={"pinn:2": behaviour})
+    world.run(5)
+    assert said_in(world, words), world.describe()
+    assert world.state.reason.startswith(f"{reason}: ")
+    world.run(40)
+    assert world.state.phase is Phase.SUSPENDED
+    assert world.state.rollout is not None
+    assert world.state.rollout.suspension is not None
+    assert world.state.rollout.suspension.reason == reason
+    stalled = world.state.condition("Stalled")
+    assert (stalled is not None and stalled.reason == reason) == (reason == "ConfigurationMissing")
+    world.until_stable("pinn:2")
+    assert world.state.last_rollback is None
+    assert world.failed_requests == 0
+
+
+@pytest.mark.parametrize("limit", ["quota", "room"])
+def test_a_cluster_without_room_holds_with_its_own_words_and_the_rollout_goes_on_when_there_is_some(limit: str) -> None:
+    world = serving(World(service(rollback={"readyDeadlineSeconds": 60})))
+    setattr(world, limit, 3)
+    world.apply(image="pinn:2")
+    world.run(5)
+    assert said_in(world, "exceeded quota" if limit == "quota" else "Insufficient cpu"), world.describe()
+    world.run(600, tick=1)
+    assert world.state.rejected is None
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert stalled.reason == ("QuotaExceeded" if limit == "quota" else "Unschedulable")
+    setattr(world, limit, 100)
+    world.until_stable("pinn:2")
+    assert world.state.condition("Stalled") is None
+
+
+@pytest.mark.parametrize("limit", ["quota", "room"])
+def test_a_cluster_with_room_for_one_canary_pod_only_holds_at_its_weight(limit: str) -> None:
+    world = serving(World(service()))
+    setattr(world, limit, 4)
+    world.apply(image="pinn:2")
+    world.run(600, tick=1)
+    assert rises(world) == [10]
+    assert world.state.phase is Phase.PROGRESSING
+    degraded = world.state.condition("Degraded")
+    assert degraded is not None
+    assert ("exceeded quota" if limit == "quota" else "Insufficient cpu") in degraded.message
+    setattr(world, limit, 100)
+    world.until_stable("pinn:2")
+
+
+def test_an_autoscaler_that_finds_no_room_in_the_bake_rolls_nothing_back() -> None:
+    world = at_step(100, spec={"rollback": {"readyDeadlineSeconds": 60}})
+    world.room = 8
+    world.apply(replicas=6)
+    world.run(600, tick=1)
+    assert world.weight == 100
+    assert world.state.last_rollback is None
+    world.room = 100
+    world.until_stable("pinn:2")
+
+
+def test_a_missing_image_is_condemned_and_one_that_a_pod_runs_never_is() -> None:
+    images = {"pinn:2": Behaviour(image_missing=True)}
+    world = started("pinn:2", images=images)
+    world.run_until(lambda it: it.state.phase is Phase.ROLLED_BACK, at_most=60)
+    world = at_step(10)
+    world.images["pinn:2"] = Behaviour(image_missing=True)
+    world.run(200)
+    assert world.weight == 50 or world.state.next is not None
+    assert world.state.last_rollback is None
+
+
+# --- the route --------------------------------------------------------------------------------------------------------
+
+
+def _unstamped(world: World) -> None:
+    world.stamps = False
+
+
+def _parent_gone(world: World) -> None:
+    world.parents_absent = {"edge"}
+
+
+def _old(world: World) -> None:
+    world.route_accepted = False
+
+
+@pytest.mark.parametrize("breaks", [_unstamped, _parent_gone, _old], ids=["unstamped", "parent gone", "old generation"])
+@pytest.mark.parametrize("weight", [10, 50])
+def test_a_weight_that_the_route_never_takes_up_is_taken_back_and_stalls_with_the_gateway_s_name(
+    weight: int, breaks: Callable[[World], None]
+) -> None:
+    before = {10: 0, 50: 10}[weight]
+    world = started("pinn:2").run_until(lambda it: it.weight == weight)
+    breaks(world)
+    world.run(130, tick=1)
+    assert world.weight == before
+    assert world.state.phase is Phase.SUSPENDED
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert "edge/edge" in stalled.message
+    assert world.state.rejected is None
+    world.stamps, world.route_accepted, world.parents_absent = True, True, set()
+    world.until_stable("pinn:2")
+
+
+def test_endpoints_that_lag_behind_condemn_nobody() -> None:
+    world = started("pinn:2")
+    world.endpoint_lag = 20.0
+    world.run(600, tick=1)
+    assert world.state.last_rollback is None
+
+
+# --- a stable revision that cannot answer -----------------------------------------------------------------------------
+
+
+def test_the_fix_of_a_dead_stable_gets_all_traffic_as_soon_as_it_is_ready() -> None:
+    world = serving(World(service()))
+    world.images["pinn:1"] = Behaviour(never_ready=True)
+    world.run(20)
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 100, at_most=20)
+    world.run(2)
+    failed = world.failed_requests
+    world.until_stable("pinn:2")
+    assert world.failed_requests == failed
+
+
+def test_a_canary_in_traffic_takes_over_when_stable_dies_and_gives_back_when_it_is_well() -> None:
+    world = at_step(10)
+    world.images["pinn:1"] = Behaviour(never_ready=True)
+    world.run(1.5)
+    assert world.weight == 100
+    assert world.said("StableUnavailable")
+    world.images["pinn:1"] = Behaviour()
+    world.run(20)
+    assert world.weight == 100, "traffic went back to a stable revision that has just come up"
+    world.run_until(lambda it: it.weight == 10, at_most=60)
+    world.until_stable("pinn:2")
+
+
+def test_a_paused_rollout_takes_nothing_over() -> None:
+    world = at_step(10)
+    world.apply(paused=True)
+    world.images["pinn:1"] = Behaviour(never_ready=True)
+    world.run(30)
+    assert world.weight == 10
+
+
+def test_a_third_revision_starts_though_stable_is_dead_and_the_canary_is_bad() -> None:
+    turned = {"at": float("inf")}
+    bad = Behaviour(errors=lambda t: 1.0 if t >= turned["at"] else 0.0)
+    world = at_step(10, images={"pinn:2": bad})
+    world.images["pinn:1"] = Behaviour(never_ready=True)
+    turned["at"] = world.seconds
+    world.run(60)
+    world.apply(image="pinn:3")
+    world.run_until(lambda it: it.weight == 100 and it.state.canary is not None and it.state.canary.image == "pinn:3",
+                    at_most=120)  # fmt: skip
+    world.run(2)
+    failed = world.failed_requests
+    world.until_stable("pinn:3")
+    assert world.failed_requests == failed
+
+
+def test_a_third_revision_starts_though_stable_is_dead_and_the_canary_is_good() -> None:
+    world = at_step(10)
+    world.images["pinn:1"] = Behaviour(never_ready=True)
+    world.run(5)
+    world.apply(image="pinn:3")
+    world.until_stable("pinn:3")
+    assert world.state.last_rollback is None
+
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rejected_revision_is_tried_again_once_per_order() -> None:
+    world = started("pinn:2", images={"pinn:2": Behaviour(image_missing=True)})
+    world.run_until(lambda it: it.state.phase is Phase.ROLLED_BACK).run(10)
+    assert said_in(world, "kubectl annotate pinnservice eu-options -n pricing", "pinn.dev/retry")
+    world.retry("1")
+    world.run(5)
+    assert world.state.retry is not None
+    assert world.state.retry.id == "1"
+    world.run_until(lambda it: it.state.phase is Phase.ROLLED_BACK).run(60)
+    assert len(world.state.history) == 2, "the order was executed more than once"
+    world.images["pinn:2"] = Behaviour()
+    world.retry("2")
+    world.until_stable("pinn:2")
+
+
+def test_an_order_without_anything_to_retry_does_nothing_later_either() -> None:
+    world = serving(World(service()))
+    world.retry("1")
+    world.run(5)
+    world.apply(image="pinn:2")
+    world.images["pinn:2"] = Behaviour(image_missing=True)
+    world.run(120)
+    assert world.state.phase is Phase.ROLLED_BACK
+
+
+# --- steps and pauses -------------------------------------------------------------------------------------------------
+
+
+def test_a_weight_rises_only_after_the_hold_at_the_present_one_whatever_the_list_of_steps_says() -> None:
+    steps = [{"weight": 10, "holdSeconds": 20}, {"weight": 50, "holdSeconds": 600}, {"weight": 100, "holdSeconds": 60}]
+    world = at_step(50, spec={"strategy": {"canary": {"steps": steps}}})
+    world.run(30)
+    world.apply(strategy={"canary": {"steps": [steps[0], steps[2]]}})
+    world.run(300, tick=1)
+    assert world.weight == 50
+    world.until_stable("pinn:2", at_most=1200)
+
+
+def test_a_hold_that_is_shortened_is_over_earlier() -> None:
+    steps = [{"weight": 50, "holdSeconds": 3600}, {"weight": 100, "holdSeconds": 20}]
+    world = at_step(50, spec={"strategy": {"canary": {"steps": steps}}})
+    world.run(30)
+    world.apply(strategy={"canary": {"steps": [{"weight": 50, "holdSeconds": 60}, steps[1]]}})
+    world.until_stable("pinn:2", at_most=300)
+
+
+# --- capacity ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rejected_revision_s_pods_go_after_the_drain_though_connections_are_kept() -> None:
+    turned = {"at": float("inf")}
+    bad = Behaviour(errors=lambda t: 1.0 if t >= turned["at"] else 0.0)
+    world = serving(
+        World(service(traffic={"router": "Replicas"}, rollback={"drainSeconds": 5}), images={"pinn:2": bad})
+    )
+    world.connections = 40
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.state.rollout is not None and it.state.rollout.weight == 10).run(20)
+    turned["at"] = world.seconds
+    world.run_until(lambda it: it.state.phase is Phase.ROLLING_BACK, at_most=60)
+    began = world.seconds
+    world.run_until(lambda it: not it.of("pinn:2"), at_most=400)
+    assert world.seconds - began <= 5 + 3

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinn_operator.core.gates.judgement import Judgement, camel, describe, describe_limit, judge
-from pinn_operator.core.gates.questions import LATENCY_RECENT, LATENCY_WHOLE, REQUESTS_RECENT, REQUESTS_WHOLE
+from pinn_operator.core.gates.judgement import Judgement, begun_anew, judge
+from pinn_operator.core.gates.metric import Scope, Side
+from pinn_operator.core.gates.wording import camel, describe, describe_limit
 from pinn_operator.core.samples import Answer, Series, SourceError
 from pinn_operator.core.status.values import GateStatus, Verdict
 from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Profile, Prometheus, Relative
@@ -19,6 +20,7 @@ from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Profile, Prome
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DOWN = SourceError("connection refused")
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, float("inf"))
+REQUESTS, LATENCIES = "pods/http_requests_total", "pods/pinn_inference_latency_seconds_bucket"
 
 ERRORS = Gate(
     "error-rate", "error-rate", advance=Bound(below=0.01), abort=Bound(above=0.05, for_seconds=60),
@@ -32,7 +34,7 @@ DRIFT = Gate("drift", query="drift", advance=Bound(below=0.5), abort=Bound(above
 
 
 def requests(*, canary: tuple[float, float] = (0, 0), stable: tuple[float, float] = (0, 0), seconds: float = 60,
-             points: int = 7) -> tuple[Series, ...]:  # fmt: skip
+             points: int = 61) -> tuple[Series, ...]:  # fmt: skip
     """Counters of (all, failed) requests that grew evenly to these within the window."""
     series = []
     for revision, (total, failed) in (("bbbb", canary), ("aaaa", stable)):
@@ -42,14 +44,17 @@ def requests(*, canary: tuple[float, float] = (0, 0), stable: tuple[float, float
     return tuple(series)
 
 
-def latencies(*, canary: dict[float, float] | None = None, stable: dict[float, float] | None = None) -> Answer:
-    """Instant histograms: answers by the seconds that each took."""
+def latencies(
+    *, canary: dict[float, float] | None = None, stable: dict[float, float] | None = None, points: int = 61
+) -> Answer:
+    """Histograms that grew evenly within a minute: answers by the seconds that each took. Their pods are warm."""
     series = []
     for revision, answers in (("bbbb", canary), ("aaaa", stable)):
         for bound in BOUNDS if answers else ():
             count = sum(number for seconds, number in (answers or {}).items() if seconds <= bound)
             labels = {"pod": f"eu-{revision}-x-1", "le": "+Inf" if bound == float("inf") else str(bound)}
-            series.append(Series(labels, ((0.0, count),)))
+            grid = tuple((60.0 * i / (points - 1), 1000.0 + count * i / (points - 1)) for i in range(points))
+            series.append(Series(labels, grid))
     return tuple(series)
 
 
@@ -57,15 +62,26 @@ def own(value: float | None) -> Answer:
     return () if value is None else (Series({}, ((0.0, value),)),)
 
 
+def ending(answer: Answer, now: datetime) -> Answer:
+    """The same answer with its newest sample at this moment."""
+    if isinstance(answer, SourceError) or not answer:
+        return answer
+    shift = now.timestamp() - max(point[0] for series in answer for point in series.points)
+    return tuple(Series(it.labels, tuple((at + shift, value) for at, value in it.points)) for it in answer)
+
+
 def judged(
     gate: Gate, samples: dict[str, Answer], *, now: datetime = NOW, previous: tuple[GateStatus, ...] = (),
-    concurrent: bool = True, hold: float = 60,
+    concurrent: bool = True, hold: float = 60, seconds: float = 60, due: bool = True,
 ) -> Judgement:  # fmt: skip
     analysis = Analysis(Prometheus(), Profile.STANDARD, (gate,), interval_seconds=30, abort_interval_seconds=2)
-    return judge(
-        analysis=analysis, name="eu", canary="bbbb", stable="aaaa", hold_seconds=hold, concurrent=concurrent,
-        previous=previous, samples=samples, now=now,
+    scope = Scope(
+        name="eu", namespace="pricing", analysis=analysis, canary=Side("bbbb"), stable=Side("aaaa"),
+        weight=50 if concurrent else 100, start=now - timedelta(seconds=seconds), now=now,
+        in_force=now - timedelta(seconds=seconds), hold_seconds=hold, advance_due=due,
+        earlier={it.name: it for it in previous},
     )  # fmt: skip
+    return judge(scope, {key: ending(answer, now) for key, answer in samples.items()})
 
 
 class Measurements:
@@ -77,7 +93,7 @@ class Measurements:
 
     def __call__(self, after: float, answer: Answer | float | None) -> Judgement:
         self.now += timedelta(seconds=after)
-        key = "gate/drift" if self.gate.query else REQUESTS_RECENT
+        key = "gate/drift" if self.gate.query else REQUESTS
         found = own(answer) if answer is None or isinstance(answer, float) else answer
         self.last = judged(self.gate, {key: found}, now=self.now, previous=self.last.gates)
         return self.last
@@ -93,25 +109,28 @@ class Measurements:
 @pytest.mark.parametrize(
     ("name", "gate", "samples", "verdict", "message"),
     [
-        ("good", ERRORS, {REQUESTS_RECENT: requests(canary=(200, 1), stable=(900, 2))}, Verdict.PASS, "0.5%"),
-        ("too few", ERRORS, {REQUESTS_RECENT: requests(canary=(99, 0), stable=(900, 0))}, Verdict.COLLECTING,
+        ("good", ERRORS, {REQUESTS: requests(canary=(200, 1), stable=(900, 2))}, Verdict.PASS, "0.5%"),
+        ("too few", ERRORS, {REQUESTS: requests(canary=(99, 0), stable=(900, 0))}, Verdict.COLLECTING,
          "99/100 requests"),
-        ("not good enough", ERRORS, {REQUESTS_RECENT: requests(canary=(1000, 20), stable=(900, 16))}, Verdict.FAIL,
+        ("not good enough", ERRORS, {REQUESTS: requests(canary=(1000, 20), stable=(900, 16))}, Verdict.FAIL,
          "2%, needs < 1%"),
-        ("no traffic", ERRORS, {REQUESTS_RECENT: requests(stable=(900, 2))}, Verdict.NO_DATA, "no requests yet"),
-        ("no series", ERRORS, {REQUESTS_RECENT: ()}, Verdict.NO_DATA, "no requests yet"),
-        ("no metric source", ERRORS, {REQUESTS_RECENT: DOWN}, Verdict.ERROR, "connection refused"),
-        ("fast", LATENCY, {LATENCY_RECENT: latencies(canary={0.04: 200}, stable={0.04: 900})}, Verdict.PASS, "47.5ms"),
-        ("slow-ish", LATENCY, {LATENCY_RECENT: latencies(canary={0.6: 200}, stable={0.6: 900})}, Verdict.FAIL,
+        ("no traffic", ERRORS, {REQUESTS: requests(stable=(900, 2))}, Verdict.NO_DATA, "no requests yet"),
+        ("no series", ERRORS, {REQUESTS: ()}, Verdict.NOT_APPLICABLE, "neither revision has http_requests_total"),
+        ("no series of what is required", replace(ERRORS, required=True), {REQUESTS: ()}, Verdict.NO_DATA,
+         "required, but neither revision has http_requests_total"),
+        ("no metric source", ERRORS, {REQUESTS: DOWN}, Verdict.ERROR, "connection refused"),
+        ("fast", LATENCY, {LATENCIES: latencies(canary={0.04: 200}, stable={0.04: 900})}, Verdict.PASS, "47.5ms"),
+        ("slow-ish", LATENCY, {LATENCIES: latencies(canary={0.6: 200}, stable={0.6: 900})}, Verdict.FAIL,
          "975ms, needs < 500ms"),
-        ("few latencies", LATENCY, {LATENCY_RECENT: latencies(canary={0.04: 7}, stable={0.04: 900})},
+        ("few latencies", LATENCY, {LATENCIES: latencies(canary={0.04: 7}, stable={0.04: 900})},
          Verdict.COLLECTING, "7/100 requests"),
-        ("no latencies", LATENCY, {LATENCY_RECENT: latencies(stable={0.04: 900})}, Verdict.NO_DATA, "no requests yet"),
-        ("latencies unanswered", LATENCY, {LATENCY_RECENT: DOWN}, Verdict.ERROR, "connection refused"),
+        ("no latencies", LATENCY, {LATENCIES: latencies(stable={0.04: 900})}, Verdict.NO_DATA, "no requests yet"),
+        ("latencies unanswered", LATENCY, {LATENCIES: DOWN}, Verdict.ERROR, "connection refused"),
         ("own query good", DRIFT, {"gate/drift": own(0.2)}, Verdict.PASS, "0.2"),
         ("own query between", DRIFT, {"gate/drift": own(0.6)}, Verdict.FAIL, "0.6, needs < 0.5"),
-        ("own query empty", DRIFT, {"gate/drift": own(None)}, Verdict.NO_DATA, "no value"),
-        ("own query NaN", DRIFT, {"gate/drift": own(float("nan"))}, Verdict.NO_DATA, "no value"),
+        ("own query empty", DRIFT, {"gate/drift": own(None)}, Verdict.NO_DATA, "the query returned no series: drift"),
+        ("own query NaN", DRIFT, {"gate/drift": own(float("nan"))}, Verdict.NO_DATA,
+         "the query returned no number: drift"),
         ("own query down", DRIFT, {"gate/drift": DOWN}, Verdict.ERROR, "connection refused"),
         ("own query of two series", DRIFT, {"gate/drift": (*own(1.0), *own(2.0))}, Verdict.ERROR,
          "the query returned 2 series, it must return one: wrap it in sum() or max()"),
@@ -144,16 +163,16 @@ def test_one_gate_that_is_not_sure_is_enough_to_hold() -> None:
 
 
 def test_the_share_of_requests_is_measured() -> None:
-    judgement = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(50, 0), stable=(150, 0))})
+    judgement = judged(ERRORS, {REQUESTS: requests(canary=(50, 0), stable=(150, 0))})
     assert judgement.observed_share == pytest.approx(25)
-    assert judged(ERRORS, {REQUESTS_RECENT: requests()}).observed_share is None
+    assert judged(ERRORS, {REQUESTS: requests()}).observed_share is None
 
 
 # --- against stable ---------------------------------------------------------------------------------------------------
 
 
 def test_a_canary_that_is_worse_than_stable_is_condemned_at_once_with_both_figures() -> None:
-    judgement = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(60, 15), stable=(540, 1))})
+    judgement = judged(ERRORS, {REQUESTS: requests(canary=(60, 15), stable=(540, 1))})
     found = judgement.condemnation
     assert found is not None
     assert (found.reason, found.gate, found.value) == ("ErrorRateAboveStable", "error-rate", "25%")
@@ -172,19 +191,23 @@ def test_a_canary_that_is_worse_than_stable_is_condemned_at_once_with_both_figur
     ],
 )
 def test_who_is_not_worse_than_stable(name: str, canary: tuple[float, float], stable: tuple[float, float]) -> None:
-    assert judged(ERRORS, {REQUESTS_RECENT: requests(canary=canary, stable=stable)}).condemnation is None, name
+    assert judged(ERRORS, {REQUESTS: requests(canary=canary, stable=stable)}).condemnation is None, name
 
 
 def test_a_sudden_fault_after_a_long_good_time_is_seen_in_the_recent_requests() -> None:
-    recent = requests(canary=(40, 40), stable=(360, 0), seconds=120)
-    whole = requests(canary=(20000, 40), stable=(180000, 20), seconds=86400)
-    judgement = judged(ERRORS, {REQUESTS_RECENT: recent, REQUESTS_WHOLE: whole}, hold=86400)
+    sudden = []
+    for series in requests(canary=(20000, 0), stable=(180000, 20), seconds=86400, points=481):
+        at, value = series.points[-1]
+        rate = {"bbbb-500": 2.0, "aaaa-200": 20.0}.get(f"{series.labels['pod'][3:7]}-{series.labels['status']}", 0.0)
+        more = tuple((at + i, value + rate * i) for i in range(1, 31))
+        sudden.append(Series(series.labels, series.points + more))
+    judgement = judged(ERRORS, {REQUESTS: tuple(sudden)}, hold=86400, seconds=86430)
     assert judgement.condemnation is not None
 
 
 def test_a_slower_canary_is_condemned_by_its_slow_requests() -> None:
     answer = latencies(canary={0.04: 20, 0.9: 60}, stable={0.04: 700})
-    found = judged(LATENCY, {LATENCY_RECENT: answer}).condemnation
+    found = judged(LATENCY, {LATENCIES: answer}).condemnation
     assert found is not None
     assert found.reason == "LatencyP95AboveStable"
     assert found.value.endswith("ms")
@@ -192,34 +215,38 @@ def test_a_slower_canary_is_condemned_by_its_slow_requests() -> None:
 
 def test_a_canary_whose_requests_are_slow_while_those_of_stable_are_too_is_not_condemned() -> None:
     answer = latencies(canary={0.9: 100}, stable={0.9: 900})
-    assert judged(LATENCY, {LATENCY_RECENT: answer}).condemnation is None
+    assert judged(LATENCY, {LATENCIES: answer}).condemnation is None
 
 
 def test_below_the_floor_a_ratio_condemns_nobody() -> None:
     answer = latencies(canary={0.09: 500}, stable={0.01: 4500})
-    assert judged(LATENCY, {LATENCY_RECENT: answer}).condemnation is None
+    assert judged(LATENCY, {LATENCIES: answer}).condemnation is None
 
 
 def test_a_comparison_that_is_switched_off_condemns_nobody() -> None:
     gate = replace(ERRORS, relative=Relative(enabled=False))
-    assert judged(gate, {REQUESTS_RECENT: requests(canary=(60, 30), stable=(540, 0))}).condemnation is None
+    assert judged(gate, {REQUESTS: requests(canary=(60, 30), stable=(540, 0))}).condemnation is None
 
 
 def test_in_the_bake_errors_are_compared_with_what_stable_showed_before() -> None:
-    first = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(500, 1), stable=(500, 1))})
-    [status] = first.gates
-    assert (status.reference_total, status.reference_bad) == (500, 1)
-    bake = {REQUESTS_RECENT: requests(canary=(100, 20), stable=(3, 3))}
-    found = judged(ERRORS, bake, previous=first.gates, concurrent=False)
+    first = judged(ERRORS, {REQUESTS: requests(canary=(500, 1), stable=(500, 1))})
+    [anew] = (begun_anew(gate) for gate in first.gates)
+    assert (anew.reference_total, anew.reference_bad) == (500, pytest.approx(1))
+    bake = {REQUESTS: requests(canary=(100, 20), stable=(3, 3))}
+    found = judged(ERRORS, bake, previous=(anew,), concurrent=False)
     assert found.condemnation is not None, "the stragglers that still reach stable were taken for its error rate"
     assert found.gates[0].reference_total == 500
-    good = {REQUESTS_RECENT: requests(canary=(500, 1))}
-    assert judged(ERRORS, good, previous=first.gates, concurrent=False).all_pass
+    good = {REQUESTS: requests(canary=(500, 1))}
+    assert judged(ERRORS, good, previous=(anew,), concurrent=False).all_pass
 
 
-def test_a_reference_is_a_memory_and_weighs_no_more_than_two_thousand_requests() -> None:
-    [status] = judged(ERRORS, {REQUESTS_RECENT: requests(canary=(500, 0), stable=(90000, 90))}).gates
-    assert (status.reference_total, status.reference_bad) == (2000, 2)
+def test_in_the_bake_a_little_more_than_before_is_left_to_the_bounds_and_their_patience() -> None:
+    first = judged(ERRORS, {REQUESTS: requests(canary=(200, 0), stable=(2000, 2))})
+    before = tuple(begun_anew(gate) for gate in first.gates)
+    drifted = {REQUESTS: requests(canary=(20000, 500), seconds=600, points=301)}
+    found = judged(ERRORS, drifted, previous=before, concurrent=False, seconds=600)
+    assert found.condemnation is None, "everybody has 2.5 % now, and nobody else is there to show it"
+    assert not found.all_pass
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -320,14 +347,14 @@ def test_a_bound_needs_both_its_duration_and_its_measurements() -> None:
 
 def test_a_few_errors_are_no_error_rate() -> None:
     gate = replace(ERRORS, relative=None, abort=Bound(above=0.05))
-    assert judged(gate, {REQUESTS_RECENT: requests(canary=(3, 1))}).condemnation is None
-    assert judged(gate, {REQUESTS_RECENT: requests(canary=(300, 60))}).condemnation is not None
+    assert judged(gate, {REQUESTS: requests(canary=(3, 1))}).condemnation is None
+    assert judged(gate, {REQUESTS: requests(canary=(300, 60))}).condemnation is not None
 
 
 def test_a_latency_bound_goes_by_how_many_requests_took_longer() -> None:
     gate = replace(LATENCY, relative=None, abort=Bound(above=1.0))
-    few = {LATENCY_RECENT: latencies(canary={0.04: 19, 2.0: 1})}
-    many = {LATENCY_RECENT: latencies(canary={0.04: 150, 2.0: 50})}
+    few = {LATENCIES: latencies(canary={0.04: 19, 2.0: 1})}
+    many = {LATENCIES: latencies(canary={0.04: 150, 2.0: 50})}
     assert judged(gate, few).condemnation is None
     found = judged(gate, many).condemnation
     assert found is not None
@@ -377,9 +404,11 @@ def test_a_duration_is_never_longer_than_the_time_that_was_measured(steps: list[
 # --- when a part cannot be answered -----------------------------------------------------------------------------------
 
 
-def test_recent_requests_condemn_even_while_the_long_query_fails() -> None:
-    recent = requests(canary=(60, 30), stable=(540, 0), seconds=120)
-    judgement = judged(ERRORS, {REQUESTS_RECENT: recent, REQUESTS_WHOLE: DOWN})
+PROMETHEUS_DOWN: dict[str, Answer] = {"prom/http_requests_total/newest": DOWN}
+
+
+def test_what_the_pods_say_condemns_even_while_prometheus_is_down() -> None:
+    judgement = judged(ERRORS, {REQUESTS: requests(canary=(60, 30), stable=(540, 0)), **PROMETHEUS_DOWN})
     assert judgement.condemnation is not None
     assert judgement.source_error == DOWN.message
 
@@ -387,23 +416,39 @@ def test_recent_requests_condemn_even_while_the_long_query_fails() -> None:
 @pytest.mark.parametrize(
     ("gate", "samples"),
     [
-        (ERRORS, {REQUESTS_RECENT: requests(canary=(600, 0), stable=(540, 0)), REQUESTS_WHOLE: DOWN}),
-        (LATENCY, {LATENCY_RECENT: latencies(canary={0.04: 600}, stable={0.04: 600}), LATENCY_WHOLE: DOWN}),
+        (ERRORS, {REQUESTS: requests(canary=(600, 0), stable=(540, 0))}),
+        (LATENCY, {LATENCIES: latencies(canary={0.04: 600}, stable={0.04: 600})}),
     ],
     ids=["requests", "latencies"],
 )
-def test_recent_requests_alone_pass_nothing(gate: Gate, samples: dict[str, Answer]) -> None:
-    judgement = judged(gate, samples)
+def test_while_prometheus_is_down_nothing_passes_though_the_pods_answer(
+    gate: Gate, samples: dict[str, Answer]
+) -> None:  # fmt: skip
+    assert judged(gate, samples).all_pass
+    judgement = judged(gate, samples | PROMETHEUS_DOWN)
     assert judgement.gates[0].verdict is Verdict.ERROR
     assert not judgement.all_pass
     assert judgement.condemnation is None
 
 
+def test_a_look_between_two_judgements_of_the_whole_passes_nothing_and_keeps_what_was_said() -> None:
+    good: dict[str, Answer] = {REQUESTS: requests(canary=(600, 0), stable=(540, 0))}
+    first = judged(ERRORS, good)
+    between = judged(ERRORS, good, now=NOW + timedelta(seconds=2), previous=first.gates, due=False)
+    assert between.gates == first.gates
+    assert not between.all_pass
+    dead = {REQUESTS: requests(canary=(600, 600), stable=(540, 0))}
+    assert judged(ERRORS, dead, now=NOW + timedelta(seconds=4), previous=first.gates, due=False).condemnation
+
+
 def test_errors_condemn_while_latencies_cannot_be_had() -> None:
     analysis = Analysis(Prometheus(), Profile.STANDARD, (LATENCY, ERRORS))
+    scope = Scope(
+        name="eu", namespace="pricing", analysis=analysis, canary=Side("bbbb"), stable=Side("aaaa"), weight=50,
+        start=NOW - timedelta(seconds=60), now=NOW, in_force=NOW - timedelta(seconds=60), hold_seconds=60,
+    )  # fmt: skip
     judgement = judge(
-        analysis=analysis, name="eu", canary="bbbb", stable="aaaa", hold_seconds=60, concurrent=True, previous=(),
-        samples={LATENCY_RECENT: DOWN, REQUESTS_RECENT: requests(canary=(60, 30), stable=(540, 0))}, now=NOW,
+        scope, {LATENCIES: DOWN, REQUESTS: ending(requests(canary=(60, 30), stable=(540, 0)), NOW)}
     )  # fmt: skip
     assert [gate.verdict for gate in judgement.gates] == [Verdict.ERROR, Verdict.FAIL]
     assert judgement.condemnation is not None

@@ -1,4 +1,4 @@
-"""From time series to counts: restarts, late births, pods that come and go, quantiles, and the proof of silence."""
+"""From samples to counts: restarts, late births, double targets, quantiles, and the proof of silence."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinn_operator.core.gates.counters import (
-    STILL_SECONDS,
-    Histogram,
-    Sides,
-    histograms,
-    increase,
-    request_windows,
-    single_value,
-    stands_still,
-)
+from pinn_operator.core.gates.custom_query import single_value
+from pinn_operator.core.gates.histogram import Histogram, bound_of, histogram_of
 from pinn_operator.core.gates.sequential import Counts
+from pinn_operator.core.gates.silence import STILL_SECONDS, silent, stands_still
+from pinn_operator.core.gates.tracks import Track, tracks
+from pinn_operator.core.gates.windows import Part
 from pinn_operator.core.samples import Series, SourceError
+from pinn_operator.core.wanted.spec import Analysis, Profile, Prometheus
 
 INF = math.inf
-SIDES = Sides.of("eu-options", canary="bbbb", stable="aaaa")
 DOWN = SourceError("connection refused")
 
 
@@ -31,87 +26,74 @@ def pod(side: str, name: str = "1") -> str:
     return f"eu-options-{'bbbb' if side == 'canary' else 'aaaa'}-x-{name}"
 
 
-def counter(
-    side: str, *values: float, status: str = "200", name: str = "1", start: float = 0, step: float = 10
-) -> Series:
+def series(*values: float, status: str = "200", start: float = 0, step: float = 10, **labels: str) -> Series:
     points = tuple((start + index * step, value) for index, value in enumerate(values))
-    return Series({"pod": pod(side, name), "status": status}, points)
+    return Series({"pod": "a", "status": status, **labels}, points)
+
+
+def track_of(*found: Series) -> Track:
+    return tracks(found, lambda labels: labels["status"])["a"]
 
 
 # --- counters ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "start", "born_at_zero", "grown"),
+    ("name", "values", "grown"),
     [
-        ("it grows", [5, 7, 12], 0, False, 7),
-        ("only what grew after the start counts", [5, 7, 12], 10, False, 5),
-        ("it restarts from zero", [5, 7, 1], 0, False, 3),
-        ("it restarts twice", [5, 0, 4, 2], 0, False, 6),
-        ("it restarts and overtakes itself unseen", [5, 7, 9], 0, False, 4),
-        ("it was born within the window", [3, 4], -1, True, 4),
-        ("its first value is unknown history", [3, 4], -1, False, 1),
-        ("it has holes of NaN", [5, math.nan, 9], 0, False, 4),
-        ("one point shows no growth", [5], 0, False, 0),
-        ("nothing is nothing", [], 0, False, 0),
+        ("it grows", [5, 7, 12], [0, 2, 7]),
+        ("it restarts from zero", [50, 70, 1], [0, 20, 21]),
+        ("it restarts twice", [50, 0, 40, 2], [0, 0, 40, 42]),
+        ("a replica that lags takes nothing back and adds nothing twice", [200000, 199980, 200010], [0, 0, 10]),
+        ("it has holes of NaN", [5, math.nan, 9], [0, 0, 4]),
+        ("one point shows no growth", [5], [0]),
     ],
 )
-def test_growth_of_a_counter(name: str, values: list[float], start: float, born_at_zero: bool, grown: float) -> None:
-    points = [(10.0 * index, value) for index, value in enumerate(values)]
-    assert increase(points, start, born_at_zero=born_at_zero) == grown, name
+def test_growth_of_a_counter(name: str, values: list[float], grown: list[float]) -> None:
+    assert list(track_of(series(*values)).grown["200"]) == grown, name
 
 
-@given(steps=st.lists(st.floats(0, 1e6), min_size=1, max_size=30), restarts=st.sets(st.integers(1, 29)))
-def test_restarts_lose_nothing_that_was_counted_after_them(steps: list[float], restarts: set[int]) -> None:
-    values, value = [], 0.0
+@given(steps=st.lists(st.integers(1, 1000), min_size=1, max_size=30), restarts=st.sets(st.integers(1, 29)))
+def test_restarts_lose_nothing_that_was_counted_after_them(steps: list[int], restarts: set[int]) -> None:
+    values, value = [1_000_000.0], 1_000_000.0
     for index, step in enumerate(steps):
-        value = step if index in restarts else value + step
+        # A restart is seen as one if the container has not caught up with its predecessor.
+        value = float(step) if index in restarts and value > 2 * step else value + step
         values.append(value)
-    points = [(float(index), value) for index, value in enumerate(values)]
-    grown = increase(points, 0)
-    # A restart after which more was counted than before cannot be told from growth: never too much is counted.
-    # The counter itself rounds: a step is known to no more digits than the counter has.
-    assert 0 <= grown <= sum(steps[1:]) + 1e-12 * sum(steps)
+    track = track_of(series(*values))
+    assert track.grown["200"][-1] == pytest.approx(sum(steps))
 
 
-def test_both_sides_are_counted_by_pod_name_and_status() -> None:
-    [window] = request_windows(
-        (
-            counter("canary", 0, 5), counter("canary", 0, 2, status="503"), counter("stable", 10, 90),
-            counter("stable", 1, 1, status="500"), counter("stable", 0, 3, status="404"),
-            Series({"pod": "us-options-bbbb-x-1", "status": "500"}, ((0.0, 0.0), (10.0, 99.0))),
-            Series({"status": "500"}, ((0.0, 0.0), (10.0, 99.0))),
-        ),
-        SIDES,
-    )  # fmt: skip
-    assert window.canary == Counts(7, 2)
-    assert window.stable == Counts(83, 0)
-    assert window.seconds == 10
+def test_a_status_that_is_first_seen_late_began_at_zero() -> None:
+    track = track_of(series(10, 20, 30), series(4, status="500", start=20))
+    assert list(track.grown["500"]) == [0, 0, 4]
+    assert track.first == 10
 
 
-def test_a_status_that_is_first_seen_late_began_at_zero_but_a_pod_that_is_first_seen_late_did_not() -> None:
-    late_status = counter("canary", 4, 4, status="500", start=10)
-    late_pod = counter("canary", 1000, 1001, name="2", start=10)
-    [*_, window] = request_windows((counter("canary", 0, 10, 20), late_status, late_pod), SIDES)
-    assert window.canary == Counts(20 + 4 + 1, 4)
+def test_series_of_one_class_are_summed_and_a_restart_is_told_by_all_of_them() -> None:
+    track = track_of(
+        series(100, 110, 5, handler="/a"), series(100, 120, 4, handler="/b"), series(3, 2, 0, status="500")
+    )
+    assert list(track.grown["200"]) == [0, 30, 39]
+    assert list(track.grown["500"]) == [0, 0, 0], "two errors of a lagging replica are no restart"
+    assert track.restarts == (20.0,)
 
 
-def test_a_pod_that_disappears_keeps_what_it_answered() -> None:
-    gone = Series({"pod": pod("canary"), "status": "500"}, ((0.0, 0.0), (10.0, 8.0)))
-    [*_, window] = request_windows((gone, counter("canary", 0, 1, 2, name="2")), SIDES)
-    assert window.canary == Counts(10, 8)
+def test_a_pod_counts_once_however_many_targets_it_has() -> None:
+    once = track_of(series(0, 10, 20, job="a"))
+    thrice = track_of(*(series(0, 10, 20, job=job) for job in ("a", "b", "c")))
+    assert thrice.grown == once.grown
 
 
-def test_windows_of_ten_seconds_to_two_minutes_and_the_whole_range() -> None:
-    values = [float(value) for value in range(31)]
-    windows = request_windows((counter("canary", *values), counter("stable", *values)), SIDES)
-    assert [window.seconds for window in windows] == [10, 30, 60, 120, 300]
-    assert [window.canary.total for window in windows] == [1, 3, 6, 12, 30]
+def test_of_two_targets_the_one_that_was_scraped_for_longest_counts() -> None:
+    late = series(20, 900, 9000, job="a", start=20)
+    assert list(track_of(late, series(0, 10, 20, 30, 40, 50, job="b")).grown["200"]) == [0, 10, 20, 30, 40, 50]
 
 
-@pytest.mark.parametrize("answer", [(), (counter("canary", 5),)])
-def test_less_than_two_moments_are_no_window(answer: tuple[Series, ...]) -> None:
-    assert request_windows(answer, SIDES) == ()
+def test_the_interval_is_that_of_the_newest_samples() -> None:
+    assert track_of(series(*range(10), step=15)).interval == 15
+    assert Track("a", (0.0, 100.0, 200.0, 201.0, 202.0, 203.0, 204.0), {}).interval == 1
+    assert Track("a", (5.0,), {}).interval is None
 
 
 # --- histograms -------------------------------------------------------------------------------------------------------
@@ -173,31 +155,19 @@ def test_slower_requests_are_counted_from_the_next_bound_on() -> None:
     assert value.slower_than(7) == Counts(100, 0)
 
 
-def bucket(side: str, le: str, value: float, name: str = "1") -> Series:
-    return Series({"pod": pod(side, name), "le": le}, ((100.0, value),))
+def test_the_pods_of_a_side_make_one_histogram_and_a_bucket_below_its_neighbour_is_raised_to_it() -> None:
+    one = Track("a", (0.0, 1.0), {"0.1": (0.0, 5.1), "0.2": (0.0, 5.0), "+Inf": (0.0, 6.0)})
+    other = Track("b", (0.5, 1.5), {"0.1": (0.0, 1.0), "+Inf": (0.0, 4.0)})
+    found = histogram_of((Part(one, 0, 1), Part(other, 0, 1)))
+    assert found.buckets == ((0.1, 6.1), (0.2, 6.1), (INF, 10))
+    without_last = Track("a", (0.0, 1.0), {"0.1": (0.0, 5.0)})
+    assert histogram_of((Part(without_last, 0, 1),)) == Histogram()
 
 
-def test_the_pods_of_a_side_make_one_histogram() -> None:
-    window = histograms(
-        (
-            bucket("canary", "0.1", 5), bucket("canary", "+Inf", 6), bucket("canary", "0.1", 1, "2"),
-            bucket("canary", "+Inf", 4, "2"), bucket("stable", "0.1", 7), bucket("stable", "+Inf", 7),
-        ),
-        SIDES,
-    )  # fmt: skip
-    assert window.canary.buckets == ((0.1, 6), (INF, 10))
-    assert window.stable.buckets == ((0.1, 7), (INF, 7))
-
-
-def test_a_bucket_that_extrapolation_left_below_its_neighbour_is_raised_to_it() -> None:
-    window = histograms((bucket("canary", "0.1", 5.1), bucket("canary", "0.2", 5), bucket("canary", "+Inf", 6)), SIDES)
-    assert window.canary.buckets == ((0.1, 5.1), (0.2, 5.1), (INF, 6))
-
-
-def test_a_histogram_without_its_last_bucket_or_with_nan_is_no_histogram() -> None:
-    assert histograms((bucket("canary", "0.1", 5),), SIDES).canary == Histogram()
-    nan = histograms((bucket("canary", "0.1", 5), bucket("canary", "+Inf", math.nan)), SIDES)
-    assert nan.canary == Histogram()
+def test_a_bucket_is_called_by_its_bound_however_it_is_written() -> None:
+    assert [bound_of({"le": text}) for text in ("0.5", "5e-1", "1", "1.0", "+Inf", "inf", "x")] == [
+        "0.5", "0.5", "1", "1", "+Inf", "+Inf", None,
+    ]  # fmt: skip
 
 
 # --- own queries ------------------------------------------------------------------------------------------------------
@@ -264,3 +234,19 @@ def test_what_proves_silence(
 def test_silence_is_never_proven_before_a_scrape_two_seconds_after_the_last_change(changed: int, seen: float) -> None:
     points = tuple((float(second), 0.0 if second < changed else 1.0) for second in range(60))
     assert (stands_still((answered(*points),), scraped(seen)) is True) is (seen - changed >= STILL_SECONDS)
+
+
+ANALYSIS = Analysis(Prometheus(), Profile.STANDARD, ())
+
+
+def test_pods_that_were_read_themselves_prove_silence_too() -> None:
+    def read(*points: tuple[float, float], handler: str = "/v1/price") -> Series:
+        return Series({"pod": "a", "handler": handler}, points)
+
+    key = "pods/http_requests_total"
+    probes = read((90, 1), (92, 2), (94, 3), handler="/health")
+    assert silent({key: (read((90, 5), (92, 5), (94, 5)), probes)}, ANALYSIS) is True
+    assert silent({key: (read((90, 5), (92, 5), (94, 6)), probes)}, ANALYSIS) is False
+    assert silent({key: (probes,)}, ANALYSIS) is None
+    assert silent({key: DOWN}, ANALYSIS) is None
+    assert silent({}, ANALYSIS) is False, "what was not asked proves nothing, and nothing is known to be missing"

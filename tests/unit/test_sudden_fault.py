@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pinn_operator.core.gates.judgement import Judgement, judge
-from pinn_operator.core.gates.questions import LATEST_SECONDS, REQUESTS_LATEST, REQUESTS_RECENT
+from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.samples import Answer, Series
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.spec import Analysis, Profile, Prometheus
@@ -34,17 +34,18 @@ def answers(*, seconds: float, step: float, bad_for: float) -> Answer:
     return tuple(series)
 
 
+def scope() -> Scope:
+    gates = tuple(gate for gate in gates_of(Profile.STANDARD) if gate.name == "error-rate")
+    start = NOW - timedelta(seconds=120)
+    return Scope(
+        name="eu", namespace="pricing", analysis=Analysis(Prometheus(), Profile.STANDARD, gates),
+        canary=Side("bbbb"), stable=Side("aaaa"), weight=10, start=start, now=NOW, in_force=start, hold_seconds=HOLD,
+    )  # fmt: skip
+
+
 def after(bad_for: float) -> Judgement:
     """The judgement `bad_for` seconds after the canary turned bad."""
-    gates = tuple(gate for gate in gates_of(Profile.STANDARD) if gate.name == "error-rate")
-    return judge(
-        analysis=Analysis(Prometheus(), Profile.STANDARD, gates), name="eu", canary="bbbb", stable="aaaa",
-        hold_seconds=HOLD, concurrent=True, previous=(), now=NOW,
-        samples={
-            REQUESTS_LATEST: answers(seconds=LATEST_SECONDS, step=1.0, bad_for=bad_for),
-            REQUESTS_RECENT: answers(seconds=120.0, step=5.0, bad_for=bad_for),
-        },
-    )  # fmt: skip
+    return judge(scope(), {"pods/http_requests_total": answers(seconds=120.0, step=0.25, bad_for=bad_for)})
 
 
 def test_a_good_canary_is_looked_at_in_its_usual_time() -> None:
@@ -53,7 +54,7 @@ def test_a_good_canary_is_looked_at_in_its_usual_time() -> None:
 
 
 def test_the_first_errors_of_a_good_canary_call_for_another_look_soon() -> None:
-    judgement = after(1.5)
+    judgement = after(0.5)
     assert judgement.condemnation is None
     assert judgement.mounting
 
@@ -61,22 +62,14 @@ def test_the_first_errors_of_a_good_canary_call_for_another_look_soon() -> None:
 def test_three_seconds_of_errors_condemn_although_the_last_ten_seconds_were_mostly_good() -> None:
     condemnation = after(3.0).condemnation
     assert condemnation is not None
-    assert "in 3 s" in condemnation.message
 
 
 @pytest.mark.parametrize("bad_for", [0.0, 1.0, 2.0, 3.0, 6.0, 20.0])
 def test_what_hits_both_revisions_alike_condemns_neither(bad_for: float) -> None:
-    canary = answers(seconds=LATEST_SECONDS, step=1.0, bad_for=bad_for)
     both = tuple(
         Series({**series.labels, "pod": f"eu-{revision}-x-1"}, series.points)
-        for series in canary
+        for series in answers(seconds=120.0, step=0.25, bad_for=bad_for)
         if "bbbb" in series.labels["pod"]
         for revision in ("aaaa", "bbbb")
     )
-    gates = gates_of(Profile.STANDARD)[:1]
-    judgement = judge(
-        analysis=Analysis(Prometheus(), Profile.STANDARD, gates), name="eu", canary="bbbb", stable="aaaa",
-        hold_seconds=HOLD, concurrent=True, previous=(), now=NOW,
-        samples={REQUESTS_LATEST: both, REQUESTS_RECENT: both},
-    )  # fmt: skip
-    assert judgement.condemnation is None
+    assert judge(scope(), {"pods/http_requests_total": both}).condemnation is None

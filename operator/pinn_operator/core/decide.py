@@ -66,7 +66,7 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         status = report(facts)
         return Decision(status=status, events=announcements(resource.status, status, told=()))
     resource = replace(resource, status=_sound(resource.status, now))
-    this = Pass(resource, spec, target, observed, samples, judge_gates(resource, spec, samples, now), now)
+    this = Pass(resource, spec, target, observed, samples, judge_gates(resource, spec, observed, samples, now), now)
     draft = Draft(resource.status)
     roll_back_if_bad(this, draft)
     keep_measurements(this, draft)
@@ -90,6 +90,7 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         actions=plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else (),
         events=(*draft.events, *announcements(resource.status, status, draft.events)),
         transitions=tuple(draft.transitions),
+        resets=this.judgement.resets,
         requeue_at=requeue_at(spec, observed, status, now, mounting=this.judgement.mounting, waits=waits),
     )
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Event, EventType, Transition
-from pinn_operator.core.gates.judgement import Condemnation, Judgement
+from pinn_operator.core.gates.judgement import Condemnation, Judgement, begun_anew
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.waits import Gravity, Wait
 from pinn_operator.core.samples import Samples
@@ -21,7 +21,6 @@ from pinn_operator.core.status.values import (
     RolloutStatus,
     Status,
     TimelineEntry,
-    Verdict,
 )
 from pinn_operator.core.wanted.spec import Spec
 
@@ -105,14 +104,7 @@ def at_weight(
 
 def unmeasured(gates: tuple[GateStatus, ...]) -> tuple[GateStatus, ...]:
     """Gates as they begin at a new weight: nothing measured, but stable's figures remembered for the bake."""
-    return tuple(
-        GateStatus(
-            name=gate.name, verdict=Verdict.NO_DATA, limit=gate.limit, min_samples=gate.min_samples,
-            message="not measured at this weight yet",
-            reference_total=gate.reference_total, reference_bad=gate.reference_bad,
-        )
-        for gate in gates
-    )  # fmt: skip
+    return tuple(begun_anew(gate) for gate in gates)
 
 
 def timeline_with(

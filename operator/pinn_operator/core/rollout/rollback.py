@@ -13,25 +13,23 @@ from datetime import datetime
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
+from pinn_operator.core.gates.scope import scope_of
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
-from pinn_operator.core.rollout.steps import aim
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus
 from pinn_operator.core.wanted.spec import RollbackMode, Spec
 
 
-def judge_gates(resource: Resource, spec: Spec, samples: Samples, now: datetime) -> Judgement:
+def judge_gates(resource: Resource, spec: Spec, observed: Observed, samples: Samples, now: datetime) -> Judgement:
     """The gates by the answers of this pass; as they were when there is nothing to judge."""
     status, rollout = resource.status, resource.status.rollout
     if status.phase not in WATCHED or not (rollout and status.canary and status.stable):
         return Judgement(gates=rollout.gates if rollout else ())
-    return judge(
-        analysis=spec.analysis, name=resource.name, canary=status.canary.revision, stable=status.stable.revision,
-        hold_seconds=float(aim(spec, rollout).hold_seconds), concurrent=rollout.weight < 100, previous=rollout.gates,
-        samples=samples if rollout.weight > 0 else {}, now=now,
-    )  # fmt: skip
+    scope = scope_of(resource, spec, observed, now)
+    assert scope is not None
+    return judge(scope, samples if rollout.weight > 0 else {})
 
 
 def roll_back_if_bad(this: Pass, draft: Draft) -> None:

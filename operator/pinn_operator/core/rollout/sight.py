@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pinn_operator.core.gates.counters import stands_still
-from pinn_operator.core.gates.questions import STILL_COUNTS, STILL_SCRAPES
+from pinn_operator.core.gates.scope import probe_paths
+from pinn_operator.core.gates.silence import silent
 from pinn_operator.core.names import REVISION_LABEL
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.routers.router import Seen, Split
 from pinn_operator.core.routers.services import wanted_selectors
-from pinn_operator.core.samples import series_of
 from pinn_operator.core.status.values import WATCHED, GateStatus, RevisionStatus, RolloutStatus, Verdict
 
 UNPROVEN_SECONDS = 30.0
@@ -122,17 +121,14 @@ def see_silence(this: Pass, draft: Draft, revision: str) -> None:
     if rollout.still_time is not None or rollout.programmed_time is None:
         return
     waited = (this.now - rollout.programmed_time).total_seconds()
-    proof: bool | None = False
-    counts, scrapes = series_of(this.samples, STILL_COUNTS), series_of(this.samples, STILL_SCRAPES)
-    if counts is not None and scrapes is not None:
-        proof = stands_still(counts, scrapes)
-    silent = (
+    proof = silent(this.samples, this.spec.analysis, probe_paths(this.spec))
+    gone = (
         proof is True
         or this.observed.available(revision) == 0
         or (proof is None and waited >= UNPROVEN_SECONDS)
         or waited >= UNSILENT_SECONDS
     )
-    if silent:
+    if gone:
         draft.change_rollout(replace(rollout, still_time=this.now))
 
 

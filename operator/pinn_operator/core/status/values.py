@@ -46,6 +46,8 @@ class Verdict(StrEnum):
     ERROR = "Error"
     COLLECTING = "Collecting"
     """Data, but fewer than `minSamples` yet: a NoData that is on its way."""
+    NOT_APPLICABLE = "NotApplicable"
+    """Neither revision has such a metric: nothing to judge, and nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,30 @@ class GateStatus:
     time: datetime | None = None
     failing_since: datetime | None = None
     consecutive: int = 0
+    stable_samples: int = 0
+    stable_minutes: int = 0
+    stable_variation: float = 1.0
+    needed_samples: int | None = None
+    """So many more requests of the canary would decide, if both revisions went on as they do."""
+    age: float | None = None
+    """Seconds since the newest sample of the canary's pod that was read least recently, at `time`."""
+    source: str = ""
+    """Who answered: Pods, Prometheus, Kubernetes, or a webhook."""
+    unit: str = ""
+    action: str = ""
+    severity: str = ""
+    dry_run: bool = False
+    query: str = ""
+    """What was asked, its beginning."""
+    acted_time: datetime | None = None
+    """When its abort bound was first exceeded for as long as it takes, at this weight."""
     reference_total: float = 0.0
-    """Requests of the stable revision, and of them the bad ones, in the last step at which it had traffic: what the
-    canary is compared with during the bake."""
+    """Requests of the stable revision before this weight, and of them the bad ones: the canary is compared with them
+    too, and with nothing else while stable has no traffic."""
     reference_bad: float = 0.0
+    reference_minutes: int = 0
+    reference_variation: float = 1.0
+    """Over how many minutes, and how far the share of bad ones moved between them (coefficient of variation)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from pinn_operator.core.rollout.steps import aim
 from pinn_operator.core.rollout.waits import Gravity
-from pinn_operator.core.status.values import NextAction, Phase, RolloutStatus, Verdict
+from pinn_operator.core.status.values import NextAction, Phase, RolloutStatus
 from pinn_operator.core.telling.conditions import held_by
 from pinn_operator.core.telling.facts import Facts
-from pinn_operator.core.telling.phrases import replicas_of
+from pinn_operator.core.telling.phrases import GOES_ON, replicas_of
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 
 _TEXT_LIMIT = 512
@@ -77,6 +77,6 @@ def _measured(facts: Facts, spec: Spec, rollout: RolloutStatus) -> tuple[str, da
         return f"replicas of {canary}: {replicas_of(facts.observed, canary)}", None
     if rollout.programmed_time is None:
         return "the router to use the new weight", None
-    open_gates = [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.verdict is not Verdict.PASS]
+    open_gates = [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.verdict not in GOES_ON]
     end = rollout.programmed_time + timedelta(seconds=step.hold_seconds)
     return "; ".join(open_gates) or "the end of the hold", end

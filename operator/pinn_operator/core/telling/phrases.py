@@ -5,7 +5,9 @@ from __future__ import annotations
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.status.values import GateStatus, Phase, Status, Verdict
 
-GRAVITY = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.COLLECTING, Verdict.PASS)
+GOES_ON = frozenset({Verdict.PASS, Verdict.NOT_APPLICABLE})
+"""Verdicts that do not hold a rollout."""
+GRAVITY = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.COLLECTING, Verdict.PASS, Verdict.NOT_APPLICABLE)
 """From the worst to the best."""
 
 

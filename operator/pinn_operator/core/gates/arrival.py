@@ -1,0 +1,74 @@
+"""Whether the traffic that the router was told to send to the canary arrives there.
+
+A canary that answers nothing has no errors. Its pods may be cut off by a network policy, refuse the router's TLS, or
+listen at another port; or they accept requests and never answer. If stable answered enough requests meanwhile, so that
+the canary should have answered many, none at all is no chance: of N requests, each is the canary's with probability w,
+and none is with probability (1 − w)^N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pinn_operator.core.gates.families import Answers, requests_family, stale
+from pinn_operator.core.gates.metric import Scope
+
+ENOUGH: Final = 100.0
+"""So many requests of the canary are expected before their absence proves anything: chance leaves e⁻¹⁰⁰."""
+GRACE_SECONDS: Final = 30.0
+"""Routers follow endpoints and weights late; what was expected before proves nothing."""
+_EVERY: Final = ("1", "2", "3", "4", "5", "u1", "u2", "u3", "u4", "u5", "?", "u?")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Requests that the canary should have answered by its weight, and those that it did, in the last `seconds`."""
+
+    expected: float
+    counted: float
+    seconds: float
+
+    @property
+    def missing(self) -> bool:
+        """Nothing arrives, beyond chance."""
+        return self.counted <= 0 and self.expected >= ENOUGH
+
+    def __str__(self) -> str:
+        return f"{self.counted:.0f} of about {self.expected:.0f} expected requests in {self.seconds:.0f} s"
+
+
+def arrival(answers: Answers, scope: Scope) -> Arrival | None:
+    """The longest time without a request of the canary, or the whole; None if it cannot be told.
+
+    Only routers that divide requests by weight promise a share: connections are divided by chance, and a client that
+    keeps its own never meets a new pod.
+    """
+    if not (scope.weighted and scope.concurrent and scope.weight > 0 and scope.in_force is not None):
+        return None
+    reading = answers.find(requests_family(scope)).fast
+    if reading is None or not reading.canary or stale(reading, scope):
+        return None
+    earliest = scope.in_force.timestamp() + GRACE_SECONDS
+    last = None
+    for span in (*reading.windows.recent, *filter(None, (reading.windows.whole,))):
+        if any(part.track.times[part.begin] < earliest for part in span.canary):
+            continue
+        counted = span.canary_counts(_EVERY, ()).total
+        expected = span.stable_counts(_EVERY, ()).total * scope.weight / (100.0 - scope.weight)
+        found = Arrival(expected, counted, span.seconds)
+        if last is not None and found.counted > 0 >= last.counted:
+            return last
+        last = found
+    return last
+
+
+def observed_share(answers: Answers, scope: Scope) -> tuple[float | None, float]:
+    """Percent of the requests at this weight that the canary answered, and how many requests both answered."""
+    reading = answers.find(requests_family(scope)).whole
+    whole = reading.windows.whole if reading else None
+    if whole is None:
+        return None, 0.0
+    canary = whole.canary_counts(_EVERY, ()).total
+    total = canary + (whole.stable_counts(_EVERY, ()).total if scope.concurrent else 0.0)
+    return (100.0 * canary / total if total > 0 else None), total

@@ -1,0 +1,24 @@
+"""Cache-hit rate: the share of single quotes that the cache knew.
+
+A new pod's cache is empty, and each of its first lookups misses: they say nothing of the revision. So the lookups of a
+new pod count from its thousandth on, or five minutes after its first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pinn_operator.core.gates.families import WarmUp
+from pinn_operator.core.gates.shares import CounterShare, counters
+
+WARM_UP_LOOKUPS: Final = 1000.0
+WARM_UP_SECONDS: Final = 300.0
+
+CACHE_HITS: Final = CounterShare(
+    family=lambda names: counters(
+        names.cache_misses, names.cache_hits, warm_up=WarmUp(WARM_UP_LOOKUPS, WARM_UP_SECONDS, names.cache_misses)
+    ),
+    part=lambda names: (names.cache_hits,),
+    total=lambda names: (names.cache_hits, names.cache_misses),
+    unit="lookups",
+)

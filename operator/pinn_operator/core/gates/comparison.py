@@ -1,0 +1,164 @@
+"""A share of bad requests, judged: against an absolute bound, and against stable at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from pinn_operator.core.gates.dispersion import dispersion
+from pinn_operator.core.gates.evidence import Budget, Comparison, Reference, Window, compare, exceeds_limit, tails
+from pinn_operator.core.gates.families import Reading
+from pinn_operator.core.gates.metric import Scope
+from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
+from pinn_operator.core.gates.tracks import Track
+from pinn_operator.core.gates.windows import INTERVALS, Span
+from pinn_operator.core.wanted.metrics import METRICS
+from pinn_operator.core.wanted.spec import Bound, Gate
+
+LEVEL_SECONDS = 60.0
+"""An abort bound is judged by the last minute, or four sample intervals if that is longer."""
+BAKE_LIMIT = 0.05
+"""Without an abort bound, what is tolerated of a canary that has all traffic before it goes at once."""
+REFERENCE_LIMIT = 2000.0
+"""A remembered reference is a memory, not a measurement: it weighs no more than this many requests."""
+BIN_SECONDS, MOST_BINS = 10.0, 240
+
+Classes = Sequence[str]
+
+
+def window_of(span: Span, total: Classes, bad: Classes, *, concurrent: bool) -> Window:
+    """The counts of both revisions in a span."""
+    stable = span.stable_counts(total, bad) if concurrent else Counts(0, 0)
+    return Window(span.seconds, span.canary_counts(total, bad), stable)
+
+
+def last_minute(reading: Reading | None, total: Classes, bad: Classes) -> Counts:
+    """What the canary answered in the last minute, up to its own newest samples."""
+    counts = Counts(0, 0)
+    for track in reading.canary if reading else ():
+        end = len(track.times) - 1
+        seconds = max(LEVEL_SECONDS, INTERVALS * (track.interval or 0.0))
+        begin = max(track.at_or_before(track.times[-1] - seconds), 0)
+        all_of = track.count(total, begin, end)
+        counts += Counts(all_of, min(all_of, track.count(bad, begin, end)))
+    return counts
+
+
+def compared(
+    gate: Gate, fast: Reading | None, whole: Reading | None, total: Classes, bad: Classes, scope: Scope,
+    reference: Reference | None, *, part: float = 1.0, slow: bool = False,
+) -> Comparison | None:  # fmt: skip
+    """What speaks against the canary in the recent windows and in the whole; None where nothing can be compared.
+
+    `part` is the share of the gate's error probability that may be spent here.
+    """
+    relative = gate.relative
+    if relative is None or not relative.enabled or fast is None or whole is None or whole.windows.whole is None:
+        return None
+    if not scope.concurrent and reference is None:
+        return None
+    windows = [window_of(span, total, bad, concurrent=scope.concurrent) for span in fast.windows.recent]
+    everything = window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent)
+    if not any(window.canary.bad > 0 for window in (*windows, everything)):
+        # Nothing bad, nothing to compare: the usual case, and the cheap one.
+        return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
+    if reference is not None and not scope.concurrent:
+        return against_reference(gate, windows, everything, reference, budget_of(gate, scope, part))
+    judge = tails if slow else compare
+    return judge(
+        windows, everything, relative=relative, budget=budget_of(gate, scope, part), reference=reference,
+        dispersion=clustering(whole.stable, total, bad),
+    )  # fmt: skip
+
+
+def against_reference(
+    gate: Gate, windows: Sequence[Window], whole: Window, reference: Reference, budget: Budget
+) -> Comparison:
+    """A canary that has all traffic, beside what stable did before.
+
+    What goes wrong for everybody now cannot be told from what the canary does wrong, as nobody else answers. So little
+    is held against it here: it goes at once if its share of bad requests is above stable's of before *and* above the
+    abort bound, both beyond chance; the smaller of the two e-values counts. Anything less is left to the abort bound
+    and its patience.
+    """
+    assert gate.relative is not None
+    limit = min(1.0, gate.abort.above) if gate.abort and gate.abort.above is not None else BAKE_LIMIT
+    scale = min(1.0, REFERENCE_LIMIT / reference.total) if reference.total > 0 else 0.0
+    remembered = Counts(reference.total * scale, min(reference.bad, reference.total) * scale)
+    best: Comparison | None = None
+    for window in (whole, *windows):
+        needed = budget.whole() if window is whole else budget.recent(window.seconds)
+        evidence = min(
+            log_evidence_above_limit(window.canary, limit=limit),
+            log_evidence_above_stable(window.canary, remembered, margin=gate.relative.margin),
+        )
+        found = Comparison(evidence, needed, evidence >= needed, evidence > 0, window, None)
+        if best is None or found.log_evidence - found.needed > best.log_evidence - best.needed:
+            best = found
+    assert best is not None
+    return best
+
+
+def budget_of(gate: Gate, scope: Scope, part: float = 1.0) -> Budget:
+    """The gate's part of the probability that the whole rollout may reject a good revision with."""
+    gates = [it for it in scope.analysis.gates if it.relative and it.relative.enabled and it.metric in METRICS]
+    errors = [it for it in gates if it.metric == "error-rate"]
+    first, other = Budget.gate_share(errors=bool(errors), others=len(gates) - len(errors))
+    return Budget(
+        alpha=1 - scope.analysis.confidence, gate=part * ((first if gate.metric == "error-rate" else other) or 1.0),
+        stage=scope.stage, hold_seconds=max(1.0, scope.hold_seconds), spent_seconds=scope.seconds,
+    )  # fmt: skip
+
+
+def clustering(stable: Sequence[Track], total: Classes, bad: Classes) -> float:
+    """How far stable's bad requests come in clusters: measured between its pods, over all that is known of them."""
+    if not any(track.count(bad, 0, len(track.times) - 1) > 0 for track in stable):
+        return 1.0
+    begin = min(track.times[0] for track in stable)
+    end = min(track.times[-1] for track in stable)
+    seconds = max(BIN_SECONDS, (end - begin) / MOST_BINS, *(track.interval or 0.0 for track in stable))
+    count = int((end - begin) / seconds)
+    edges = [begin + index * seconds for index in range(count + 1)]
+    return dispersion({track.pod: bins(track, edges, total, bad) for track in stable}, bin_seconds=seconds)
+
+
+def bins(track: Track, edges: Sequence[float], total: Classes, bad: Classes) -> list[Counts]:
+    """Requests between each two edges, as far as the pod was read."""
+    at = [max(0, track.at_or_before(edge)) for edge in edges]
+    found = []
+    for begin, end in pairwise(at):
+        all_of = track.count(total, begin, end)
+        found.append(Counts(all_of, min(all_of, track.count(bad, begin, end))))
+    return found
+
+
+def minutes_of(stable: Sequence[Track], begin: float, end: float, total: Classes, bad: Classes) -> Reference | None:
+    """What stable did between two moments, minute by minute."""
+    count = min(MOST_BINS, int((end - begin) / 60.0))
+    if count < 1 or not stable:
+        return None
+    edges = [end - (count - index) * 60.0 for index in range(count + 1)]
+    of_pods = [bins(track, edges, total, bad) for track in stable]
+    return Reference.of([sum(column, Counts(0, 0)) for column in zip(*of_pods, strict=True)])
+
+
+def share_outside(bound: Bound | None, counts: Counts) -> bool | None:
+    """Whether a share is outside an abort bound by more than chance; None when there is nothing to tell by."""
+    if bound is None or counts.total <= 0:
+        return None
+    if bound.above is not None:
+        return exceeds_limit(counts, limit=min(1.0, bound.above))
+    # Too few good ones are too many others.
+    good = Counts(counts.total, counts.total - counts.bad)
+    return exceeds_limit(good, limit=1.0 - min(1.0, bound.below or 0.0))
+
+
+def in_words(found: Comparison) -> str:
+    """The window that speaks most against the canary."""
+    window = found.window
+    assert window is not None
+    return f"{window.canary.bad:.0f} of {window.canary.total:.0f} requests in {max(1.0, window.seconds):.0f} s, " + (
+        f"stable {window.stable.bad:.0f} of {window.stable.total:.0f}"
+        if window.stable.total > 0
+        else "stable fewer before"
+    )

@@ -1,0 +1,91 @@
+"""Custom gates: a team's own PromQL that gives one number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+
+from pinn_operator.core.gates.families import Answers
+from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.samples import Query, Question, Series, SourceError, series_of
+from pinn_operator.core.wanted.spec import Bound, Gate
+
+PLACEHOLDERS = ("canary", "stable", "name", "namespace", "window", "canaryPods", "stablePods")
+
+
+def custom_key(gate: Gate) -> str:
+    """The `Query.key` of a custom gate."""
+    return f"gate/{gate.name}"
+
+
+def render(template: str, scope: Scope) -> str:
+    """A template with its placeholders (`PLACEHOLDERS`) filled in.
+
+    `{{ canaryPods }}` and `{{ stablePods }}` are regular expressions of the pods' names, for `pod=~"…"`.
+    """
+    for name, value in values(scope).items():
+        template = template.replace("{{ " + name + " }}", value).replace("{{" + name + "}}", value)
+    return template
+
+
+def values(scope: Scope) -> dict[str, str]:
+    """What the placeholders stand for."""
+    return {
+        "canary": scope.canary.revision,
+        "stable": scope.stable.revision,
+        "name": scope.name,
+        "namespace": scope.namespace,
+        "window": f"{max(1, round(scope.seconds))}s",
+        "canaryPods": f"{scope.name}-{scope.canary.revision}-[^-]+-[^-]+",
+        "stablePods": f"{scope.name}-{scope.stable.revision}-[^-]+-[^-]+",
+    }
+
+
+class CustomQuery:
+    """See the text of this module."""
+
+    def questions(self, gate: Gate, scope: Scope) -> Iterable[Question]:
+        """The query as it is written, its placeholders filled in."""
+        assert gate.query is not None
+        return (Query(custom_key(gate), render(gate.query, scope), scope.now),)
+
+    def evidence(self, gate: Gate, answers: Answers, scope: Scope) -> Evidence | SourceError:
+        """A value is evidence by itself: how many samples it rests on is the query's business."""
+        assert gate.query is not None
+        answer = series_of(answers.samples, custom_key(gate))
+        if answer is None or isinstance(answer, SourceError):
+            return answer or Evidence()
+        query = render(gate.query, scope)
+        value = single_value(answer)
+        if isinstance(value, SourceError):
+            return value
+        if value is None:
+            return Evidence(source="Prometheus", query=query, collecting=_nothing(answer, query))
+        return Evidence(
+            value=value,
+            recent=value,
+            enough=True,
+            exceeded=outside(gate.abort, value),
+            source="Prometheus",
+            query=query,
+        )
+
+
+def single_value(answer: tuple[Series, ...]) -> float | SourceError | None:
+    """One series, a finite number. Empty and NaN are no data."""
+    if len(answer) > 1:
+        return SourceError(f"the query returned {len(answer)} series, it must return one: wrap it in sum() or max()")
+    if not answer or not answer[0].points or not isfinite(answer[0].points[-1][1]):
+        return None
+    return answer[0].points[-1][1]
+
+
+def _nothing(answer: tuple[Series, ...], query: str) -> str:
+    return f"the query returned {'no number' if answer else 'no series'}: {query}"
+
+
+def outside(bound: Bound | None, value: float) -> bool | None:
+    """The value is on the bad side of an abort bound; None without a bound."""
+    if bound is None:
+        return None
+    return value > bound.above if bound.above is not None else value < (bound.below or 0.0)

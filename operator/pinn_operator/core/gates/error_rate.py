@@ -1,0 +1,153 @@
+"""Error rate: the share of requests that are answered with a 5xx; every other class is compared with stable as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pinn_operator.core.gates.comparison import (
+    compared,
+    in_words,
+    last_minute,
+    minutes_of,
+    share_outside,
+    window_of,
+)
+from pinn_operator.core.gates.evidence import Comparison, Reference, Window
+from pinn_operator.core.gates.families import (
+    BEFORE_SECONDS,
+    PROMETHEUS_KEY,
+    UNREADABLE,
+    Answers,
+    Found,
+    Reading,
+    age_of,
+    expression,
+    questions,
+    requests_family,
+    selector,
+    stale,
+)
+from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.gates.sequential import Counts
+from pinn_operator.core.samples import Query, Question, SourceError, series_of
+from pinn_operator.core.wanted.spec import Gate, SourceKind
+
+ANSWERED: Final = ("1", "2", "3", "4", "5")
+FAILED: Final = ("5",)
+UNKNOWN_PATHS: Final = ("u3", "u4", "u5")
+OTHER_CLASSES: Final = ((("4", "u4"), "4xx"), (("3", "u3"), "3xx"))
+"""Refused and redirected requests have no bound of their own: there are services in which they are usual."""
+LABELS_KEY: Final = f"{PROMETHEUS_KEY}labels"
+
+
+class ErrorRate:
+    """See the text of this module."""
+
+    def questions(self, gate: Gate, scope: Scope) -> Iterable[Question]:
+        """Requests by status, those of unknown paths, and once in a while the labels that they have."""
+        del gate
+        asked = questions([requests_family(scope)], scope)
+        if SourceKind.PROMETHEUS in scope.analysis.sources and scope.advance_due:
+            series = f"{scope.analysis.names.requests}{{{selector(scope, scope.stable, scope.canary)}}}"
+            asked.append(Query(LABELS_KEY, f"topk(1, {series})", scope.now))
+        return asked
+
+    def evidence(self, gate: Gate, answers: Answers, scope: Scope) -> Evidence | SourceError:
+        """Whole and recent windows of both revisions."""
+        family = requests_family(scope)
+        found = answers.find(family)
+        if found.fast is None or found.whole is None:
+            return found.error or Evidence()
+        if found.absent:
+            return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
+        unreadable = _unreadable(found.whole, answers, scope)
+        if unreadable is not None:
+            return unreadable
+        reference = reference_of(gate, found.whole, scope, ANSWERED, FAILED)
+        worst, words = _worst(gate, found, scope, reference)
+        whole = found.whole.windows.whole
+        window = window_of(whole, ANSWERED, FAILED, concurrent=scope.concurrent) if whole else None
+        minute = last_minute(found.fast, ANSWERED, FAILED)
+        return Evidence(
+            value=window.canary.share if window else None,
+            stable=window.stable.share if window and scope.concurrent else _share(reference),
+            samples=window.canary.total if window else 0.0,
+            stable_samples=window.stable.total if window else 0.0,
+            recent=minute.share,
+            exceeded=share_outside(gate.abort, minute),
+            worse=words,
+            mounting=worst is not None and worst.mounting,
+            more_requests=worst.more_requests if worst else None,
+            age=age_of(found.fast, scope),
+            source=found.whole.source,
+            query=expression(family, scope),
+            held=stale(found.fast, scope),
+            reference=reference,
+            present=_present(found.whole, window, scope),
+        )
+
+
+def _present(reading: Reading, window: Window | None, scope: Scope) -> Reference | None:
+    """What stable does at this weight."""
+    if window is None or not scope.concurrent or window.stable.total <= 0:
+        return None
+    minutes = minutes_of(reading.stable, scope.since, reading.windows.end, ANSWERED, FAILED)
+    return minutes or Reference(window.stable.total, window.stable.bad)
+
+
+def reference_of(
+    gate: Gate, reading: Reading, scope: Scope, total: tuple[str, ...], bad: tuple[str, ...]
+) -> Reference | None:
+    """What stable did before this weight: as remembered, or else as far as this source goes back."""
+    old = scope.earlier.get(gate.name)
+    if old is not None and old.reference_total > 0:
+        return Reference(old.reference_total, old.reference_bad, max(1, old.reference_minutes), old.reference_variation)
+    begin = max(scope.since - BEFORE_SECONDS, min((track.times[0] for track in reading.stable), default=scope.since))
+    return minutes_of(reading.stable, begin, scope.since, total, bad)
+
+
+def _worst(
+    gate: Gate, found: Found, scope: Scope, reference: Reference | None
+) -> tuple[Comparison | None, str | None]:  # fmt: skip
+    """The class that speaks most against the canary; in words, if it is enough.
+
+    Refused and redirected requests are compared only while stable answers requests at the same moment: what clients ask
+    changes from hour to hour.
+    """
+    errors = compared(gate, found.fast, found.whole, ANSWERED, FAILED, scope, reference, part=0.8)
+    if errors is None or errors.worse:
+        return errors, in_words(errors) if errors else None
+    for bad, shown in OTHER_CLASSES if scope.concurrent else ():
+        other = compared(gate, found.fast, found.whole, (*ANSWERED, *UNKNOWN_PATHS), bad, scope, None, part=0.1)
+        if other is not None and other.worse:
+            return other, f"{shown}: {in_words(other)}"
+    return errors, None
+
+
+def _unreadable(reading: Reading, answers: Answers, scope: Scope) -> SourceError | None:
+    """An error that names the labels, if requests were counted whose status cannot be told."""
+    if last_minute(reading, (UNREADABLE,), ()).total <= 0 and not _only_unreadable(reading):
+        return None
+    names = scope.analysis.names
+    found = sorted(_labels(answers, scope))
+    return SourceError(
+        f"{names.requests} has no label {names.status_label} with an HTTP status; its labels are {', '.join(found)}: "
+        f"set analysis.names.status"
+    )
+
+
+def _only_unreadable(reading: Reading) -> bool:
+    return all(set(track.grown) == {UNREADABLE} for track in reading.canary) if reading.canary else False
+
+
+def _labels(answers: Answers, scope: Scope) -> set[str]:
+    for key in (LABELS_KEY, f"pods/{scope.analysis.names.requests}"):
+        answer = series_of(answers.samples, key)
+        if isinstance(answer, tuple) and answer:
+            return set(answer[0].labels) - {"__name__"}
+    return {"unknown"}
+
+
+def _share(reference: Reference | None) -> float | None:
+    return Counts(reference.total, min(reference.bad, reference.total)).share if reference else None

@@ -1,0 +1,416 @@
+"""Where counters come from: each family of samples is asked of Prometheus and of the pods, and both give the same.
+
+Prometheus is asked on grids that lie ever wider apart: the last seconds, the last two minutes, and, only when the whole
+time at a weight is judged, ever longer times. On each grid it also says when each sample was scraped (`timestamp()`),
+so a grid gives true samples with their moments, and an answer stays small however long a weight is held.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Final
+
+from pinn_operator.core.gates.metric import Scope, Side
+from pinn_operator.core.gates.tracks import TARGET_LABELS, Classify, Points, Track, Tracks, levels, tracks
+from pinn_operator.core.gates.windows import Windows, alone, interval_of, stale_after, windows
+from pinn_operator.core.samples import (  # fmt: skip
+    POD_KEY,
+    PodQuestion,
+    Query,
+    Question,
+    Samples,
+    Series,
+    SourceError,
+    series_of,
+)
+from pinn_operator.core.wanted.spec import MetricNames, SourceKind
+
+PROMETHEUS_KEY: Final = "prom/"
+TIMES: Final = "times"
+BEFORE_SECONDS: Final = 900.0
+"""So much of stable's time before a weight tells what it does when nothing is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Moments at which Prometheus is asked: the last `seconds`, `step` apart; sparsely, every `every`-th of them."""
+
+    name: str
+    seconds: float
+    step: float
+    every: int = 4
+
+    def query(self, key: str, expression: str, start: datetime, end: datetime, *, sparse: bool) -> Query:
+        """The grid ends now, so that the newest scrape is in it, and begins at `start` or just before."""
+        step = self.step * self.every if sparse else self.step
+        span = min(self.seconds, (end - start).total_seconds())
+        count = max(1, ceil(span / step - 1e-9))
+        return Query(key, expression, end, start=end - timedelta(seconds=count * step), step=step)
+
+
+NEWEST: Final = Grid("newest", 8.0, 1.0)
+RECENT: Final = Grid("recent", 128.0, 4.0)
+LONG: Final = tuple(Grid(f"{32 * step:g}s", 32.0 * step, step) for step in (32.0, 256.0, 2048.0, 16384.0))
+
+
+def grids(seconds: float, *, whole: bool, sparse: bool) -> tuple[Grid, ...]:
+    """The grids for so much time; the long ones only where the whole is asked for."""
+    chosen = [RECENT] if sparse else [NEWEST, RECENT]
+    if whole:
+        for grid, shorter in zip(LONG, (RECENT, *LONG), strict=False):
+            if seconds > shorter.seconds:
+                chosen.append(grid)
+    return tuple(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a family that is a query of its own: its label matchers, and labels that its series are given."""
+
+    name: str = ""
+    matchers: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    sample: str = ""
+    """Its own sample; by default that of the family."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """A new pod of the canary is not judged by its first requests: its caches are empty, its code is not warm.
+
+    They end with the first sample after so many `requests` (counted in the class `count`), or after so many `seconds`
+    since its first one, whichever comes first. A pod that had counted before it was first read is warm.
+    """
+
+    requests: float
+    seconds: float
+    count: str
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Samples of one name.
+
+    `labels` are those of the metric itself that are kept apart; `classify` says to which class a series belongs, by its
+    labels. `slices` narrow what Prometheus is asked (the pods' own answers are narrowed by `classify`).
+    """
+
+    sample: str
+    labels: tuple[str, ...] = ()
+    classify: Classify = lambda _labels: "all"
+    slices: tuple[Slice, ...] = (Slice(),)
+    sparse: bool = False
+    gauge: bool = False
+    warm_up: WarmUp | None = None
+    of_router: bool = False
+    """Counters of the router, by revision: their tracks are called canary@… and stable@…."""
+
+
+def pod_key(family: Family) -> str:
+    """Key of the question to the pods."""
+    return POD_KEY + family.sample
+
+
+def prometheus_key(family: Family, part: Slice, grid: Grid) -> str:
+    """Key of the question to Prometheus."""
+    return f"{PROMETHEUS_KEY}{family.sample}{'/' if part.name else ''}{part.name}/{grid.name}"
+
+
+def selector(scope: Scope, *sides: Side, names: MetricNames | None = None) -> str:
+    """The label matchers of the pods of these revisions: exactly the two parts that a Deployment's pods append, because
+    "eu-42e41f50" may also be the name of another PINNService."""
+    called = names or scope.analysis.names
+    revisions = "|".join(side.revision for side in sides)
+    return f'{called.namespace_label}="{scope.namespace}",{called.pod_label}=~"{scope.name}-({revisions})-[^-]+-[^-]+"'
+
+
+def expression(family: Family, scope: Scope, part: Slice | None = None) -> str:
+    """The PromQL of a part of a family (the first by default), summed within each target."""
+    series = _series(family, part or family.slices[0], scope)
+    return f"{'max' if family.gauge else 'sum'} by ({_by(scope, family.labels)}) ({series})"
+
+
+def _by(scope: Scope, labels: Iterable[str] = ()) -> str:
+    return ", ".join((scope.analysis.names.pod_label, *labels, *TARGET_LABELS))
+
+
+def _series(family: Family, part: Slice, scope: Scope) -> str:
+    matchers = [part.matchers] if part.matchers else []
+    if not family.of_router:
+        matchers.insert(0, selector(scope, scope.stable, scope.canary))
+    return f"{part.sample or family.sample}{{{','.join(matchers)}}}"
+
+
+def _samples(family: Family) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.sample or family.sample for part in family.slices))
+
+
+def questions(families: Iterable[Family], scope: Scope) -> list[Question]:
+    """What is asked for these families, of each source that the spec names."""
+    wanted, asked = list(families), list[Question]()
+    if SourceKind.PODS in scope.analysis.sources:
+        pods = (*scope.canary.pods, *scope.stable.pods)
+        start = scope.start - timedelta(seconds=BEFORE_SECONDS)
+        asked.extend(
+            PodQuestion(pod_key(family), _samples(family), pods, start)
+            for family in wanted
+            if pods and not family.of_router
+        )
+    if SourceKind.PROMETHEUS in scope.analysis.sources and scope.prometheus_due:
+        asked.extend(_of_prometheus(wanted, scope))
+    return asked
+
+
+def _of_prometheus(families: Iterable[Family], scope: Scope) -> Iterable[Query]:
+    times = f"max by ({_by(scope)}) (timestamp({_series(requests_family(scope), Slice(), scope)}))"
+    for grid in grids(scope.seconds, whole=scope.advance_due, sparse=False):
+        yield grid.query(f"{PROMETHEUS_KEY}{TIMES}/{grid.name}", times, scope.start, scope.now, sparse=False)
+    for family in families:
+        for part in family.slices:
+            asked = expression(family, scope, part)
+            for grid in grids(scope.seconds, whole=scope.advance_due, sparse=family.sparse):
+                key = prometheus_key(family, part, grid)
+                yield grid.query(key, asked, scope.start, scope.now, sparse=family.sparse)
+
+
+# --- requests: every gate needs them ----------------------------------------------------------------------------------
+
+PROBES: Final = (
+    "/health.*", "/metrics", "/cache/.*", "/docs", "/openapi.json", "/v2/health/.*", "/v2/models/.*/ready",
+)  # fmt: skip
+UNMATCHED: Final = "unmatched"
+"""What the bundled server calls the handler of paths that it does not have."""
+SIDES: Final = ("canary", "stable")
+UNREADABLE: Final = "?"
+"""The class of requests whose status cannot be told."""
+_STATUS: Final = re.compile(r"[1-5](\d\d|xx)")
+
+
+def handler_classes(probe_paths: Iterable[str]) -> tuple[str, ...]:
+    """Regular expressions of the handlers that no client asks: those of the bundled server, and the spec's own."""
+    return (*PROBES, *map(re.escape, probe_paths))
+
+
+def requests_family(scope: Scope) -> Family:
+    """Answered requests by the first digit of their status, without probes; of paths that do not exist apart (`u4`)."""
+    names = scope.analysis.names
+    probes = "|".join(handler_classes(scope.probe_paths))
+    quoted = f"{probes}|{UNMATCHED}".replace("\\", "\\\\")
+    return Family(
+        names.requests, (names.status_label,), _by_status(names, re.compile(probes)),
+        (
+            Slice("", f'{names.handler_label}!~"{quoted}"'),
+            Slice(UNMATCHED, f'{names.handler_label}="{UNMATCHED}"', {names.handler_label: UNMATCHED}),
+        ),
+    )  # fmt: skip
+
+
+def _by_status(names: MetricNames, left_out: re.Pattern[str]) -> Classify:
+    known: dict[tuple[str, str], str | None] = {}
+
+    def classify(labels: Mapping[str, str]) -> str | None:
+        found = labels.get(names.handler_label, ""), labels.get(names.status_label, "")
+        if found not in known:
+            digit = found[1][0] if _STATUS.fullmatch(found[1].lower()) else UNREADABLE
+            prefix = UNMATCHED[0] if found[0] == UNMATCHED else ""
+            known[found] = None if left_out.fullmatch(found[0]) else prefix + digit
+        return known[found]
+
+    return classify
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one source knows of a family: tracks of the pods that are listed, and the windows they allow."""
+
+    source: SourceKind
+    canary: tuple[Track, ...]
+    stable: tuple[Track, ...]
+    windows: Windows
+
+    @property
+    def begin(self) -> float:
+        """Since when the canary is known to this source."""
+        return min((track.times[0] for track in self.canary), default=float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A family in the answers of a pass. `fast` is judged for sudden faults, `whole` for the whole time at a weight."""
+
+    fast: Reading | None = None
+    whole: Reading | None = None
+    error: SourceError | None = None
+    """A source that is configured did not answer: nothing may pass."""
+    answered: bool = False
+    """A source did answer, if only that it has no such series."""
+
+    @property
+    def absent(self) -> bool:
+        """It was asked for, and neither revision has it."""
+        both = (self.fast, self.whole)
+        return self.answered and self.error is None and not any(it and (it.canary or it.stable) for it in both)
+
+
+class Answers:
+    """The answers of one pass, each family read once."""
+
+    def __init__(self, samples: Samples, scope: Scope) -> None:
+        self.samples = samples
+        self._scope = scope
+        self._found: dict[str, Found] = {}
+
+    def find(self, family: Family) -> Found:
+        """What the sources say of a family."""
+        if family.sample not in self._found:
+            self._found[family.sample] = self._find(family)
+        return self._found[family.sample]
+
+    def _find(self, family: Family) -> Found:
+        pods = series_of(self.samples, pod_key(family))
+        prometheus = self._prometheus(family)
+        readings = [
+            self._reading(source, answer, family)
+            for source, answer in ((SourceKind.PODS, pods), (SourceKind.PROMETHEUS, prometheus))
+            if isinstance(answer, tuple)
+        ]
+        known = [reading for reading in readings if reading.canary] or readings
+        error = next((answer for answer in (prometheus, pods) if isinstance(answer, SourceError)), None)
+        if not known:
+            return Found(error=error)
+        fast, whole = known[0], known[0]
+        if len(known) > 1 and not _covers_as_much(known[0], known[1], self._scope):
+            whole = known[1]
+        return Found(fast, whole, error, answered=True)
+
+    def _reading(self, source: SourceKind, answer: tuple[Series, ...], family: Family) -> Reading:
+        scope = self._scope
+        label = scope.analysis.names.pod_label if source is SourceKind.PROMETHEUS else "pod"
+        if family.of_router:
+            found = _of_router(answer, family.classify, label)
+            canary, stable = ([found[pod] for pod in sorted(found) if pod.startswith(side)] for side in SIDES)
+        else:
+            found = tracks(answer, family.classify, pod_label=label)
+            canary, stable = _of(found, scope.canary, scope), _of(found, scope.stable, scope)
+        if family.warm_up is not None:
+            canary = [track.after(_warm(track, family.warm_up)) for track in canary]
+        fair = windows(canary, stable, scope.since) if scope.concurrent else alone(canary, scope.since)
+        return Reading(source, tuple(canary), tuple(stable), fair)
+
+    def levels(self, family: Family) -> tuple[SourceKind | None, dict[str, Points], SourceError | None]:
+        """The samples of a gauge by pod, from the pods if they answer; who answered, and what could not be read."""
+        pods, prometheus = series_of(self.samples, pod_key(family)), self._prometheus(family)
+        error = next((answer for answer in (prometheus, pods) if isinstance(answer, SourceError)), None)
+        label = self._scope.analysis.names.pod_label
+        if isinstance(pods, tuple) and pods:
+            return SourceKind.PODS, levels(pods), error
+        if isinstance(prometheus, tuple):
+            return SourceKind.PROMETHEUS, levels(prometheus, pod_label=label), error
+        return (SourceKind.PODS if pods == () else None), {}, error
+
+    def _prometheus(self, family: Family) -> tuple[Series, ...] | SourceError | None:
+        """All grids of a family as one series of true samples for each target."""
+        return merged(self.samples, family, self._scope)
+
+
+def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...] | SourceError | None:
+    """All grids of a family as true samples: points are (moment of the scrape, value)."""
+    collected: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
+    asked = False
+    for grid in (NEWEST, RECENT, *LONG):
+        times = series_of(samples, f"{PROMETHEUS_KEY}{TIMES}/{grid.name}")
+        for part in family.slices:
+            values = series_of(samples, prometheus_key(family, part, grid))
+            if values is None:
+                continue
+            asked = True
+            if isinstance(values, SourceError):
+                return values
+            if isinstance(times, SourceError):
+                return times
+            moments = _moments(times or (), scope)
+            for series in values:
+                scraped = moments.get(_target(series.labels, scope), {})
+                labels = tuple(sorted({**series.labels, **part.labels}.items()))
+                kept = collected.setdefault(labels, {})
+                for at, value in series.points:
+                    kept[scraped.get(round(at, 3), at)] = value
+    if not asked:
+        return None
+    return tuple(Series(dict(labels), tuple(sorted(points.items()))) for labels, points in collected.items())
+
+
+def _moments(times: Iterable[Series], scope: Scope) -> dict[tuple[str, ...], dict[float, float]]:
+    return {_target(one.labels, scope): {round(at, 3): moment for at, moment in one.points} for one in times}
+
+
+def _target(labels: Mapping[str, str], scope: Scope) -> tuple[str, ...]:
+    return tuple(labels.get(label, "") for label in (scope.analysis.names.pod_label, *TARGET_LABELS))
+
+
+def _of(found: Tracks, side: Side, scope: Scope) -> list[Track]:
+    """The tracks of the pods that are listed; of whatever carries the revision's name where no pod is."""
+    return [found[pod] for pod in sorted(found) if belongs(pod, side, scope)]
+
+
+def belongs(pod: str, side: Side, scope: Scope) -> bool:
+    """Whether a pod in an answer is one of this revision's."""
+    return pod in side.pods if side.pods else pod.startswith(f"{scope.name}-{side.revision}-")
+
+
+def _of_router(answer: Iterable[Series], classify: Classify, label: str) -> dict[str, Track]:
+    """Tracks by revision and target of the router: all counters of a target are of one moment."""
+    named = (
+        Series({**one.labels, "pod": f"{one.labels['side']}@{one.labels.get(label, '')}"}, one.points) for one in answer
+    )
+    return tracks(named, classify)
+
+
+def _warm(track: Track, warm_up: WarmUp) -> int:
+    if track.first > 0:
+        return 0
+    counted = track.grown.get(warm_up.count, ())
+    began = next((track.times[index] for index, value in enumerate(counted) if value > 0), None)
+    for index, (moment, value) in enumerate(zip(track.times, counted, strict=False)):
+        if value >= warm_up.requests or (began is not None and moment >= began + warm_up.seconds):
+            return index
+    return len(track.times) - 1
+
+
+def _covers_as_much(one: Reading, other: Reading, scope: Scope) -> bool:
+    """By time alone, not by what was counted: else the choice would be made by the evidence."""
+
+    def covered(reading: Reading) -> float:
+        return max(0.0, scope.now.timestamp() - max(reading.begin, scope.since))
+
+    return covered(one) >= 0.95 * covered(other) - stale_after(interval_of(one.canary))
+
+
+def age_of(reading: Reading, scope: Scope) -> float | None:
+    """Seconds since the newest sample of the canary's pod that was read least recently; None if one was never read."""
+    read = {track.pod for track in reading.canary}
+    if not reading.canary or any(pod not in read for pod in scope.canary.ready):
+        return None
+    ready = scope.canary.ready or tuple(read)
+    return max(0.0, scope.now.timestamp() - min(track.times[-1] for track in reading.canary if track.pod in ready))
+
+
+def stale(reading: Reading | None, scope: Scope) -> str:
+    """Why its samples do not speak of the present, in words; empty if they do."""
+    if reading is None:
+        return ""
+    read = {track.pod: track for track in reading.canary}
+    for pod in scope.canary.ready or tuple(read):
+        if pod not in read:
+            return f"no sample of pod {pod} yet"
+        age = scope.now.timestamp() - read[pod].times[-1]
+        if age > stale_after(read[pod].interval):
+            return f"the newest sample of pod {pod} is {age:.0f} s old"
+    return ""

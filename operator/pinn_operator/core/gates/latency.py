@@ -1,0 +1,105 @@
+"""Latency quantiles, from the histogram of the pricing requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+
+from pinn_operator.core.gates.comparison import LEVEL_SECONDS, compared, in_words
+from pinn_operator.core.gates.evidence import Comparison, exceeds_limit
+from pinn_operator.core.gates.families import (
+    Answers,
+    Family,
+    Found,
+    Reading,
+    WarmUp,
+    age_of,
+    expression,
+    questions,
+    requests_family,
+    stale,
+)
+from pinn_operator.core.gates.histogram import ALL, Histogram, bound_of, histogram_of
+from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.gates.windows import INTERVALS, Part
+from pinn_operator.core.samples import Question, SourceError
+from pinn_operator.core.wanted.spec import Bound, Gate, MetricNames
+
+
+def latency_family(names: MetricNames) -> Family:
+    """Buckets of the histogram, by their upper bound."""
+    return Family(f"{names.latency}_bucket", ("le",), bound_of, sparse=True, warm_up=WarmUp(20, 30.0, ALL))
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """The `quantile` of the time that pricing requests take, in seconds."""
+
+    quantile: float
+
+    def questions(self, gate: Gate, scope: Scope) -> Iterable[Question]:
+        """The buckets; and the requests, whose moments are those of the buckets too."""
+        del gate
+        return questions([requests_family(scope), latency_family(scope.analysis.names)], scope)
+
+    def evidence(self, gate: Gate, answers: Answers, scope: Scope) -> Evidence | SourceError:
+        """The q-quantile is above L exactly if more than 1 − q of the requests took longer than L: a rate again."""
+        family = latency_family(scope.analysis.names)
+        found = answers.find(family)
+        if found.fast is None or found.whole is None:
+            return found.error or Evidence()
+        if found.absent:
+            return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
+        whole = found.whole.windows.whole
+        canary = histogram_of(whole.canary) if whole else Histogram()
+        stable = histogram_of(whole.stable) if whole and scope.concurrent else Histogram()
+        minute = histogram_of(_last_minute(found.fast))
+        worse = self._compared(gate, found, canary, stable, scope)
+        return Evidence(
+            value=canary.quantile(self.quantile),
+            stable=stable.quantile(self.quantile),
+            samples=canary.total,
+            stable_samples=stable.total,
+            recent=minute.quantile(self.quantile),
+            exceeded=self._exceeded(gate.abort, minute),
+            worse=in_words(worse) if worse and worse.worse else None,
+            mounting=worse is not None and worse.mounting,
+            more_requests=worse.more_requests if worse else None,
+            age=age_of(found.fast, scope),
+            source=found.whole.source,
+            query=expression(family, scope),
+            held=stale(found.fast, scope),
+        )
+
+    def _exceeded(self, bound: Bound | None, minute: Histogram) -> bool | None:
+        if bound is None or bound.above is None or minute.total <= 0:
+            return None
+        return exceeds_limit(minute.slower_than(bound.above), limit=1 - self.quantile)
+
+    def _compared(
+        self, gate: Gate, found: Found, canary: Histogram, stable: Histogram, scope: Scope
+    ) -> Comparison | None:
+        """Requests that take `ratio` times stable's quantile are slow; their shares are compared.
+
+        Latency depends on the load of the moment: only the stable revision of the same moment tells how slow is slow,
+        so during the bake nothing is compared here.
+        """
+        relative, usual = gate.relative, stable.quantile(self.quantile)
+        if relative is None or usual is None or not canary.buckets:
+            return None
+        bound = canary.bound_at_least(max(relative.ratio * usual, relative.floor))
+        if bound == inf:
+            return None
+        readings = [reading for reading in (found.fast, found.whole) if reading is not None]
+        if not all(f"{bound:g}" in track.grown for it in readings for track in (*it.canary, *it.stable)):
+            return None
+        return compared(gate, found.fast, found.whole, (ALL,), (ALL, f"-{bound:g}"), scope, None, slow=True)
+
+
+def _last_minute(reading: Reading) -> list[Part]:
+    parts = []
+    for track in reading.canary:
+        seconds = max(LEVEL_SECONDS, INTERVALS * (track.interval or 0.0))
+        parts.append(Part(track, max(track.at_or_before(track.times[-1] - seconds), 0), len(track.times) - 1))
+    return parts

@@ -1,0 +1,94 @@
+"""What is judged in a pass, from what was read in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pinn_operator.core.api import Resource
+from pinn_operator.core.gates.metric import Scope, Side
+from pinn_operator.core.observed import Observed
+from pinn_operator.core.status.values import GateStatus, RolloutStatus
+from pinn_operator.core.wanted.quantity import parse_quantity
+from pinn_operator.core.wanted.spec import RouterKind, SourceKind, Spec
+
+
+def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) -> Scope | None:
+    """The scope of a rollout in flight; None without one."""
+    status, rollout = resource.status, resource.status.rollout
+    if rollout is None or status.canary is None or status.stable is None:
+        return None
+    advance_due = _advance_due(rollout, spec, now)
+    return Scope(
+        name=resource.name,
+        namespace=resource.namespace,
+        analysis=spec.analysis,
+        canary=_side(observed, status.canary.revision),
+        stable=_side(observed, status.stable.revision),
+        weight=rollout.weight,
+        start=rollout.weight_time,
+        now=now,
+        in_force=rollout.programmed_time,
+        hold_seconds=float(_hold(rollout, spec)),
+        step=rollout.step_index + 1,
+        stage=rollout.step_index + rollout.suspensions,
+        weighted=spec.traffic.router is not RouterKind.REPLICAS,
+        memory_limit=_limit(spec, "memory"),
+        cpu_limit=_limit(spec, "cpu"),
+        probe_paths=probe_paths(spec),
+        advance_due=advance_due,
+        prometheus_due=advance_due or not _pods_serve(rollout.gates, spec),
+        earlier={gate.name: gate for gate in rollout.gates},
+    )
+
+
+def _side(observed: Observed, revision: str) -> Side:
+    pods = [pod for pod in observed.living(revision) if pod.phase in ("Running", "")]
+    workload = observed.workloads.get(revision)
+    return Side(
+        revision,
+        pods=tuple(sorted(pod.name for pod in pods)),
+        ready=tuple(sorted(pod.name for pod in pods if pod.ready)),
+        replicas=workload.replicas if workload else 0,
+    )
+
+
+def _hold(rollout: RolloutStatus, spec: Spec) -> int:
+    return rollout.hold_seconds or spec.steps[min(rollout.step_index, len(spec.steps) - 1)].hold_seconds
+
+
+def _advance_due(rollout: RolloutStatus, spec: Spec, now: datetime) -> bool:
+    """The whole time at a weight is asked for every `intervalSeconds`, and while a bound is exceeded."""
+    times = [gate.time for gate in rollout.gates]
+    if not times or any(time is None for time in times) or any(gate.failing_since for gate in rollout.gates):
+        return True
+    newest = max(time for time in times if time is not None)
+    if rollout.programmed_time is not None:
+        over = rollout.programmed_time + timedelta(seconds=_hold(rollout, spec))
+        if newest < over <= now:
+            return True
+    return not timedelta(0) <= now - newest < timedelta(seconds=0.95 * spec.analysis.interval_seconds)
+
+
+def _pods_serve(gates: Iterable[GateStatus], spec: Spec) -> bool:
+    """The pods themselves answered last: Prometheus need not be asked at each look."""
+    return SourceKind.PODS in spec.analysis.sources and any(gate.source == SourceKind.PODS for gate in gates)
+
+
+def _limit(spec: Spec, resource: str) -> float | None:
+    limits = _object(_object(spec.serving.get("resources")).get("limits"))
+    try:
+        return float(parse_quantity(str(limits[resource]))) or None
+    except (KeyError, ValueError):
+        return None
+
+
+def probe_paths(spec: Spec) -> tuple[str, ...]:
+    """The paths that the kubelet asks, where the spec names its own."""
+    paths = (_object(probe).get("path") for probe in _object(spec.serving.get("probes")).values())
+    return tuple(sorted(path for path in paths if isinstance(path, str)))
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

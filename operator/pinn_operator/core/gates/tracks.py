@@ -1,0 +1,182 @@
+"""What the counters of pods were at the moments at which they were read.
+
+Prometheus and the pods themselves give the same: for each pod the moments of its samples and the growth of its counters
+since the first of them. A counter restarts at zero with its container and is born when first used; a replica of
+Prometheus may lag a little behind another. A pod counts once, whatever targets it has.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, isfinite
+from operator import le
+
+from pinn_operator.core.samples import Series
+
+Points = Sequence[tuple[float, float]]
+Classify = Callable[[Mapping[str, str]], str | None]
+"""To which class the samples of a series belong, by its labels; None leaves the series out."""
+
+TARGET_LABELS = ("job", "instance", "service", "endpoint", "container", "prometheus", "prometheus_replica", "replica")
+"""Labels that Prometheus and its operator add for a target: two targets of one pod differ in one of them."""
+RESTARTED_BELOW = 0.5
+"""A restarted container has counted less than this part of what it had; a replica that lags lacks a few seconds."""
+_INTERVALS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One pod: moments in ascending order (unix seconds), and at each of them how far each class has grown since the
+    first. `first` is what the pod had counted at the first moment, over all classes."""
+
+    pod: str
+    times: tuple[float, ...]
+    grown: Mapping[str, tuple[float, ...]]
+    first: float = 0.0
+    restarts: tuple[float, ...] = ()
+
+    def at_or_before(self, moment: float) -> int:
+        """Index of the newest sample at or before that moment; -1 if there is none."""
+        return bisect_right(self.times, moment) - 1
+
+    def at_or_after(self, moment: float) -> int:
+        """Index of the oldest sample at or after that moment; the number of samples if there is none."""
+        return bisect_left(self.times, moment)
+
+    def count(self, classes: Iterable[str], begin: int, end: int) -> float:
+        """How far these classes have grown together between two samples; one that is written "-x" is taken off."""
+        total = 0.0
+        for name in classes:
+            values = self.grown.get(name.removeprefix("-"))
+            if values is not None:
+                total += (values[begin] - values[end]) if name[0] == "-" else (values[end] - values[begin])
+        return max(0.0, total)
+
+    def after(self, index: int) -> Track:
+        """The track from its sample with that index on."""
+        if index <= 0:
+            return self
+        grown = {name: tuple(value - values[index] for value in values[index:]) for name, values in self.grown.items()}
+        first = self.first + sum(values[index] for values in self.grown.values())
+        restarts = tuple(moment for moment in self.restarts if moment > self.times[index])
+        return Track(self.pod, self.times[index:], grown, first, restarts)
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds between its newest samples (the median of five); None with a single sample."""
+        times = self.times[-_INTERVALS - 1 :]
+        gaps = sorted(after - before for before, after in pairwise(times))
+        return gaps[len(gaps) // 2] if gaps else None
+
+
+Tracks = Mapping[str, Track]
+"""By pod."""
+
+
+def tracks(series: Iterable[Series], classify: Classify, *, pod_label: str = "pod") -> dict[str, Track]:
+    """The tracks of raw samples: points are (moment of the sample, value), labels those of the pod and the metric."""
+    found: dict[str, dict[tuple[str, ...], list[tuple[str, Points]]]] = {}
+    for one in series:
+        pod, name = one.labels.get(pod_label), classify(one.labels)
+        if pod is None or name is None or not one.points:
+            continue
+        target = tuple(one.labels.get(label, "") for label in TARGET_LABELS)
+        found.setdefault(pod, {}).setdefault(target, []).append((name, one.points))
+    return {pod: _track(pod, _one_target(targets)) for pod, targets in found.items()}
+
+
+def _one_target(targets: dict[tuple[str, ...], list[tuple[str, Points]]]) -> list[tuple[str, Points]]:
+    """The target that was read for longest, and oftenest: a choice that does not depend on what it counted."""
+
+    def coverage(target: tuple[str, ...]) -> tuple[float, int]:
+        points = max((points for _, points in targets[target]), key=len)
+        return round(points[-1][0] - points[0][0]), len(points)
+
+    return targets[max(sorted(targets), key=coverage)]
+
+
+def _track(pod: str, members: list[tuple[str, Points]]) -> Track:
+    columns = [tuple(zip(*points, strict=True)) for _, points in members]
+    times = columns[0][0]
+    if any(column[0] != times for column in columns):
+        times = tuple(sorted({moment for column in columns for moment in column[0]}))
+    classes: dict[str, list[tuple[float, ...]]] = {}
+    for (name, _), column in zip(members, columns, strict=True):
+        values = column[1] if column[0] == times else _filled(column[0], column[1], times)
+        if not all(map(isfinite, values)):
+            values = _finite(values)
+        classes.setdefault(name, []).append(values)
+    raw = {
+        name: rows[0] if len(rows) == 1 else tuple(map(sum, zip(*rows, strict=True))) for name, rows in classes.items()
+    }
+    first = sum(values[0] for values in raw.values())
+    if all(all(map(le, values, values[1:])) for values in raw.values()):
+        return Track(pod, times, {name: _since_first(values) for name, values in raw.items()}, first)
+    restarts = _restarts(times, raw)
+    cuts = [index for index, moment in enumerate(times) if moment in set(restarts)]
+    return Track(pod, times, {name: _joined(values, cuts) for name, values in raw.items()}, first, restarts)
+
+
+def _filled(own: Sequence[float], values: Sequence[float], times: Sequence[float]) -> tuple[float, ...]:
+    """Values at all moments of the pod: zero before the series was born, the last one where it has no sample."""
+    result, index = [], -1
+    for moment in times:
+        while index + 1 < len(own) and own[index + 1] <= moment:
+            index += 1
+        result.append(values[index] if index >= 0 else 0.0)
+    return tuple(result)
+
+
+def _finite(values: Iterable[float]) -> tuple[float, ...]:
+    last, result = 0.0, []
+    for value in values:
+        last = value if isfinite(value) else last
+        result.append(last)
+    return tuple(result)
+
+
+def _since_first(values: tuple[float, ...]) -> tuple[float, ...]:
+    first = values[0]
+    return values if first == 0 else tuple(value - first for value in values)
+
+
+def _restarts(times: Sequence[float], raw: Mapping[str, Sequence[float]]) -> tuple[float, ...]:
+    totals = [sum(column) for column in zip(*raw.values(), strict=True)]
+    return tuple(
+        times[index + 1]
+        for index, (before, after) in enumerate(pairwise(totals))
+        if after < before * RESTARTED_BELOW
+    )  # fmt: skip
+
+
+def _joined(values: Sequence[float], cuts: Sequence[int]) -> tuple[float, ...]:
+    """Growth since the first value: from zero after a restart, and none while a replica lags."""
+    grown, highest, result = 0.0, values[0], [0.0]
+    restarted = set(cuts)
+    for index in range(1, len(values)):
+        value = values[index]
+        if index in restarted:
+            grown, highest = grown + value, value
+        elif value > highest:
+            grown, highest = grown + value - highest, value
+        result.append(grown)
+    return tuple(result)
+
+
+def levels(series: Iterable[Series], *, pod_label: str = "pod") -> dict[str, Points]:
+    """The samples of a gauge, by pod; of several targets those of the one that was read for longest."""
+    found: dict[str, Points] = {}
+    for one in sorted(series, key=lambda it: sorted(it.labels.items())):
+        pod = one.labels.get(pod_label)
+        points = tuple(point for point in one.points if isfinite(point[1]))
+        if pod is not None and points and len(points) > len(found.get(pod, ())):
+            found[pod] = points
+    return found
+
+
+def newest(found: Iterable[Track]) -> float:
+    """The newest moment of any of them; minus infinity without any."""
+    return max((track.times[-1] for track in found), default=-inf)

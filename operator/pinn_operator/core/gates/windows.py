@@ -1,0 +1,192 @@
+"""Windows in time that are fair to both revisions, whatever moments their pods were read at.
+
+Each pod is read at moments of its own, so "the last minute" is another minute for each of them. A fault that hits all
+pods alike would then be seen in the canary's counters first as often as not. So the canary is judged only up to the
+moment that every stable pod was read past, and the bad answers of a stable pod are counted over the smallest interval
+between two of its samples that covers the canary's: a burst that is in the canary's count is in stable's too.
+Stable's total is taken in proportion to the length of the canary's interval, so its share is never understated.
+
+Proof that a burst that hits all pods alike cannot make the canary's share the larger: let pod c of the canary answer
+r_c requests a second in an interval of length l_c, of which the burst covers o_c. Its covering stable interval contains
+each of them, so its overlap o is at least every o_c, and stable's total is scaled to the length L that makes
+Σ r_c o_c / Σ r_c l_c ≤ o · Σ r_c / Σ r_c l_c = o / L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from pinn_operator.core.gates.sequential import Counts
+from pinn_operator.core.gates.tracks import Track, newest
+
+SHORTEST_SECONDS = 1.5
+INTERVALS = 4
+"""A window has at least so many sample intervals; a sample older than so many is stale."""
+LATENESS_SECONDS = 3.0
+"""A sample is never called stale before this: a read may take its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a pod's track: from the sample with index `begin` to that with index `end`."""
+
+    track: Track
+    begin: int
+    end: int
+
+    @property
+    def seconds(self) -> float:
+        return self.track.times[self.end] - self.track.times[self.begin]
+
+    def count(self, classes: Iterable[str]) -> float:
+        """Growth of all these classes."""
+        return self.track.count(classes, self.begin, self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One window: the canary's stretches, and the stretches of stable pods that cover them."""
+
+    seconds: float
+    canary: tuple[Part, ...]
+    stable: tuple[Part, ...]
+
+    def canary_counts(self, total: Sequence[str], bad: Sequence[str]) -> Counts:
+        """Requests of the canary: of the classes `total`, and those of the classes `bad`."""
+        return _counts(sum(part.count(total) for part in self.canary), sum(part.count(bad) for part in self.canary))
+
+    def stable_counts(self, total: Sequence[str], bad: Sequence[str]) -> Counts:
+        """Bad answers over the covering intervals, the total in proportion to the canary's."""
+        length = self._length(total)
+        all_of = sum(part.count(total) * _scale(length, part.seconds) for part in self.stable)
+        return _counts(all_of, sum(part.count(bad) for part in self.stable))
+
+    def _length(self, total: Sequence[str]) -> float:
+        """The canary's mean length, each pod weighted with its rate."""
+        requests = [(part.count(total), part.seconds) for part in self.canary if part.seconds > 0]
+        rates = sum(count / seconds for count, seconds in requests)
+        if rates <= 0:
+            return max((seconds for _, seconds in requests), default=0.0)
+        return sum(count for count, _ in requests) / rates
+
+
+def _scale(length: float, seconds: float) -> float:
+    return min(1.0, length / seconds) if seconds > 0 else 0.0
+
+
+def _counts(total: float, bad: float) -> Counts:
+    return Counts(total, min(bad, total))
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """`recent` ones from short to long, and `whole`, all of the time at this weight. None where nothing can be said."""
+
+    recent: tuple[Span, ...]
+    whole: Span | None
+    end: float
+    """Up to here every stable pod was read; minus infinity without any."""
+    interval: float | None
+    """Measured seconds between two samples of a pod."""
+
+
+def windows(canary: Sequence[Track], stable: Sequence[Track], start: float) -> Windows:
+    """The windows in which a canary is compared with a stable revision that has traffic too.
+
+    Args:
+        canary: tracks of its pods.
+        stable: tracks of the stable pods. Those that are stale beside the others, or were first read later, say
+            nothing: the others stand for them.
+        start: unix seconds, since when the canary has its present weight.
+    """
+    interval = interval_of([*canary, *stable])
+    fresh = fresh_tracks(stable)
+    end = min((track.times[-1] for track in fresh), default=-inf)
+    first = _first_of_most(fresh)
+    begin = max(start, first)
+    if end <= begin or not canary:
+        return Windows((), None, end, interval)
+    whole = _span(canary, fresh, begin, end, first=first, fresh_start=True)
+    recent = []
+    for seconds in lengths(end - begin, interval):
+        span = _span(canary, fresh, end - seconds, end, first=first)
+        if span is not None:
+            recent.append(span)
+    return Windows(tuple(recent), whole, end, interval)
+
+
+def alone(canary: Sequence[Track], start: float) -> Windows:
+    """The windows of a canary that is not compared with anybody at the same moment: up to its own newest samples."""
+    interval = interval_of(canary)
+    end = newest(canary)
+    if end <= start:
+        return Windows((), None, end, interval)
+    whole = _span(canary, (), start, end, first=-inf, fresh_start=True)
+    recent = [_span(canary, (), end - seconds, end, first=-inf) for seconds in lengths(end - start, interval)]
+    return Windows(tuple(span for span in recent if span is not None), whole, end, interval)
+
+
+def lengths(whole: float, interval: float | None) -> list[float]:
+    """Doubling from the shortest useful one to less than the whole."""
+    least = max(SHORTEST_SECONDS, INTERVALS * interval) if interval is not None else inf
+    seconds, found = SHORTEST_SECONDS, []
+    while seconds < whole:
+        if seconds >= least:
+            found.append(seconds)
+        seconds *= 2
+    return found
+
+
+def interval_of(tracks: Iterable[Track]) -> float | None:
+    """The median interval of the pods; None as long as none has two samples."""
+    found = sorted(interval for track in tracks if (interval := track.interval) is not None)
+    return found[len(found) // 2] if found else None
+
+
+def stale_after(interval: float | None) -> float:
+    """Seconds after which a sample is too old to speak of the present."""
+    return max(LATENESS_SECONDS, INTERVALS * interval) if interval is not None else LATENESS_SECONDS
+
+
+def fresh_tracks(tracks: Sequence[Track]) -> list[Track]:
+    """Those that are read as the others are. One that is not read any more must not hold back all judgement."""
+    latest = newest(tracks)
+    return [track for track in tracks if track.times[-1] >= latest - stale_after(interval_of([track]))]
+
+
+def _first_of_most(tracks: Sequence[Track]) -> float:
+    """Since when most pods were read: those that came later are not waited for."""
+    firsts = sorted(track.times[0] for track in tracks)
+    return firsts[len(firsts) // 2] if firsts else -inf
+
+
+def _span(
+    canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, *, first: float,
+    fresh_start: bool = False,
+) -> Span | None:  # fmt: skip
+    parts = []
+    for track in canary:
+        last = track.at_or_before(end)
+        start = track.at_or_before(begin)
+        # At the start of a weight a sample from before it may hold requests of the weight before.
+        older = fresh_start and start >= 0 and track.times[start] < begin and _has_counted(track, start)
+        if start < 0 or track.times[start] < first or older:
+            start = track.at_or_after(max(begin, first))
+        if 0 <= start < last:
+            parts.append(Part(track, start, last))
+    if not parts:
+        return None
+    low = min(part.track.times[part.begin] for part in parts)
+    high = max(part.track.times[part.end] for part in parts)
+    cover = []
+    for track in stable:
+        start, last = track.at_or_before(low), track.at_or_after(high)
+        if start >= 0 and last < len(track.times):
+            cover.append(Part(track, start, last))
+    return Span(end - begin, tuple(parts), tuple(cover))
+
+
+def _has_counted(track: Track, index: int) -> bool:
+    return track.first > 0 or any(values[index] > 0 for values in track.grown.values())

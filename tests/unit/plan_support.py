@@ -15,6 +15,7 @@ from pinn_operator.core.routers.http_route import parse_route
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.revision import revision_of, serving_fields
 from pinn_operator.core.wanted.spec import Spec
+from pinn_operator.kube.parsing import parse_selector, parse_workload
 
 IMAGE = "registry.example.com/pinn-inference:1.4.0"
 HTTP_ROUTE: dict[str, Any] = {
@@ -70,7 +71,15 @@ class Store:
                     spec=spec if isinstance(spec, Spec) else None,
                 )
         route = next((parse_route(live) for (kind, _), live in self.objects.items() if kind == "HTTPRoute"), None)
-        return Observed(records=records, objects=self.objects, route=route, route_kind_served=route_kind_served)
+        workloads = [parse_workload(live) for (kind, _), live in self.objects.items() if kind == "Deployment"]
+        return Observed(
+            workloads={workload.revision: workload for workload in workloads},
+            selectors={name: parse_selector(live) for (kind, name), live in self.objects.items() if kind == "Service"},
+            records=records,
+            objects=self.objects,
+            route=route,
+            route_kind_served=route_kind_served,
+        )
 
     def __getitem__(self, key: tuple[str, str]) -> dict[str, Any]:
         return self.objects[key]

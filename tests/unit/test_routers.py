@@ -34,6 +34,7 @@ def live(split: Split = SPLIT, *, route: bool = True) -> Observed:
     parsed = parse_route(made[-1]) if route else None
     return Observed(
         objects={(item["kind"], item["metadata"]["name"]): item for item in made},
+        selectors={item["metadata"]["name"]: item["spec"]["selector"] for item in made if item["kind"] == "Service"},
         route=replace(parsed, programmed=True, reason="", message="") if parsed else None,
     )
 
@@ -112,8 +113,8 @@ def test_only_a_lower_share_is_withdrawn(route: bool) -> None:
 
 def test_nothing_is_withdrawn_to_where_nobody_serves() -> None:
     observed = live()
-    del observed.objects["Service", "eu-stable"]  # type: ignore[attr-defined]
-    assert list(HttpRoute().withdraw(OWNER, replace(SPLIT, weight=0), observed)) == []
+    lost = replace(observed, selectors={**observed.selectors, "eu-stable": {"pinn.dev/service": "eu"}})
+    assert list(HttpRoute().withdraw(OWNER, replace(SPLIT, weight=0), lost)) == []
 
 
 @pytest.mark.parametrize(

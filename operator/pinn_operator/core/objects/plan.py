@@ -49,7 +49,7 @@ def plan(resource: Resource, desired: Desired, observed: Observed) -> tuple[Acti
         if revision in desired.replicas:
             replicas = desired.replicas[revision]
             manifest = render_deployment(owner, record["workload"], replicas)
-            shrinks = replicas < _live_replicas(resource.name, revision, observed)
+            shrinks = replicas < _live_replicas(revision, observed)
             (shrinking if shrinks else growing).append(manifest)
     traffic = traffic_in_force(resource, observed, revisions=(desired.canary, desired.stable))
     routing = router_of(traffic).objects(owner, traffic, desired.split, observed) if traffic else ()
@@ -68,9 +68,9 @@ def _check(desired: Desired) -> None:
         raise ValueError(f"revisions are both kept and forgotten: {', '.join(both)}")
 
 
-def _live_replicas(service: str, revision: str, observed: Observed) -> int:
-    live = observed.objects.get(("Deployment", workload_name(service, revision)))
-    return int(live["spec"].get("replicas", 1)) if live else 0
+def _live_replicas(revision: str, observed: Observed) -> int:
+    workload = observed.workloads.get(revision)
+    return workload.replicas if workload else 0
 
 
 def _deletions(owner: Owner, traffic: Traffic | None, desired: Desired, observed: Observed) -> Iterator[Delete]:

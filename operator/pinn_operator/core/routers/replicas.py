@@ -42,7 +42,7 @@ class Replicas:
         if live is None or split.weight > 0 or not leads_to_stable(owner.name, split, observed):
             return
         selector = selector_of(owner.name, split.stable)
-        if observed.objects["Service", owner.name]["spec"].get("selector") != selector:
+        if observed.selectors[owner.name] != selector:
             yield render_service(
                 owner, owner.name, selector=selector, port=live.service_port, service_type=live.service_type
             )

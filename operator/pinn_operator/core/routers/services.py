@@ -58,12 +58,8 @@ def wanted_selectors(name: str, split: Split, *, clients: str | None) -> dict[st
 
 def leads_to_stable(name: str, split: Split, observed: Observed) -> bool:
     """Whether traffic can be led back: the clients' Service is there and `-stable` selects the stable revision."""
-    stable = observed.objects.get(("Service", stable_service_name(name)))
-    return (
-        ("Service", name) in observed.objects
-        and stable is not None
-        and stable["spec"].get("selector") == selector_of(name, split.stable)
-    )
+    stable = observed.selectors.get(stable_service_name(name))
+    return name in observed.selectors and stable == selector_of(name, split.stable)
 
 
 def restore_services(name: str, observed: Observed) -> Traffic | None:

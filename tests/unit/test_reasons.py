@@ -20,6 +20,7 @@ GIVERS = [
     OPERATOR / "reconciler.py",
 ]
 
+SOURCE = "".join(path.read_text() for path in OPERATOR.rglob("*.py") if path.name != "reasons.py")
 WORD = re.compile(r"[A-Z][A-Za-z0-9]+")
 CALLS = {"normal": 0, "warning": 0, "wait": 0, "Wait": 0, "timeline_with": 3, "Transition": 2, "Condemnation": 0}
 """Functions that take a reason, and where."""
@@ -60,3 +61,8 @@ def test_a_reason_that_begins_with_a_gate_is_explained(reason: str) -> None:
 
 def test_a_stranger_s_reason_is_not_explained() -> None:
     assert explained("ImGood") is None
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_no_reason_is_explained_that_is_never_given(reason: Reason) -> None:
+    assert re.search(rf'Reason\.{reason.name}\b|"{reason.value}"|{{.*}}{reason.value}"', SOURCE), "remove it"

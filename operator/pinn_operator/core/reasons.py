@@ -118,11 +118,6 @@ class Reason(StrEnum):
         "No pod of the canary was created within `rollback.readyDeadlineSeconds`.",
         "look for quotas and admission webhooks: `kubectl describe replicaset`",
     )
-    CANARY_UNAVAILABLE = (
-        "CanaryUnavailable",
-        "No pod of the canary was available while it had weight.",
-        "`status.lastRollback.pods` says in which state they were",
-    )
 
     # --- rollbacks: what was measured; the name of the gate comes before it ---
 

@@ -1,4 +1,4 @@
-"""`pinn-operator run`. Exit codes: 0 stopped by a signal, 1 failed, 2 wrong flags, or no credentials for the API server."""
+"""`pinn-operator run`. Exit codes: 0 stopped by a signal, 1 failed, 2 wrong flags or no credentials."""
 
 from __future__ import annotations
 

@@ -304,7 +304,7 @@ class Reason(StrEnum):
     STABLE_IS_BACK = "StableIsBack", "The stable revision answers again, so the canary goes back to its step."
     STANDS_IN = (
         "StandsIn",
-        "The spec asks for a third revision and the stable one cannot answer: the canary serves in its place meanwhile.",
+        "The spec asks for a third revision and stable cannot answer: the canary serves in its place meanwhile.",
     )
     SUSPENDED_TOO_OFTEN = (
         "SuspendedTooOften",

@@ -9,9 +9,10 @@ from typing import Any
 from pinn_operator.core.api import Resource
 from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.values import GateStatus, RolloutStatus
 from pinn_operator.core.wanted.quantity import parse_quantity
-from pinn_operator.core.wanted.spec import RouterKind, SourceKind, Spec
+from pinn_operator.core.wanted.spec import SourceKind, Spec
 
 
 def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) -> Scope | None:
@@ -33,7 +34,7 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         hold_seconds=float(_hold(rollout, spec)),
         step=rollout.step_index + 1,
         stage=rollout.step_index + rollout.suspensions,
-        weighted=spec.traffic.router is not RouterKind.REPLICAS,
+        weighted=not router_of(spec.traffic).by_replicas,
         memory_limit=_limit(spec, "memory"),
         cpu_limit=_limit(spec, "cpu"),
         probe_paths=probe_paths(spec),

@@ -23,6 +23,7 @@ from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.samples import Answer, AnyAnswer, PodReadFault, Query, Question, Samples, SourceError
 from pinn_operator.core.situation import Situation, situation_of
+from pinn_operator.core.verification.questions import due_prices
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ClusterError, Conflict, NotOwned
 from pinn_operator.kube.protocol import Cluster
@@ -184,7 +185,8 @@ class Reconciler:
 
     async def _ask(self, situation: Situation) -> Samples:
         """Every kind of question goes to its source, all at the same time."""
-        questions = due(situation, self._now())
+        now = self._now()
+        questions = (*due(situation, now), *due_prices(situation, now))
         queries = [question for question in questions if isinstance(question, Query)]
         asked = [self._ask_prometheus(situation, queries)]
         for kind, source in self._others.items():

@@ -13,7 +13,7 @@ from pinn_operator import __version__
 from pinn_operator.core.api import PLURAL
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import SERVICE_LABEL
-from pinn_operator.core.samples import PodQuestion
+from pinn_operator.core.samples import PodQuestion, PriceQuestion
 from pinn_operator.handlers import WatchThread
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import HEARD, ApiCluster
@@ -24,6 +24,7 @@ from pinn_operator.kube.reports import PodReporter
 from pinn_operator.kube.watching import Watch
 from pinn_operator.loops import Loops, end_tasks
 from pinn_operator.pods.http import PodClient
+from pinn_operator.pods.prices import PriceReader
 from pinn_operator.pods.reader import PodReader
 from pinn_operator.pods.source import PodCounters
 from pinn_operator.prom.sources import Sources
@@ -62,10 +63,11 @@ class Operator:
         )
         pods = PodClient()
         self._pods = PodCounters(PodReader(pods, wake=self._wake_now, observer=self.telemetry.pod_read), pods)
+        self._prices = PriceReader(wake=self._wake_now)
         self._reconciler = Reconciler(
             cluster=self._cluster,
             sources=self._sources,
-            others={PodQuestion: self._pods},
+            others={PodQuestion: self._pods, PriceQuestion: self._prices},
             resetter=self._pods,
             has_prometheus=bool(settings.prometheus_address),
             telemetry=self.telemetry,
@@ -107,6 +109,7 @@ class Operator:
             await self._loops.stop()
             await health.stop()
             await self._pods.close()
+            await self._prices.close()
             await self._sources.close()
             await self._reporter.close()
             await self._client.close()

@@ -22,9 +22,20 @@ from pinn_operator.core.objects.desired import Desired
 from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
 from pinn_operator.core.routers.http_route import parse_route
-from pinn_operator.core.samples import Answer, AnyAnswer, PodQuestion, Query, Question, Samples, Series
+from pinn_operator.core.samples import (
+    Answer,
+    AnyAnswer,
+    PodQuestion,
+    PricePod,
+    PriceQuestion,
+    Query,
+    Question,
+    Samples,
+    Series,
+)
 from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import Status
+from pinn_operator.core.verification.questions import due_prices
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 from tests.story.kubelet import (
     IMAGE_ABSENT,
@@ -34,8 +45,10 @@ from tests.story.kubelet import (
     QUOTA,
     StoryPod,
 )
+from tests.story.prices import Oracle, Pricing
 from tests.story.prometheus import START, Prometheus, SimulatedPod
 from tests.story.reader import Reader
+from tests.support.prices import Change, same
 
 Clock = Callable[[float], float]
 
@@ -60,6 +73,9 @@ class Behaviour:
     """Share of the requests that are never answered, and so never counted."""
     slow: Clock = NEVER
     """Share of the requests that take three seconds."""
+    prices: Change = same
+    """What its model makes of right prices."""
+    price_api: bool = True
     startup_seconds: float = 2.0
     image_missing: bool = False
     report: PodReport | None = None
@@ -104,6 +120,7 @@ class World:
         self.reader = Reader()
         self.dress: Callable[[SimulatedPod], None] = lambda pod: None
         """What is special about pods; called for each of them all the time."""
+        self.oracle = Oracle(self._pricing, seed=seed)
         self.reads_alarm = True
         """Bad answers of the canary wake the operator."""
         self.strangers: list[SimulatedPod] = []
@@ -169,6 +186,7 @@ class World:
         seen = (
             self.generation, self.version, id(self.objects), self.clock_offset, self._route_status(),
             self.annotations, dict(self._failures), [id(pod.seen()) for pod in self.pods],
+            self.oracle.news(self.seconds),
         )  # fmt: skip
         changed, self._seen = seen != self._seen, seen
         alarmed, self.reader.alarmed = self.reader.alarmed and self.reads_alarm, False
@@ -242,14 +260,27 @@ class World:
 
     def _decide(self) -> tuple[Decision, Observed, Samples]:
         resource, observed = self._resource(), self.observe()
-        samples = self._answers(due(situation_of(resource, observed), self.now))
+        situation = situation_of(resource, observed)
+        samples = self._answers((*due(situation, self.now), *due_prices(situation, self.now)))
         return self._decided(resource, observed, samples), observed, samples
 
     def _answers(self, questions: Iterable[Question]) -> Samples:
         """What each kind of source answers."""
         asked = list(questions)
         samples: dict[str, AnyAnswer] = {it.key: self.answer(it) for it in asked if isinstance(it, Query)}
+        samples |= self.oracle.answers((it for it in asked if isinstance(it, PriceQuestion)), self.seconds)
         return samples | self.reader.answers(it for it in asked if isinstance(it, PodQuestion))
+
+    def _pricing(self, asked: PricePod) -> Pricing | None:
+        """How a pod answers for prices now."""
+        pod = next((pod for pod in self.pods if pod.name == asked.name and pod.ready), None)
+        if pod is None:
+            return None
+        how = self._behaviour(pod.image)
+        return Pricing(
+            how.prices, errors=how.errors(self.seconds), slow=how.slow(self.seconds),
+            latency=how.latency(self.seconds), api=how.price_api,
+        )  # fmt: skip
 
     def _decided(self, resource: Resource, observed: Observed, samples: Samples) -> Decision:
         with patch.object(deciding, "plan", self._plan):
@@ -656,7 +687,11 @@ class World:
 
 
 def service(**overrides: Any) -> dict[str, Any]:
-    """A spec with a Gateway, short holds and everything else as it is by default."""
+    """A spec with a Gateway, short holds and everything else as it is by default.
+
+    But for the verification of prices: it would find most images of these stories before any client does. Stories of
+    prices turn it on.
+    """
     spec: dict[str, Any] = {
         "image": "pinn:1", "replicas": 3,
         "strategy": {"type": "Canary", "canary": {"steps": [
@@ -664,6 +699,7 @@ def service(**overrides: Any) -> dict[str, Any]:
         "traffic": {"router": "HTTPRoute", "parentRefs": [{"name": "edge", "namespace": "edge"}],
                     "hostnames": ["pricing.example.com"]},
         "analysis": {"intervalSeconds": 10, "abortIntervalSeconds": 2},
+        "verification": {"mode": "Disabled"},
     }  # fmt: skip
     return {**spec, **overrides}
 

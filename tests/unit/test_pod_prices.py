@@ -347,12 +347,12 @@ async def test_a_question_is_answered_in_the_background_and_wakes_the_pass_once(
     reader = PriceReader(wake=lambda namespace, name: woken.append((namespace, name)))
     async with serving(("/v1/price", well)) as address:
         what = asked(address)
-        assert reader.ask("pricing", "eu", what) is None
+        assert reader.answer("pricing", "eu", what) is None
         await server.eventually(lambda: bool(woken))
-        answers = reader.ask("pricing", "eu", what)
+        answers = reader.answer("pricing", "eu", what)
         assert answers is not None
         assert answers.question is what
-        assert reader.ask("pricing", "eu", replace(what, pods=())) is answers  # the same question by its identity
+        assert reader.answer("pricing", "eu", replace(what, pods=())) is answers  # the same question by its identity
     assert woken == [("pricing", "eu")]
     await reader.close()
 
@@ -368,12 +368,12 @@ async def test_another_question_ends_the_one_before_it() -> None:
     woken: list[str] = []
     reader = PriceReader(wake=lambda _, name: woken.append(name))
     async with serving(("/v1/price", handler)) as slow, serving(("/v1/price", well)) as quick:
-        reader.ask("pricing", "eu", asked(slow))
+        reader.answer("pricing", "eu", asked(slow))
         await server.eventually(lambda: bool(seen))
         second = replace(asked(quick), identity="another")
-        reader.ask("pricing", "eu", second)
+        reader.answer("pricing", "eu", second)
         await server.eventually(lambda: bool(woken))
-        answers = reader.ask("pricing", "eu", second)
+        answers = reader.answer("pricing", "eu", second)
         assert answers is not None
         assert answers.question is second
         await reader.close()
@@ -382,9 +382,9 @@ async def test_another_question_ends_the_one_before_it() -> None:
 async def test_nothing_more_is_asked_when_no_question_is_due() -> None:
     reader = PriceReader(wake=lambda _, __: None)
     async with serving(("/v1/price", well)) as address:
-        reader.ask("pricing", "eu", asked(address))
+        reader.answer("pricing", "eu", asked(address))
         assert len(reader) == 1
-        assert reader.ask("pricing", "eu", None) is None
+        assert reader.answer("pricing", "eu", None) is None
         assert len(reader) == 0
         await asyncio.wait_for(reader.close(), 5)
 
@@ -399,8 +399,8 @@ async def test_revisions_beyond_a_few_wait_for_their_turn_to_be_asked_everything
     woken: list[str] = []
     reader = PriceReader(wake=lambda _, name: woken.append(name), at_once=1)
     async with serving(("/v1/price", handler)) as first, serving(("/v1/price", handler)) as second:
-        reader.ask("pricing", "eu", asked(first))
-        reader.ask("pricing", "us", asked(second))
+        reader.answer("pricing", "eu", asked(first))
+        reader.answer("pricing", "us", asked(second))
         await server.eventually(lambda: len(woken) == 2)
     assert woken == ["eu", "us"]
     assert hosts == sorted(hosts, key=[first, second].index)

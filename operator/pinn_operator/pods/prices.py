@@ -20,6 +20,7 @@ from typing import Any, Final
 import aiohttp
 
 from pinn_operator.core.samples import (
+    AnyAnswer,
     PodPrices,
     PriceAnswers,
     PriceFault,
@@ -30,6 +31,7 @@ from pinn_operator.core.samples import (
     PriceReply,
     Quote,
 )
+from pinn_operator.core.situation import Situation
 from pinn_operator.core.verification.waves import settled
 
 Key = tuple[str, str]
@@ -94,7 +96,18 @@ class PriceReader:
     def __len__(self) -> int:
         return len(self._work)
 
-    def ask(self, namespace: str, name: str, question: PriceQuestion | None) -> PriceAnswers | None:
+    async def ask(self, situation: Situation, questions: Sequence[PriceQuestion]) -> Mapping[str, AnyAnswer]:
+        """What is known now; nothing is waited for. A pass that asks nothing ends what is being asked."""
+        resource = situation.resource
+        question = questions[0] if questions else None
+        answers = self.answer(resource.namespace, resource.name, question)
+        return {} if question is None or answers is None else {question.key: answers}
+
+    def gone(self, namespace: str, name: str) -> None:
+        """There is no such resource any more."""
+        self.end(namespace, name)
+
+    def answer(self, namespace: str, name: str, question: PriceQuestion | None) -> PriceAnswers | None:
         """The answer, if it is there already; None while it is not, and for a question that is not due any more.
 
         Another question than before ends that one; the same one is not asked again.

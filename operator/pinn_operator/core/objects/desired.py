@@ -117,4 +117,7 @@ def requeue_at(
         times.extend([deadline] if deadline else [])
     elif status.phase is Phase.STABLE and status.stable and status.target not in ("", status.stable.revision):
         times.append(now + timedelta(seconds=1))
+    retry = status.verification.retry_time if status.verification else None
+    if retry is not None and retry > now:
+        times.append(retry)
     return min(times, default=None)

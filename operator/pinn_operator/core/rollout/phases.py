@@ -10,6 +10,7 @@ from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.rollout.prices import acknowledged_since, prices_allow
 from pinn_operator.core.rollout.rollback import note_rollback, only_copy
 from pinn_operator.core.rollout.sight import (
     drained,
@@ -85,7 +86,8 @@ def _settled(this: Pass, draft: Draft) -> None:
     status = draft.status
     if this.target is None:
         return
-    if status.rejected is not None and status.rejected.revision == this.target:
+    rejected = status.rejected
+    if rejected is not None and rejected.revision == this.target and not acknowledged_since(this, rejected):
         draft.status = replace(status, phase=Phase.ROLLED_BACK)
         draft.wait("Rejected", f"a changed spec; or to try this one again: {how_to_retry(this)}")
         return
@@ -163,6 +165,8 @@ def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
             return
         if router_of(this.spec.traffic).by_replicas and strangers(this, draft):
             draft.wait("OtherPods", "the pods of a third revision to leave: the clients' Service would select them")
+            return
+        if not prices_allow(this, draft):
             return
     elif only_copy(this, draft):
         draft.wait("OnlyCopy", f"a replica of {draft.stable.revision}: {revision} is the only one that can answer")

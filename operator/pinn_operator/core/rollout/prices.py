@@ -91,6 +91,20 @@ def prices_allow(this: Pass, draft: Draft) -> bool:
     return False
 
 
+def prices_allow_all(this: Pass, draft: Draft) -> bool:
+    """Whether the canary may get all traffic because stable cannot answer: clients fail meanwhile.
+
+    Its prices are looked at first, which takes seconds. Where they cannot be, an answer is better than none.
+    """
+    known = verification_of(draft.status, draft.canary.revision)
+    if known is None or this.spec.verification.mode is VerificationMode.OFF:
+        return True
+    late = this.now >= known.start_time + timedelta(seconds=this.spec.verification.timeout_seconds)
+    if known.verdict is VerificationVerdict.FAIL or (known.verdict is VerificationVerdict.PENDING and not late):
+        return prices_allow(this, draft)
+    return True
+
+
 def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:
     """A revision that was rejected because it prices differently is meant to, as the spec says by now."""
     return rejected.reason in ACKNOWLEDGEABLE and this.spec.verification.acknowledged_revision == rejected.revision
@@ -135,8 +149,9 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
     now, canary = this.now, draft.status.canary is not None
     shown = replace(
         known, time=now, reason=finding.reason, message=finding.message[:MESSAGE_LIMIT], protocol=finding.protocol,
-        compared=finding.compared, styles=finding.styles, stable_pods=finding.stable_pods[:STABLE_POD_LIMIT],
-        worst=finding.worst, attempts=known.attempts + 1, retry_time=None, suspicion="", pods=(),
+        stable=known.stable if finding.stable_pods else "", compared=finding.compared, styles=finding.styles,
+        stable_pods=finding.stable_pods[:STABLE_POD_LIMIT], worst=finding.worst, attempts=known.attempts + 1,
+        retry_time=None, suspicion="", pods=(),
     )  # fmt: skip
     match finding.verdict:
         case VerificationVerdict.ERROR:

@@ -16,9 +16,11 @@ from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
 from pinn_operator.core.gates.scope import scope_of
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
+from pinn_operator.core.rollout.prices import see_prices
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus
+from pinn_operator.core.verification.questions import verification_of
 from pinn_operator.core.wanted.spec import RollbackMode, Spec
 
 
@@ -38,9 +40,10 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     A fault that is not acted on is left in `draft.held`: `rollback.mode` is Hold, or the canary is the only healthy
     copy.
     """
+    prices = see_prices(this, draft)
     if draft.status.phase not in WATCHED:
         return
-    fault = _fault(this, draft)
+    fault = _fault(this, draft) or prices
     if fault is None:
         return
     if this.spec.rollback.mode is RollbackMode.HOLD or only_copy(this, draft):
@@ -53,12 +56,13 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
         message=fault.message[:MESSAGE_LIMIT], gate=fault.gate, value=fault.value, limit=fault.limit,
         weight=rollout.weight or (rollout.suspension.weight if rollout.suspension else 0), timeline=timeline,
         gates=this.judgement.gates, pods=tuple(_describe_pods(this.observed, canary.revision)),
+        verification=verification_of(status, canary.revision),
     )  # fmt: skip
     draft.status = replace(
         status,
         phase=Phase.ROLLING_BACK,
         # The evidence is kept once: three copies of it could outgrow what an object may hold.
-        rejected=replace(record, timeline=(), gates=(), pods=()),
+        rejected=replace(record, timeline=(), gates=(), pods=(), verification=None),
         last_rollback=record,
         rollout=replace(
             at_weight(rollout, 0, this.now, timeline=timeline, gates=this.judgement.gates),

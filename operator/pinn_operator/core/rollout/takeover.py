@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.rollout.prices import prices_allow_all
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase
 
@@ -38,6 +39,8 @@ def take_over_if_needed(this: Pass, draft: Draft) -> bool:
         return False
     if rollout.weight == 0 and (until := _down_for_long_at(this, draft)) > this.now:
         draft.wait("StableUnavailable", f"a replica of {stable.revision}", until, Gravity.DEGRADED)
+        return False
+    if rollout.weight == 0 and not prices_allow_all(this, draft):
         return False
     why = f"{stable.revision} cannot answer" if not stable.fault else f"{stable.revision} should leave: {stable.fault}"
     timeline = timeline_with(rollout, this.now, 100, "StableUnavailable", why)

@@ -18,8 +18,10 @@ from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.routers.router import Split
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Condition, Phase, Status
+from pinn_operator.core.status.verification import VerificationVerdict
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.phrases import what_goes_on, worst
+from pinn_operator.core.verification.questions import verification_of
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 
 Row = tuple[str, str, str]
@@ -130,6 +132,9 @@ def _paused(facts: Facts) -> Row | None:
     return "True", Reason.PAUSED, "no weight rises and gates stay armed until spec.paused is false"
 
 
+_VERIFIED = {VerificationVerdict.PASS: "True", VerificationVerdict.FAIL: "False"}
+
+
 def _model(observed: Observed, status: Status) -> Row | None:
     revision = status.canary.revision if status.canary else (status.stable.revision if status.stable else "")
     pods = observed.pods_of(revision)
@@ -138,6 +143,9 @@ def _model(observed: Observed, status: Status) -> Row | None:
         return "False", refused.reason, refused.message
     if status.rejected is not None and status.rejected.reason in MODEL_REASONS:
         return "False", status.rejected.reason, status.rejected.message
+    verified = verification_of(status, revision)
+    if verified is not None and verified.verdict is not VerificationVerdict.PENDING:
+        return _VERIFIED.get(verified.verdict, "Unknown"), verified.reason, verified.message
     if any(pod.ready for pod in pods):
         return "True", Reason.READY_PODS, f"pods of {revision} passed their own model checks"
     return "Unknown", Reason.NO_READY_POD, f"no pod of {revision} is ready"

@@ -38,6 +38,12 @@ SAMPLE_OPTIONS: Final = 10
 Waves = tuple[tuple[tuple[int, ...], ...], ...]
 
 
+def due_prices(situation: Situation, now: datetime) -> tuple[PriceQuestion, ...]:
+    """The question about prices, if one is due."""
+    question = price_question(situation, now)
+    return () if question is None else (question,)
+
+
 def price_question(situation: Situation, now: datetime) -> PriceQuestion | None:
     """The question that is due; None when nothing is to be asked, and what is being asked is to end."""
     spec, status, observed = situation.spec, situation.resource.status, situation.observed

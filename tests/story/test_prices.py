@@ -1,0 +1,294 @@
+"""Stories of a revision's prices: what is wrong from its start is seen by no client."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pinn_operator.core.samples import PriceOption, Quote
+from pinn_operator.core.status.verification import VerificationVerdict
+from tests.story.world import Behaviour, World, constant, service, serving
+from tests.support.prices import Change, off_by
+
+VERIFIED: dict[str, Any] = {"mode": "Auto"}
+
+
+def world(
+    behaviour: Behaviour | None = None, *, verification: dict[str, Any] | None = None, **images: Behaviour
+) -> World:
+    """A world whose first revision serves and whose second, `pinn:2`, was just applied."""
+    found = serving(
+        World(
+            service(verification=VERIFIED if verification is None else verification),
+            images={"pinn:2": behaviour or Behaviour(), **{f"pinn:{key[1:]}": value for key, value in images.items()}},
+        )
+    )
+    found.apply(image="pinn:2")
+    return found
+
+
+def verdict(it: World) -> VerificationVerdict | None:
+    return it.state.verification.verdict if it.state.verification is not None else None
+
+
+def rolled_back(it: World) -> bool:
+    return it.state.phase == "RolledBack"
+
+
+def short_put(option: PriceOption) -> bool:
+    return not option.call and option.maturity < 7 / 365
+
+
+def never_had_weight(it: World) -> bool:
+    return all(weight == 0 for _, weight in it.weights)
+
+
+# --- good ones --------------------------------------------------------------------------------------------------------
+
+
+def test_a_revision_whose_prices_agree_is_promoted_and_says_what_was_compared() -> None:
+    it = world().run_until(lambda it: it.weight == 10, at_most=30)
+    shown = it.state.verification
+    assert shown is not None
+    assert (shown.verdict, shown.reason, shown.compared) == (VerificationVerdict.PASS, "PricesMatch", 240)
+    assert it.state.stable is not None
+    assert shown.stable == it.state.stable.revision
+    condition = it.state.condition("ModelVerified")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("True", "PricesMatch")
+    assert "240 options" in condition.message
+    it.until_stable("pinn:2")
+    assert it.failed_requests == 0
+
+
+def test_no_weight_is_given_before_the_prices_were_compared() -> None:
+    it = world()
+    it.oracle.reachable = False
+    it.run(40)
+    assert never_had_weight(it)
+    assert it.state.next is not None
+    assert "prices" in it.state.next.waiting_for
+    it.oracle.reachable = True
+    it.until_stable("pinn:2")
+
+
+def test_new_pods_are_asked_too_before_the_weight_rises_and_each_sample_is_another_one() -> None:
+    it = world().run_until(lambda it: it.weight == 50, at_most=200)
+    shown = it.state.verification
+    assert shown is not None
+    ready = {pod.name for pod in it.pods if pod.image == "pinn:2" and pod.ready}
+    assert len(ready) == 2
+    assert set(shown.pods) == ready
+    samples = {asked.sample for asked in it.oracle.questions if not asked.waves}
+    assert len(samples) >= 5
+
+
+def test_samples_in_traffic_are_small() -> None:
+    it = world().run_until(lambda it: it.weight == 50, at_most=200)
+    asked = [question for question in it.oracle.questions if not question.waves]
+    usual = [sum(len(question.sample) for _ in question.pods) for question in asked if len(question.pods) == 2]
+    assert usual
+    assert max(usual) <= 20
+
+
+def test_the_first_revision_is_looked_at_and_serves_whatever_comes_of_it() -> None:
+    it = World(
+        service(verification=VERIFIED), images={"pinn:1": Behaviour(prices=off_by(0.3, lambda o: not o.american))}
+    )
+    it.run_until(lambda it: verdict(it) is not None and verdict(it) != "Pending", at_most=60)
+    assert verdict(it) is VerificationVerdict.FAIL
+    assert it.state.phase == "Stable"
+    condition = it.state.condition("ModelVerified")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("False", "PricesArbitrage")
+
+
+# --- wrong prices -----------------------------------------------------------------------------------------------------
+
+
+def nan(option: PriceOption, quote: Quote) -> Quote:
+    return replace(quote, price=float("nan"))
+
+
+@pytest.mark.parametrize(("model", "reason"), [
+    (off_by(1e-4, short_put), "PricesDiffer"), (off_by(-0.01), "PricesDiffer"), (nan, "PricesNotFinite"),
+])  # fmt: skip
+def test_a_model_with_wrong_prices_is_rejected_at_weight_0_with_no_failed_request(model: Change, reason: str) -> None:
+    it = world(Behaviour(prices=model)).run_until(rolled_back, at_most=120).run(30)
+    assert it.state.rejected is not None
+    assert (it.state.rejected.reason, it.state.rejected.weight) == (reason, 0)
+    assert never_had_weight(it)
+    assert it.failed_requests == 0
+    record = it.state.last_rollback
+    assert record is not None
+    assert record.verification is not None
+    assert record.verification.worst
+
+
+def test_the_record_names_the_worst_cells_in_units_of_the_tolerance() -> None:
+    it = world(Behaviour(prices=off_by(1e-4, short_put))).run_until(rolled_back, at_most=120)
+    record = it.state.last_rollback
+    assert record is not None
+    assert record.verification is not None
+    worst = record.verification.worst[0]
+    assert worst.option.startswith(("european put S=", "american put S="))
+    assert worst.canary is not None
+    assert worst.expected is not None
+    assert worst.excess == pytest.approx(abs(worst.canary - worst.expected) / worst.tolerance, rel=1e-3)
+    assert "times the tolerance" in record.value
+
+
+def test_a_difference_that_is_meant_passes_by_the_line_that_the_message_says() -> None:
+    it = (
+        world(Behaviour(prices=off_by(1e-4, lambda option: option.american)))
+        .run_until(rolled_back, at_most=120)
+        .run(60)
+    )
+    assert it.state.rejected is not None
+    revision, message = it.state.rejected.revision, it.state.rejected.message
+    assert f"write spec.verification.acknowledgedRevision: {revision}" in message
+    it.apply(verification={**VERIFIED, "acknowledgedRevision": revision})
+    it.until_stable("pinn:2")
+    shown = it.state.verification
+    assert shown is not None
+    assert shown.acknowledged_time is not None
+    assert it.said("PriceDifferenceAcknowledged")
+    assert it.failed_requests == 0
+
+
+def test_an_acknowledgement_of_another_revision_is_none() -> None:
+    it = world(Behaviour(prices=off_by(1e-4)), verification={**VERIFIED, "acknowledgedRevision": "0123abcd"})
+    it.run_until(rolled_back, at_most=120)
+    assert never_had_weight(it)
+
+
+def test_arbitrage_is_acknowledged_by_nobody() -> None:
+    wrong = Behaviour(prices=off_by(0.3, lambda option: option.call))
+    it = world(wrong).run_until(rolled_back, at_most=120)
+    assert it.state.rejected is not None
+    revision = it.state.rejected.revision
+    assert "acknowledgedRevision" not in it.state.rejected.message
+    it.apply(verification={**VERIFIED, "acknowledgedRevision": revision})
+    it.run(120)
+    assert it.weight == 0
+
+
+def test_prices_that_turn_wrong_in_traffic_take_the_revision_out() -> None:
+    turned = False
+
+    def model(option: PriceOption, quote: Quote) -> Quote:
+        return replace(quote, price=quote.price + 0.01 * option.strike) if turned else quote
+
+    it = world(Behaviour(prices=model)).run_until(lambda it: it.weight == 10, at_most=60).run(20)
+    turned = True
+    it.oracle.forget()
+    it.run_until(lambda it: it.weight == 0, at_most=30)
+    assert it.state.rejected is not None
+    assert it.state.rejected.reason == "PricesDiffer"
+    assert "in traffic" in it.state.rejected.message
+
+
+# --- errors and slowness ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0, 0.05])
+def test_a_revision_that_fails_from_its_start_is_rejected_before_any_client_sees_it(share: float) -> None:
+    it = world(Behaviour(errors=constant(share))).run_until(rolled_back, at_most=180).run(30)
+    assert it.state.rejected is not None
+    assert (it.state.rejected.reason, it.state.rejected.weight) == ("PriceErrors", 0)
+    assert never_had_weight(it)
+    assert it.failed_requests == 0
+
+
+def test_a_revision_that_is_slow_one_time_in_ten_is_rejected_before_any_client_sees_it() -> None:
+    it = world(Behaviour(slow=constant(0.1))).run_until(rolled_back, at_most=240).run(30)
+    assert it.state.rejected is not None
+    assert (it.state.rejected.reason, it.state.rejected.weight) == ("PricesSlow", 0)
+    assert it.failed_requests == 0
+
+
+def test_errors_of_one_moment_are_asked_about_again_and_forgiven() -> None:
+    """A second attempt five seconds later must confirm them."""
+    begun: list[float] = []
+
+    def once(seconds: float) -> float:
+        begun.append(seconds)
+        return 0.5 if seconds < begun[0] + 3 else 0.0
+
+    it = world(Behaviour(errors=once)).run_until(lambda it: it.weight == 10, at_most=60)
+    assert it.state.verification is not None
+    assert it.state.verification.attempts == 2
+
+
+def test_errors_of_both_revisions_alike_reject_neither() -> None:
+    bad = Behaviour(errors=constant(0.2))
+    it = world(bad, p1=bad).run(120)
+    assert it.state.rejected is None
+
+
+# --- what cannot be asked ---------------------------------------------------------------------------------------------
+
+
+def test_a_server_without_an_interface_for_prices_is_rolled_out_and_it_is_said() -> None:
+    bare = Behaviour(price_api=False)
+    it = world(bare, p1=bare).run_until(lambda it: it.weight == 10, at_most=60)
+    condition = it.state.condition("ModelVerified")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("Unknown", "NoPriceApi")
+    assert verdict(it) is VerificationVerdict.NOT_APPLICABLE
+
+
+def test_where_prices_are_required_a_server_without_an_interface_waits_and_says_so() -> None:
+    bare = Behaviour(price_api=False)
+    it = world(bare, verification={"mode": "Required"}, p1=bare).run(60)
+    assert never_had_weight(it)
+    assert it.state.rejected is None
+    assert it.state.next is not None
+    assert "spec.verification.mode is Required" in it.state.next.waiting_for
+
+
+def test_a_revision_that_has_lost_the_interface_is_rejected() -> None:
+    it = world(Behaviour(price_api=False)).run_until(rolled_back, at_most=60)
+    assert it.state.rejected is not None
+    assert it.state.rejected.reason == "PriceApiMissing"
+
+
+def test_pods_that_cannot_be_reached_hold_and_stall_and_reject_nobody() -> None:
+    it = world()
+    it.oracle.reachable = False
+    it.run(200)
+    assert never_had_weight(it)
+    assert it.state.rejected is None
+    assert verdict(it) is VerificationVerdict.ERROR
+    assert it.state.verification is not None
+    assert it.state.verification.attempts < 15
+    it.oracle.reachable = True
+    it.until_stable("pinn:2")
+
+
+def test_with_mode_disabled_nothing_is_asked() -> None:
+    it = world(Behaviour(prices=off_by(0.1)), verification={"mode": "Disabled"})
+    it.until_stable("pinn:2")
+    assert it.oracle.questions == []
+
+
+def test_an_operator_that_is_killed_while_it_asks_asks_again() -> None:
+    it = world(Behaviour(prices=off_by(1e-3))).run_until(lambda it: len(it.oracle.questions) > 1, at_most=60)
+    it.oracle.forget()
+    it.run_until(rolled_back, at_most=60)
+    assert never_had_weight(it)
+
+
+def test_rollback_mode_hold_keeps_a_revision_with_wrong_prices_at_0() -> None:
+    it = serving(
+        World(
+            service(verification=VERIFIED, rollback={"mode": "Hold"}), images={"pinn:2": Behaviour(prices=off_by(1e-3))}
+        )
+    )
+    it.apply(image="pinn:2")
+    it.run(120)
+    assert never_had_weight(it)
+    assert it.state.phase == "Progressing"
+    assert verdict(it) is VerificationVerdict.FAIL

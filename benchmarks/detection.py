@@ -1,13 +1,18 @@
-"""How long a bad canary keeps its traffic: fault → visible → weight 0 written → last answer of the canary.
+"""How long a bad canary keeps its traffic: first failure → visible → weight 0 written → last answer of the canary.
 
-A canary with weight 10 under 30 pricing requests per second turns bad at a random moment: all its answers become 500s,
-or its process exits, or it outgrows its memory. Measured from outside the operator, on one machine's clock:
+A canary with weight 10 under pricing requests at a given rate turns bad at a random moment: all its answers become
+500s, one in ten takes 3 s, its process exits, or it outgrows its memory. The gates are those of the profile Standard,
+and everything else is at its default. Measured from outside the operator, on one machine's clock:
 
-* *visible*: the share of 5xx among the canary's requests of the last 10 s is at least 5 % in the very counters that
-  the operator's error-rate gate reads, asked of Prometheus every 100 ms. For pod faults: the first watch event of the
-  pod that shows the container terminated, restarted or not ready.
+* *first failure*: when a client has its first failed answer of the canary; for slow ones, its first answer after 1 s.
+* *visible*: the share of 5xx among the canary's requests of the last 10 s is at least 5 % in the pods' own counters,
+  which the benchmark reads every 50 ms. For pod faults: the first watch event of the pod that shows the container
+  terminated, restarted or not ready. For slow answers there is none.
 * *weight 0*: the watch event of the HTTPRoute that shows it.
 * *last answer*: the last answer that names the canary's revision, as received by the clients.
+
+Prometheus scrapes every second or every 15, or the operator knows of none (`absent`): `--scrapes 1 15 absent`. Only a
+local cluster's Prometheus can be set so.
 
     python -m benchmarks.detection --runs 10 --output benchmarks/results/detection.json
 """
@@ -15,6 +20,7 @@ or its process exits, or it outgrows its memory. Measured from outside the opera
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import platform
 import random
@@ -33,11 +39,16 @@ from typing import Any
 
 from tests.support.kube import REPOSITORY, Manifest, is_ready
 from tests.support.line import Line, bring_up
-from tests.support.service import Chronicle, Service, revision_of
+from tests.support.service import Chronicle, Service, manifest, revision_of
 from tests.support.traffic import Traffic, now
 
 NAMESPACE = "benchmark-detection"
-RATE = 30.0
+RATES = (30.0, 300.0)
+SLOW_SHARE, SLOW_SECONDS = 0.1, 3.0
+ABSENT = "absent"
+PORT = 8000
+LATE_SECONDS = 1.0
+"""An answer that takes longer shows a client that the canary is slow: the others take milliseconds."""
 WEIGHT = 10
 VISIBLE_SHARE = 0.05
 WINDOW_SECONDS = 10.0
@@ -48,13 +59,24 @@ class Run:
     """One fault. Times are seconds after the fault was ordered; None where it was not seen."""
 
     kind: str
-    abort_interval_seconds: int
+    scrape: str
+    """Seconds between two scrapes, or `absent`."""
+    rate: float
+    """Requests a second."""
+    first_failure: float | None
     visible: float | None
     decided: float
     weight_zero: float
     last_answer: float
     failed_requests: int
+    canary_requests: int
+    """Sent since the fault."""
     reason: str
+
+    @property
+    def failure_to_zero(self) -> float | None:
+        """Seconds from the first failed answer that a client had to weight 0."""
+        return None if self.first_failure is None else self.weight_zero - self.first_failure
 
     @property
     def visible_to_zero(self) -> float | None:
@@ -76,32 +98,34 @@ class Run:
 
 
 class ErrorWatch:
-    """Asks Prometheus every 100 ms for the canary's request counters, and notes when its error share is visible."""
+    """Reads the canary's request counters from its pods every 50 ms, and notes when its error share is visible."""
 
-    def __init__(self, line: Line, service: Service, canary: str) -> None:
-        self._line = line
-        pods = f'namespace="{service.namespace}",pod=~"{service.name}-({canary})-.+"'
-        self._query = f'sum by (pod, status) (http_requests_total{{{pods},handler!~"/health.*|/metrics"}})'
+    def __init__(self, service: Service, canary: str) -> None:
+        self._pods = [pod["status"]["podIP"] for pod in service.pods(canary)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
         self.visible: float | None = None
 
     def _poll(self) -> None:
         history: deque[tuple[float, float, float]] = deque()
-        while not self._stop.wait(0.1):
+        connections = [http.client.HTTPConnection(pod, PORT, timeout=2) for pod in self._pods]
+        while not self._stop.wait(0.05):
             try:
-                series = self._line.prometheus.query(self._query)
-            except ConnectionError:
+                counts = [_requests(connection) for connection in connections]
+            except (OSError, http.client.HTTPException):
+                for connection in connections:
+                    connection.close()
                 continue
             moment = now()
-            total = sum(value for _, value in series)
-            bad = sum(value for labels, value in series if labels.get("status", "").startswith("5"))
+            total, bad = (sum(values) for values in zip(*counts, strict=True))
             history.append((moment, total, bad))
             while history[0][0] < moment - WINDOW_SECONDS:
                 history.popleft()
             grown = total - history[0][1]
             if self.visible is None and grown > 0 and (bad - history[0][2]) / grown >= VISIBLE_SHARE:
                 self.visible = moment
+        for connection in connections:
+            connection.close()
 
     def __enter__(self) -> ErrorWatch:
         self._thread.start()
@@ -110,6 +134,30 @@ class ErrorWatch:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(10)
+
+
+def _requests(connection: http.client.HTTPConnection) -> tuple[float, float]:
+    """Pricing requests of one pod, and how many of them were answered with 5xx."""
+    connection.request("GET", "/metrics?name[]=http_requests_total")
+    page = connection.getresponse().read().decode()
+    total = bad = 0.0
+    for line in page.splitlines():
+        if line.startswith("http_requests_total{") and 'handler="/v1/price"' in line:
+            value = float(line.rpartition(" ")[2])
+            total += value
+            bad += value if 'status="5' in line else 0.0
+    return total, bad
+
+
+class NoWatch:
+    """Nothing can be seen from outside."""
+
+    visible = None
+
+    def __enter__(self) -> NoWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class PodWatch:
@@ -146,34 +194,47 @@ def _failing(pod: Manifest) -> bool:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def measure(line: Line, service: Service, traffic: Traffic, *, kind: str, cadence: int, number: int) -> Run:
-    """One new revision, one fault. Raises TimeoutError when the operator does not act within a minute."""
-    _apply(line, service, cadence=cadence, run=f"{kind}-{cadence}-{number}-{random.randrange(10**6)}")
+def measure(line: Line, service: Service, traffic: Traffic, *, kind: str, scrape: str, rate: float, number: int) -> Run:
+    """One new revision, one fault. Raises TimeoutError when the operator does not act within two minutes."""
+    _apply(line, service, run=f"{kind}-{scrape}-{number}-{random.randrange(10**6)}")
     service.wait_weight(WEIGHT, seconds=120)
     canary = revision_of(service.status(), "canary")
     with _followed(service) as chronicle:
-        # At least the gate's window, so that earlier requests are counted, and then any moment of the cadence.
-        time.sleep(WINDOW_SECONDS + random.uniform(0, max(2, cadence)))
-        watch = ErrorWatch(line, service, canary) if kind == "errors" else PodWatch(service, canary)
-        with watch:
+        # At least the window, so that earlier requests are counted, and then any moment of the operator's rhythm.
+        time.sleep(WINDOW_SECONDS + random.uniform(0, 5))
+        with _watch_for(kind, service, canary) as watch:
             time.sleep(1.0)
-            began = service.turn_bad(canary, kind)
-            service.wait("at weight 0", lambda _: chronicle.zero_since(began), seconds=60)
-            time.sleep(2.0)
+            if kind == "slow":
+                began = service.turn_bad(canary, "sleep", share=SLOW_SHARE, seconds=SLOW_SECONDS)
+            else:
+                began = service.turn_bad(canary, kind)
+            service.wait("at weight 0", lambda _: chronicle.zero_since(began), seconds=120)
+            time.sleep(2.0 + (SLOW_SECONDS if kind == "slow" else 0.0))
     status = service.wait_phase("RolledBack", seconds=120)
     zero = chronicle.zero_since(began)
     last = traffic.last_answer(canary)
     assert zero is not None
+    records = [record for record in traffic.records(began) if record.revision == canary]
+    failed = [record.done for record in records if record.failure or record.latency > LATE_SECONDS]
     return Run(
         kind=kind,
-        abort_interval_seconds=cadence,
+        scrape=scrape,
+        rate=rate,
+        first_failure=min(failed) - began if failed else None,
         visible=None if watch.visible is None else watch.visible - began,
         decided=_unix(status["lastRollback"]["time"]) - began,
         weight_zero=zero - began,
         last_answer=(last or began) - began,
         failed_requests=traffic.summary(began).failed,
+        canary_requests=len(records),
         reason=status["lastRollback"]["reason"],
     )
+
+
+def _watch_for(kind: str, service: Service, canary: str) -> ErrorWatch | PodWatch | NoWatch:
+    if kind == "errors":
+        return ErrorWatch(service, canary)
+    return NoWatch() if kind == "slow" else PodWatch(service, canary)
 
 
 def _unix(time: str) -> float:
@@ -188,15 +249,19 @@ def _followed(service: Service) -> Iterator[Chronicle]:
         yield chronicle
 
 
-def _apply(line: Line, service: Service, *, cadence: int, run: str) -> None:
-    service.apply(
+def _apply(line: Line, service: Service, *, run: str) -> None:
+    applied = manifest(
+        service.name,
+        service.namespace,
         image=line.images.faulty,
+        host=service.host,
         env={"RUN": run},
         steps=((WEIGHT, 1800), (100, 5)),
-        # The Standard profile as it is, with nothing made stricter.
-        analysis={"gates": [], "intervalSeconds": max(10, cadence), "abortIntervalSeconds": cadence},
         rollback={"scaleDownDelaySeconds": 0, "drainSeconds": 1},
     )
+    # The profile Standard with every default: nothing of the judgement is made stricter or quicker.
+    del applied["spec"]["analysis"]
+    service.kube.apply(applied)
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -210,31 +275,33 @@ def spread(values: Iterable[float | None]) -> dict[str, float] | None:
     return {name: round(f(known), 3) for name, f in (("min", min), ("median", statistics.median), ("max", max))}
 
 
-def report(runs: Sequence[Run], line: Line, *, rate: float) -> dict[str, Any]:
+def report(runs: Sequence[Run], line: Line) -> dict[str, Any]:
     """The result as JSON."""
-    groups = sorted({(run.kind, run.abort_interval_seconds) for run in runs})
+    groups = dict.fromkeys((run.kind, run.scrape, run.rate) for run in runs)
     results = []
-    for kind, cadence in groups:
-        chosen = [run for run in runs if (run.kind, run.abort_interval_seconds) == (kind, cadence)]
+    for kind, scrape, rate in groups:
+        chosen = [run for run in runs if (run.kind, run.scrape, run.rate) == (kind, scrape, rate)]
         results.append(
             {
                 "fault": kind,
-                "abort_interval_seconds": cadence,
+                "scrape_interval_seconds": scrape,
+                "requests_per_second": rate,
                 "runs": len(chosen),
-                "fault_to_visible_seconds": spread(run.visible for run in chosen),
-                "visible_to_decided_seconds": spread(run.visible_to_decided for run in chosen),
+                "first_failure_to_weight_zero_seconds": spread(run.failure_to_zero for run in chosen),
                 "visible_to_weight_zero_seconds": spread(run.visible_to_zero for run in chosen),
+                "visible_to_decided_seconds": spread(run.visible_to_decided for run in chosen),
                 "visible_to_last_answer_seconds": spread(run.visible_to_last_answer for run in chosen),
+                "fault_to_visible_seconds": spread(run.visible for run in chosen),
                 "fault_to_weight_zero_seconds": spread(run.weight_zero for run in chosen),
                 "failed_requests": spread(run.failed_requests for run in chosen),
+                "canary_requests": spread(run.canary_requests for run in chosen),
                 "reasons": sorted({run.reason for run in chosen}),
             }
         )
     return {
         "benchmark": "detection",
         "weight": WEIGHT,
-        "requests_per_second": rate,
-        "gates": "profile Standard",
+        "gates": "profile Standard, every default",
         "machine": machine(),
         "versions": versions(line),
         "results": results,
@@ -271,35 +338,50 @@ def versions(line: Line) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all, saying each run on standard error; the report goes to standard output and, if asked, to a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__.split("\n\n", 1)[0])
-    parser.add_argument("--runs", type=int, default=10, help="of each fault and cadence")
-    parser.add_argument("--cadences", type=int, nargs="+", default=[2, 10], help="abortIntervalSeconds to try")
-    parser.add_argument("--pod-runs", type=int, default=5, help="of each pod fault, at the first cadence")
-    parser.add_argument("--rate", type=float, default=RATE, help="requests per second")
+    parser.add_argument("--runs", type=int, default=10, help="of each fault, scrape interval and rate")
+    parser.add_argument("--kinds", nargs="+", choices=("errors", "slow"), default=["errors", "slow"])
+    parser.add_argument("--scrapes", nargs="+", default=["1", "15", ABSENT], help="seconds, or absent")
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES), help="requests per second")
+    parser.add_argument("--pod-runs", type=int, default=5, help="of each pod fault, at the first scrape and rate")
     parser.add_argument("--output", type=Path, help="also write the report here")
     chosen = parser.parse_args(arguments)
-    plan = [("errors", cadence, number) for cadence in chosen.cadences for number in range(chosen.runs)]
-    plan += [(kind, chosen.cadences[0], number) for kind in ("exit", "memory") for number in range(chosen.pod_runs)]
-    line = bring_up()
-    line.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    service = Service(line.kube, "bench", NAMESPACE, host="bench.example.com")
-    _apply(line, service, cadence=2, run="stable")
-    service.wait_phase("Stable", "RolledBack", seconds=180)
+    for scrape in chosen.scrapes:
+        if scrape != ABSENT and not scrape.isdecimal():
+            parser.error(f"--scrapes: want whole seconds or {ABSENT}, not {scrape!r}")
     runs: list[Run] = []
+    line: Line | None = None
     try:
-        with Traffic(line.gateway, host=service.host, rate=chosen.rate, seconds=120.0 * len(plan)) as traffic:
-            for kind, cadence, number in plan:
-                run = measure(line, service, traffic, kind=kind, cadence=cadence, number=number)
-                runs.append(run)
-                print(f"{len(runs)}/{len(plan)} {run}", file=sys.stderr, flush=True)
+        for scrape in chosen.scrapes:
+            line = bring_up(scrape_seconds=None if scrape == ABSENT else int(scrape))
+            for rate in chosen.rates:
+                kinds = [kind for kind in chosen.kinds for _ in range(chosen.runs)]
+                if (scrape, rate) == (chosen.scrapes[0], chosen.rates[0]):
+                    kinds += [kind for kind in ("exit", "memory") for _ in range(chosen.pod_runs)]
+                for run in _all(line, kinds, scrape=scrape, rate=rate):
+                    runs.append(run)
+                    print(f"{len(runs)} {run}", file=sys.stderr, flush=True)
     finally:
-        line.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-        if runs:
-            text = json.dumps(report(runs, line, rate=chosen.rate), indent=2)
+        if line is not None:
+            line.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        if runs and line is not None:
+            text = json.dumps(report(runs, line), indent=2)
             print(text)
             if chosen.output:
                 chosen.output.parent.mkdir(parents=True, exist_ok=True)
                 chosen.output.write_text(text + "\n")
     return 0
+
+
+def _all(line: Line, kinds: Sequence[str], *, scrape: str, rate: float) -> Iterator[Run]:
+    line.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    service = Service(line.kube, "bench", NAMESPACE, host="bench.example.com")
+    if not service.read():
+        _apply(line, service, run="stable")
+    service.wait_phase("Stable", "RolledBack", seconds=300)
+    for number, kind in enumerate(kinds):
+        # Traffic of its own for each run: a generator sends no more than so many requests.
+        with Traffic(line.gateway, host=service.host, rate=rate, seconds=400.0) as traffic:
+            yield measure(line, service, traffic, kind=kind, scrape=scrape, rate=rate, number=number)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,9 @@ class LocalCluster:
             write_atomic(config / "Corefile", render.corefile(settings))
             write_atomic(config / "contour.yaml", render.contour_config())
             prometheus = render.prometheus_config(
-                kubeconfig=settings.pki / "admin.conf", envoy=f"127.0.0.1:{settings.ports.envoy_stats}"
+                kubeconfig=settings.pki / "admin.conf",
+                envoy=f"127.0.0.1:{settings.ports.envoy_stats}",
+                interval=settings.scrape_interval,
             )
             write_atomic(config / "prometheus.yaml", prometheus)
             self._prepare_router()

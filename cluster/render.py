@@ -191,8 +191,8 @@ def _pod_relabelling() -> list[dict[str, Any]]:
     ]
 
 
-def prometheus_config(*, kubeconfig: Path | None, envoy: str) -> str:
-    """Scrapes pods annotated ``prometheus.io/scrape: "true"`` each second, and Envoy at ``envoy`` (host:port).
+def prometheus_config(*, kubeconfig: Path | None, envoy: str, interval: str = "1s") -> str:
+    """Scrapes pods annotated ``prometheus.io/scrape: "true"`` every ``interval``, and Envoy at ``envoy`` (host:port).
 
     The scraped container port is the one named by ``prometheus.io/port`` (a number that the pod declares), or every
     declared one when there is no such annotation. Without a ``kubeconfig`` it runs in a pod, by its service account.
@@ -200,7 +200,7 @@ def prometheus_config(*, kubeconfig: Path | None, envoy: str) -> str:
     discovery = {"role": "pod", **({"kubeconfig_file": str(kubeconfig)} if kubeconfig else {})}
     return _json(
         {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {"scrape_interval": interval, "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "scrape_configs": [
                 {
                     "job_name": "pods",

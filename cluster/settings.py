@@ -30,6 +30,8 @@ _LONGEST_SOCKET = "kubelet/pod-resources/kubelet.sock"
 STATE_PARENT = "pinn-operator"
 """Folder of all state folders, made here too unless ``--state`` names another place."""
 
+SCRAPE_VARIABLE = "CLUSTER_SCRAPE_INTERVAL"
+_SECONDS = re.compile(r"[1-9][0-9]{0,2}s")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
 
 
@@ -124,6 +126,8 @@ class Settings:
     state: Path
     cache: Path
     ports: Ports
+    scrape_interval: str = "1s"
+    """How often Prometheus scrapes pods."""
 
     def check_socket_paths(self) -> None:
         """Raises ClusterError when the state folder lies so deep that a Unix socket of a node in it cannot be bound."""
@@ -177,15 +181,24 @@ def parse_settings(
 ) -> Settings:
     """Folders by the XDG base directory specification; ``state`` overrides the state folder.
 
-    Raises ClusterError when the name is no DNS label or an offset leaves the port range.
+    Raises ClusterError when the name is no DNS label, an offset leaves the port range or the scrape interval is none.
     """
     if not _NAME.fullmatch(name):
         raise ClusterError(f"--name {name!r}: want a lower-case DNS label of at most 20 characters, such as 'local'")
     if not 0 <= ports_offset <= 40000:
         raise ClusterError(f"--ports-offset {ports_offset}: want 0 to 40000")
+    scrape = environ.get(SCRAPE_VARIABLE) or "1s"
+    if not _SECONDS.fullmatch(scrape):
+        raise ClusterError(f"{SCRAPE_VARIABLE}={scrape!r}: want whole seconds, such as 1s or 15s")
     home = Path(environ.get("HOME") or "/root")
     state_home = Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state")
     cache_home = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     folder = "cluster" if name == "local" else f"cluster-{name}"
     chosen = Path(state).expanduser().absolute() if state else state_home / STATE_PARENT / folder
-    return Settings(name=name, state=chosen, cache=cache_home / "pinn-operator", ports=Ports(offset=ports_offset))
+    return Settings(
+        name=name,
+        state=chosen,
+        cache=cache_home / "pinn-operator",
+        ports=Ports(offset=ports_offset),
+        scrape_interval=scrape,
+    )

@@ -90,23 +90,30 @@ class Line:
             self.component("start", name)
 
 
-def bring_up(say: Say = lambda text: print(text, file=sys.stderr, flush=True)) -> Line:
-    """Make the whole line be up. One caller at a time; each long step shows progress."""
+def bring_up(
+    say: Say = lambda text: print(text, file=sys.stderr, flush=True),
+    *,
+    scrape_seconds: int | None = 1,
+) -> Line:
+    """Make the whole line be up. One caller at a time; each long step shows progress.
+
+    Prometheus scrapes every `scrape_seconds`; None: it does so every second, and the operator knows of no Prometheus.
+    """
     with exclusive("line"):
-        return _bring_up(say)
+        return _bring_up(say, scrape_seconds)
 
 
-def _bring_up(say: Say) -> Line:
+def _bring_up(say: Say, scrape_seconds: int | None) -> Line:
     began = time.monotonic()
     say("cluster: looking for one, making one if there is none")
-    _run(["python3", "-m", "cluster", "up"], timeout=2400)
+    _run(["python3", "-m", "cluster", "up"], timeout=2400, CLUSTER_SCRAPE_INTERVAL=f"{scrape_seconds or 1}s")
     info = cluster_info()
     # `cluster` refuses the context in use unless it is named, so with CLUSTER=current it was named.
     named = info["context"] if os.environ.get("CLUSTER") == "current" else ""
     kube = Kube(Path(info["kubeconfig"]), allow=named)
     say(f"cluster: {kube.context} ({time.monotonic() - began:.0f} s)")
     images = build_images(kube, say)
-    install_chart(kube, images, prometheus=info["prometheus_url_in_pods"])
+    install_chart(kube, images, prometheus=info["prometheus_url_in_pods"] if scrape_seconds else "")
     say(f"chart: release {RELEASE} in namespace {OPERATOR_NAMESPACE}")
     say(f"operator: serving ({time.monotonic() - began:.0f} s in all)")
     return Line(kube, Prometheus(info["prometheus_url"]), info["gateway_url"], info["prometheus_url_in_pods"], images)
@@ -278,8 +285,11 @@ def exclusive(name: str, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
-def _run(words: Sequence[str], *, timeout: float) -> None:
+def _run(words: Sequence[str], *, timeout: float, **environment: str) -> None:
     """Its progress goes to our standard error. Raises KubeError when it fails."""
-    done = subprocess.run(words, cwd=REPOSITORY, stdout=sys.stderr.fileno(), timeout=timeout, check=False)
+    done = subprocess.run(
+        words, cwd=REPOSITORY, stdout=sys.stderr.fileno(), timeout=timeout, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
     if done.returncode:
         raise KubeError(f"{' '.join(words)}: exit status {done.returncode}")

@@ -329,7 +329,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "a namespace twice": ({"watchNamespaces": ["a", "a"]}, "/watchNamespaces"),
     "an address without scheme": ({"prometheus": {"address": "prometheus:9090"}}, "/prometheus/address"),
     "an address with a password": ({"prometheus": {"address": "http://u:p@prometheus:9090"}}, "/prometheus/address"),
-    "no address": ({"prometheus": {"address": ""}}, "/prometheus/address"),
+    "an address that is none": ({"prometheus": {"address": "none"}}, "/prometheus/address"),
     "a secret without namespace": ({"metricsSecrets": [{"name": "token"}]}, "namespace"),
     "another log level": ({"log": {"level": "chatty"}}, "/log/level"),
     "a flag without dashes": ({"extraArgs": ["resync"]}, "/extraArgs/0"),

@@ -202,6 +202,12 @@ def test_a_pod_of_prometheus_finds_targets_by_its_service_account() -> None:
     assert outside["scrape_configs"][0]["kubernetes_sd_configs"] == [{"role": "pod", "kubeconfig_file": "/k"}]
 
 
+def test_the_scrape_interval_can_be_set() -> None:
+    default = json.loads(render.prometheus_config(kubeconfig=None, envoy="e:1"))["global"]
+    slow = json.loads(render.prometheus_config(kubeconfig=None, envoy="e:1", interval="15s"))["global"]
+    assert (default["scrape_interval"], slow["scrape_interval"]) == ("1s", "15s")
+
+
 def test_a_control_plane_alone_listens_on_the_loopback_address_only(settings: Settings) -> None:
     parts = {part.name: part for part in components(settings, Path, Mode.CONTROL_PLANE)}
     assert list(parts) == ["etcd", "apiserver", "kcm"]

@@ -50,3 +50,10 @@ def test_no_two_ports_are_the_same_and_the_offset_moves_all_that_a_control_plane
     assert len({getattr(plain, name) for name in names}) == len(names)
     for name in ("apiserver", "etcd_client", "etcd_peer", "controller_manager"):
         assert getattr(moved, name) == getattr(plain, name) + 1000
+
+
+def test_the_scrape_interval_is_a_second_unless_told_otherwise() -> None:
+    assert parse_settings({}).scrape_interval == "1s"
+    assert parse_settings({"CLUSTER_SCRAPE_INTERVAL": "15s"}).scrape_interval == "15s"
+    with pytest.raises(ClusterError, match="CLUSTER_SCRAPE_INTERVAL='1m'"):
+        parse_settings({"CLUSTER_SCRAPE_INTERVAL": "1m"})

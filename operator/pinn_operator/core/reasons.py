@@ -76,11 +76,8 @@ class Reason(StrEnum):
     )
     IMAGE_UNAVAILABLE = (
         "ImageUnavailable",
-        "The image could not be pulled; this takes 10 to 40 s to be seen.",
-        (
-            "the message ends with the registry's words; fix the image name, `imagePullSecrets` or the registry. If "
-            "only the registry was at fault, change the spec and change it back: the same revision is tried again"
-        ),
+        "The registry does not have the image, or its name cannot be used.",
+        "the message ends with the registry's words; fix `spec.image`, or push the image and order a retry",
     )
     MODEL_NOT_FOUND = (
         "ModelNotFound",
@@ -108,15 +105,15 @@ class Reason(StrEnum):
     NOT_READY = (
         "NotReady",
         (
-            "A pod was not ready within `rollback.readyDeadlineSeconds`, or was ready and then unready for "
-            "`rollback.unreadySeconds`."
+            "Running pods, at least one in five, were not ready within `rollback.readyDeadlineSeconds`, or were ready "
+            "and then unready for `rollback.unreadySeconds`, while pods of the other revision were well."
         ),
-        "the message ends with the words of the scheduler or of the pod",
+        "the message ends with the words of the pod",
     )
     NO_PODS = (
         "NoPods",
-        "No pod of the canary was created within `rollback.readyDeadlineSeconds`.",
-        "look for quotas and admission webhooks: `kubectl describe replicaset`",
+        "No pod of a revision exists, and nothing says why. The rollout waits.",
+        "check that kube-controller-manager runs; `kubectl describe replicaset`",
     )
 
     # --- rollbacks: what was measured; the name of the gate comes before it ---
@@ -304,7 +301,12 @@ class Reason(StrEnum):
     STABLE_IS_BACK = "StableIsBack", "The stable revision answers again, so the canary goes back to its step."
     STANDS_IN = (
         "StandsIn",
-        "The spec asks for a third revision and stable cannot answer: the canary serves in its place meanwhile.",
+        "The spec asks for a third revision and the stable one cannot answer: the canary serves in its place.",
+    )
+    WEIGHTS_APPROXIMATE = (
+        "WeightsApproximate",
+        "Without a router the ratio of replicas is the weight, and so few replicas cannot give every weight.",
+        "use more replicas, other steps, or a router",
     )
     SUSPENDED_TOO_OFTEN = (
         "SuspendedTooOften",

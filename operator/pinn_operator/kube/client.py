@@ -149,9 +149,12 @@ class Client:
         """One object, fresh. Raises NotFound."""
         return await self.request("GET", kind.path(namespace, name), resource=kind.plural)
 
-    async def list_matching(self, kind: Kind, namespace: str, *, label_selector: str = "") -> list[dict[str, Any]]:
+    async def list_matching(
+        self, kind: Kind, namespace: str, *, label_selector: str = "", field_selector: str = ""
+    ) -> list[dict[str, Any]]:
         """The newest state of the objects that match, each with its apiVersion and kind, which lists leave out."""
-        query = [("labelSelector", label_selector)] if label_selector else []
+        selectors = (("labelSelector", label_selector), ("fieldSelector", field_selector))
+        query = [(name, selector) for name, selector in selectors if selector]
         answer = await self.request("GET", kind.path(namespace), resource=kind.plural, query=query, verb="LIST")
         return [{**item, "apiVersion": kind.api_version, "kind": kind.kind} for item in answer.get("items") or ()]
 

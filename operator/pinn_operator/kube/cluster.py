@@ -31,6 +31,7 @@ from pinn_operator.kube.parsing import (
     report_address,
 )
 from pinn_operator.kube.reports import PodReporter
+from pinn_operator.kube.troubles import PodTroubles
 
 PINN_SERVICE: Final = Kind(API_VERSION, KIND, PLURAL)
 DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
@@ -65,6 +66,7 @@ class ApiCluster:
         self._client = client
         self._events = events
         self._reporter = reporter
+        self._troubles = PodTroubles(client, clock=clock)
         self._clock = clock
         self._routes_unserved_until = float("-inf")
 
@@ -117,7 +119,7 @@ class ApiCluster:
                 workload.revision: workload
                 for workload in (parse_workload(item) for item in deployments if not is_terminating(item))
             },
-            pods=await self._pods(pods),
+            pods=await self._troubles.add(resource.namespace, await self._pods(pods)),
             selectors={item["metadata"]["name"]: parse_selector(item) for item in services},
             route=http_route.parse_route(route) if route is not None else None,
             route_kind_served=routes is not None,

@@ -12,6 +12,7 @@ from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.prices import acknowledged_since, prices_allow
 from pinn_operator.core.rollout.rollback import note_rollback, only_copy
+from pinn_operator.core.rollout.shares import what_replicas_can_give
 from pinn_operator.core.rollout.sight import (
     drained,
     see_silence,
@@ -102,7 +103,10 @@ def _settled(this: Pass, draft: Draft) -> None:
         draft.wait("EarlierPods", f"the pods of an earlier try of {this.target} to leave")
         return
     steps = " → ".join(f"{step.weight}%" for step in this.spec.steps)
-    entry = TimelineEntry(this.now, 0, "RolloutStarted", f"from {draft.stable.revision}, steps {steps}"[:MESSAGE_LIMIT])
+    begins = "; ".join(
+        filter(None, [f"from {draft.stable.revision}, steps {steps}", what_replicas_can_give(this.spec)])
+    )
+    entry = TimelineEntry(this.now, 0, "RolloutStarted", begins[:MESSAGE_LIMIT])
     draft.status = replace(
         status,
         phase=Phase.PROGRESSING,
@@ -114,6 +118,8 @@ def _settled(this: Pass, draft: Draft) -> None:
         ),
     )  # fmt: skip
     draft.normal("RolloutStarted", f"revision {this.target} from {draft.stable.revision}, steps {steps}")
+    if given := what_replicas_can_give(this.spec):
+        draft.warning("WeightsApproximate", given)
     draft.transitions.append(Transition("started", this.target, "RolloutStarted"))
 
 

@@ -78,8 +78,10 @@ def weight_in_force(this: Pass, draft: Draft) -> bool:
 
 def _foreign_weight(this: Pass, draft: Draft) -> str:
     """In words how traffic is not as it was seen before; empty when it is."""
-    if not selectors_in_place(this, draft):
-        return "a Service was deleted or its selector was changed by someone else"
+    if (service := _foreign_service(this, draft)) is not None:
+        gone = service not in this.observed.selectors
+        how = "was deleted by someone else" if gone else "has a selector that someone else changed"
+        return f"the Service {service} {how}: requests may have failed meanwhile"
     seen = _router_sees(this, draft)
     if seen.written:
         return ""
@@ -100,9 +102,14 @@ def _split(draft: Draft) -> Split:
 
 def selectors_in_place(this: Pass, draft: Draft) -> bool:
     """The Services select what they shall, as far as traffic depends on them."""
+    return _foreign_service(this, draft) is None
+
+
+def _foreign_service(this: Pass, draft: Draft) -> str | None:
+    """The first Service that does not select what it shall."""
     split, selectors = _split(draft), this.observed.selectors
     wanted = wanted_selectors(this.resource.name, split, clients=router_of(this.spec.traffic).clients_revision(split))
-    return all(dict(selectors.get(service, {})) == selector for service, selector in wanted.items())
+    return next((name for name, selector in wanted.items() if dict(selectors.get(name, {})) != selector), None)
 
 
 def selected_revision(this: Pass, service: str) -> RevisionStatus | None:

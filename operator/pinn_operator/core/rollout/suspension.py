@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.rollout.rollback import only_copy
 from pinn_operator.core.rollout.sight import why_not_in_force
 from pinn_operator.core.rollout.trouble import Trouble, trouble
 from pinn_operator.core.rollout.waits import Gravity
@@ -38,7 +39,7 @@ def suspend_if_needed(this: Pass, draft: Draft) -> bool:
         found = trouble(this.observed, revision) or Trouble("NoReadyPod", _unready(this, revision))
         _take_back(this, draft, found, to=0)
         return True
-    if rollout.weight > rollout.weight_in_force and _route_is_late(this, draft):
+    if rollout.weight > rollout.weight_in_force and _route_is_late(this, draft) and not only_copy(this, draft):
         reason, message = why_not_in_force(this, draft)
         _take_back(this, draft, Trouble(reason, message), to=rollout.weight_in_force, patience=0.0)
         return True

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.reasons import Reason
+from pinn_operator.core.rollout.shares import share_at
 from pinn_operator.core.rollout.steps import aim
 from pinn_operator.core.rollout.triggers import MODEL_REASONS, pod_failure
 from pinn_operator.core.rollout.waits import Gravity
@@ -182,6 +183,9 @@ def _traffic(facts: Facts, spec: Spec) -> Row:
     moving = rollout is not None and rollout.programmed_time is None and status.phase is not Phase.PROMOTING
     if moving and rollout is not None and (rollout.weight > 0 or status.phase is Phase.ROLLING_BACK):
         return "False", Reason.WEIGHT_PENDING, f"weight {rollout.weight}% is written and not yet seen in force"
+    share = share_at(spec, rollout.weight) if rollout is not None else 0.0
+    if rollout is not None and status.phase in WATCHED and share != rollout.weight:
+        return "True", Reason.IN_FORCE, f"{rollout.weight}% is wanted, and {spec.replicas} replicas give {share:.0f}%"
     return "True", Reason.IN_FORCE, "the router uses the wanted weight"
 
 

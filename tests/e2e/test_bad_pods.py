@@ -44,7 +44,7 @@ class TestBadPods:
         account(f"{', '.join(reasons)}", traffic.summary())
         assert traffic.summary().failed == 0
 
-    def test_a_process_that_exits_while_it_has_traffic_is_taken_out_at_once(
+    def test_a_process_that_exits_while_it_has_traffic_is_taken_out_at_once_and_rejected_when_it_does_so_again(
         self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
     ) -> None:
         before = service.untouched(stable)
@@ -52,9 +52,11 @@ class TestBadPods:
         service.wait_weight(10)
         bad = revision_of(service.status(), "canary")
         began = service.turn_bad(bad, "exit")
-        expect.rolled_back(
-            service, stable=stable, bad=bad, reasons={"CrashLoopBackOff", "CanaryUnavailable"}, untouched=before
-        )
+        service.wait("at weight 0", lambda _: service.route_weight() == 0, seconds=20)
+        assert service.status()["phase"] == "Suspended"
+        service.wait_weight(10)
+        service.turn_bad(bad, "exit")
+        expect.rolled_back(service, stable=stable, bad=bad, reasons={"CrashLoopBackOff"}, untouched=before)
         account("the process exits at 10 %", traffic.summary(began))
 
     def test_a_process_that_outgrows_its_memory_while_it_has_traffic_is_taken_out_at_once(
@@ -65,9 +67,7 @@ class TestBadPods:
         service.wait_weight(10)
         bad = revision_of(service.status(), "canary")
         began = service.turn_bad(bad, "memory")
-        expect.rolled_back(
-            service, stable=stable, bad=bad, reasons={"OOMKilled", "CanaryUnavailable"}, untouched=before
-        )
+        expect.rolled_back(service, stable=stable, bad=bad, reasons={"OOMKilled"}, untouched=before)
         account("the process outgrows its memory at 10 %", traffic.summary(began))
 
     def test_a_fixed_revision_is_accepted_afterwards(

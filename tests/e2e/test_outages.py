@@ -40,6 +40,9 @@ class TestOutages:
             service.wait("saying so", lambda _: service.condition("MetricsAvailable") == "False", seconds=30)
             other.turn_bad(bad, "exit")
             other.wait("at weight 0", lambda _: other.route_weight() == 0, seconds=20)
+            other.wait_weight(10)
+            other.turn_bad(bad, "exit")
+            other.wait("rejected", lambda status: "lastRollback" in status, seconds=30)
             assert other.status()["lastRollback"]["revision"] == bad
             time.sleep(10)
             status = service.status()

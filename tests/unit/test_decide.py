@@ -80,6 +80,22 @@ def test_whatever_stands_in_the_status_a_pass_decides_something_that_can_be_writ
     assert [event.reason for event in read_back.events] == []
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    status=_PIECES, revisions=st.lists(st.sampled_from(["aaaa", "bbbb", "cccc"]), unique=True), paused=st.booleans(),
+    replicas=st.integers(0, 4), mode=st.sampled_from(["Auto", "Hold"]),
+)  # fmt: skip
+def test_whatever_does_not_move_says_what_it_waits_for(
+    status: Status, revisions: list[str], paused: bool, replicas: int, mode: str
+) -> None:
+    it = resource(status, paused=paused, replicas=replicas, rollback={"mode": mode})
+    for _ in range(3):
+        decision = decide(it, running(*revisions), {}, NOW)
+        moved, it = decision.status.rollout != it.status.rollout, replace(it, status=decision.status)
+    if it.status.next is not None and not moved:
+        assert it.status.next.waiting_for, it.status
+
+
 @given(status=_PIECES)
 def test_a_status_that_lost_a_part_still_ends_at_rest(status: Status) -> None:
     """Applied, seen in force and silent: after a handful of passes nothing is in flight that has no parts."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pinn_operator.core.observed import Observed
 from pinn_operator.core.status.values import GateStatus, Phase, Status, Verdict
 
 GOES_ON = frozenset({Verdict.PASS, Verdict.NOT_APPLICABLE})
@@ -31,12 +30,6 @@ def what_goes_on(status: Status) -> str:
             return f"revision {canary} leaves, {stable} serves"
         case _:
             return f"revision {stable} serves"
-
-
-def replicas_of(observed: Observed, revision: str) -> str:
-    """`2 of 3 available`."""
-    workload = observed.workloads.get(revision)
-    return f"{observed.available(revision)} of {workload.replicas if workload else 0} available"
 
 
 def worst(gates: tuple[GateStatus, ...]) -> GateStatus | None:

@@ -23,7 +23,9 @@ class TestBadAnswers:
     ) -> None:
         before = service.untouched(stable)
         with service.watched() as chronicle:
-            manifest = service.apply(image=line.images.faulty, env={"FAULT": "errors"})
+            manifest = service.apply(image=line.images.faulty, env={"TRY": "errors"}, steps=((10, 60), (100, 5)))
+            service.wait_weight(10)
+            service.turn_bad(_bad(service), "errors")
             record = expect.rolled_back(service, stable=stable, bad=_bad(service), reasons=ERRORS, untouched=before)
         account("all requests answered with 500", traffic.summary())
         expect.never_above(chronicle, 10)
@@ -36,7 +38,9 @@ class TestBadAnswers:
     ) -> None:
         before = service.untouched(stable)
         with service.watched() as chronicle:
-            service.apply(image=line.images.faulty, env={"FAULT": "sleep", "FAULT_SLEEP_SECONDS": "3"})
+            service.apply(image=line.images.faulty, env={"TRY": "sleep"}, steps=((10, 60), (100, 5)))
+            service.wait_weight(10)
+            service.turn_bad(_bad(service), "sleep", seconds=3)
             expect.rolled_back(service, stable=stable, bad=_bad(service), reasons=SLOWNESS, untouched=before)
         account("every request takes 3 s", traffic.summary())
         expect.never_above(chronicle, 10)

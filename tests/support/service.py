@@ -238,12 +238,14 @@ class Service:
         found.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return [(event["reason"], event.get("message", "")) for event in found]
 
-    def turn_bad(self, revision: str, kind: str, *, share: float = 1.0, seconds: float = 1.0) -> float:
+    def turn_bad(
+        self, revision: str, kind: str, *, share: float = 1.0, seconds: float = 1.0, megabytes: float = 60.0
+    ) -> float:
         """Order a fault from every pod of a revision of the derived image; the time just before, in unix seconds."""
         began = time.time()
         for pod in self.pods(revision):
             connection = http.client.HTTPConnection(pod["status"]["podIP"], CONTROL_PORT, timeout=5)
-            order = json.dumps({"kind": kind, "share": share, "seconds": seconds})
+            order = json.dumps({"kind": kind, "share": share, "seconds": seconds, "megabytes": megabytes})
             connection.request("POST", "/fault", body=order, headers={"Content-Type": "application/json"})
             answer = connection.getresponse()
             if answer.status != 200:

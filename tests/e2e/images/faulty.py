@@ -5,13 +5,23 @@ is set by FAULT, FAULT_SHARE, FAULT_SLEEP_SECONDS and FAULT_AFTER_SECONDS, or at
 
     POST :9900/fault   {"kind": "errors", "share": 1.0}
 
-Kinds: `none`; `errors` (a 500 for a share of the pricing requests); `sleep` (a share of them waits `seconds`);
-`exit` (the process ends with 3); `memory` (it takes memory until it is killed).
+Kinds, the share being of the pricing requests:
+
+* `none`
+* `errors`: a 500; `refusals`: a 400
+* `sleep`: an answer after `seconds`
+* `wrong`: a price 1 % too high, for puts of less than a week alone
+* `forgetful`: the cache is emptied before the request
+* `fallbacks`: the request counts as priced by the fallback
+* `exit`: the process ends with 3; `memory`: it takes memory until it is killed
+* `leak`: it takes `megabytes` a minute, in small steps
+* `bloat`: it takes `megabytes` at once; `bloated cache`: the same, and POST /cache/reset gives them back
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import sys
@@ -22,10 +32,16 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from pinn_inference.pricing.types import FallbackReason
 from pinn_inference.server import ConfigError, ServerConfig, create_app, run_app
+from pinn_inference.server.app import METRICS
 
 CONTROL_PORT = 9900
-KINDS = ("none", "errors", "sleep", "exit", "memory")
+KINDS = (
+    "none", "errors", "refusals", "sleep", "wrong", "forgetful", "fallbacks", "exit", "memory", "leak", "bloat",
+    "bloated cache",
+)  # fmt: skip
+WEEK = 7 / 365
 CHUNK = 16 * 1024 * 1024
 
 
@@ -36,6 +52,7 @@ class Fault:
     kind: str = "none"
     share: float = 1.0
     seconds: float = 1.0
+    megabytes: float = 60.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -57,11 +74,26 @@ class Saboteur:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Inside the product's own counters and timers, so that its metrics tell of the fault as of any other."""
         fault = self._fault
-        if request.path == "/v1/price" and random.random() < fault.share:
-            if fault.kind == "errors":
+        if request.path == "/cache/reset" and fault.kind == "bloated cache":
+            self._hoard.clear()
+        if request.path != "/v1/price" or random.random() >= fault.share:
+            return await handler(request)
+        metrics = request.app[METRICS]
+        match fault.kind:
+            case "errors":
                 raise RuntimeError("this revision is bad on purpose")
-            if fault.kind == "sleep":
+            case "refusals":
+                raise web.HTTPBadRequest(text="this revision is bad on purpose")
+            case "sleep":
                 await asyncio.sleep(fault.seconds)
+            case "forgetful":
+                metrics.reset_cache()
+            case "fallbacks":
+                reasons = [0] * len(FallbackReason)
+                reasons[-1] = 1
+                metrics.quotes.count_elsewhere([], reasons, [[0.0] * 3] * 20)
+            case "wrong":
+                return _made_wrong(await request.read(), await handler(request))
         return await handler(request)
 
     async def control(self, app: web.Application) -> AsyncIterator[None]:
@@ -98,16 +130,41 @@ class Saboteur:
             os._exit(3)
         if fault.kind == "memory":
             self._spawn(self._grow())
+        if fault.kind == "leak":
+            self._spawn(self._leak(fault))
+        if fault.kind.startswith("bloat"):
+            self._take(fault.megabytes)
 
     async def _grow(self) -> None:
         while True:
             self._hoard.append(bytearray(os.urandom(1024)) * (CHUNK // 1024))
             await asyncio.sleep(0.005)
 
+    async def _leak(self, fault: Fault) -> None:
+        while self._fault is fault:
+            self._take(fault.megabytes / 120)
+            await asyncio.sleep(0.5)
+
+    def _take(self, megabytes: float) -> None:
+        self._hoard.append(bytearray(os.urandom(1024)) * int(megabytes * 1024))
+
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _made_wrong(body: bytes, answer: web.StreamResponse) -> web.StreamResponse:
+    """The answer with the prices of puts of less than a week 1 % too high."""
+    if answer.status != 200 or not isinstance(answer, web.Response) or not isinstance(answer.body, bytes):
+        return answer
+    asked, answered = json.loads(body), json.loads(answer.body)
+    options = asked["options"] if isinstance(asked, dict) and "options" in asked else [asked]
+    results = answered["results"] if isinstance(answered, dict) and "results" in answered else [answered]
+    for option, result in zip(options, results, strict=True):
+        if option.get("option_type") == "put" and option["maturity"] < WEEK:
+            result["price"] *= 1.01
+    return web.json_response(answered)
 
 
 def main() -> int:
@@ -121,6 +178,7 @@ def main() -> int:
         kind=os.environ.get("FAULT", "none"),
         share=float(os.environ.get("FAULT_SHARE", "1")),
         seconds=float(os.environ.get("FAULT_SLEEP_SECONDS", "1")),
+        megabytes=float(os.environ.get("FAULT_MEGABYTES", "60")),
     )
     saboteur = Saboteur(fault, after=float(os.environ.get("FAULT_AFTER_SECONDS", "0")))
     app = create_app(config, middlewares=[saboteur.middleware])

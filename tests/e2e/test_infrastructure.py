@@ -23,7 +23,7 @@ class TestInfrastructure:
         canary = _at_10(service, line, "evicted")
         for pod in service.pods(canary):
             _evict(service, pod)
-        _promoted_after(service, canary, "", account, traffic)
+        _promoted_after(service, canary, account, traffic)
 
     def test_a_canary_deleted_by_force_is_tried_again(
         self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
@@ -33,7 +33,7 @@ class TestInfrastructure:
             service.kube.kubectl(
                 "delete", "pod", pod["metadata"]["name"], "-n", service.namespace, "--grace-period=0", "--force"
             )
-        _promoted_after(service, canary, "", account, traffic)
+        _promoted_after(service, canary, account, traffic)
 
     def test_a_full_quota_is_named_and_waited_for(
         self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
@@ -47,7 +47,7 @@ class TestInfrastructure:
         canary = _started(service, line, env={"TRY": "quota"})
         service.wait("naming the quota", lambda status: "exceeded quota" in str(status.get("next", {})), seconds=15)
         service.kube.delete("resourcequotas", "pods", service.namespace)
-        _promoted_after(service, canary, "", account, traffic)
+        _promoted_after(service, canary, account, traffic)
 
     def test_a_canary_that_no_node_takes_is_named_and_waited_for(
         self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
@@ -57,7 +57,7 @@ class TestInfrastructure:
         node = service.kube.request("GET", "/api/v1/nodes").body["items"][0]["metadata"]["name"]
         service.kube.kubectl("label", "node", node, "e2e.pinn.dev/room=yes")
         try:
-            _promoted_after(service, canary, "", account, traffic)
+            _promoted_after(service, canary, account, traffic)
         finally:
             service.kube.kubectl("label", "node", node, "e2e.pinn.dev/room-")
 
@@ -73,7 +73,7 @@ class TestInfrastructure:
         canary = _started(service, line, more={"env": [reference]})
         service.wait("naming the key", lambda status: "token" in str(status.get("next", {})), seconds=40)
         service.kube.apply({**secret, "stringData": {"token": "x"}})
-        _promoted_after(service, canary, "", account, traffic)
+        _promoted_after(service, canary, account, traffic)
 
 
 def _started(service: Service, line: Line, **arguments: Any) -> str:
@@ -101,10 +101,10 @@ def _evict(service: Service, pod: Manifest) -> None:
     assert answer.status < 300, answer
 
 
-def _promoted_after(service: Service, canary: str, reason: str, account: Account, traffic: Traffic) -> None:
+def _promoted_after(service: Service, canary: str, account: Account, traffic: Traffic) -> None:
     def ended(status: dict[str, Any]) -> str:
         assert status.get("phase") != "RolledBack", f"rejected: {status['lastRollback']}"
-        return str(status.get("phase") == "Stable" and revision_of(status, "stable") == canary and canary or "")
+        return canary if status.get("phase") == "Stable" and revision_of(status, "stable") == canary else ""
 
     assert service.wait("promoted", ended, seconds=150) == canary
     events = [reason for reason, _ in service.events()]

@@ -78,7 +78,7 @@ class Scenario:
     slow: tuple[float, float] = (0.00097, 0.00097)
     very_slow: tuple[float, float] = (4e-6, 4e-6)
     cold: bool = False
-    """In its first 5 s each new canary pod answers a third of its requests slowly."""
+    """In its first 5 s, 15 requests, each new canary pod answers a third of its requests slowly."""
     leak: float = 0.0
     """Growth of the canary's memory in MB/h; 1 MB of noise."""
     churn: bool = False
@@ -450,7 +450,7 @@ def _window(arrays: tuple[Array, ...], index: int) -> Window:
 
 
 def _bound(window: tuple[Array, ...], prior_bad: Array, prior_requests: float) -> Array:
-    """No less than the evidence of these counts."""
+    """No less than the evidence of these counts: the likelihood ratio at its largest."""
     _, n, a, m, b = window
     best = np.zeros(len(n))
     for bad, total in ((b, m), (b + prior_bad, m + prior_requests)):
@@ -458,7 +458,7 @@ def _bound(window: tuple[Array, ...], prior_bad: Array, prior_requests: float) -
         own, others = np.maximum(a, 1e-9) / np.maximum(n, 1e-9), (bad + 0.5) / np.maximum(total, 1e-9)
         ratio = a * np.log(own / pooled) + (bad + 0.5) * np.log(np.maximum(others, 1e-12) / pooled)
         best = np.maximum(best, np.where((own > others) & (total > 0), ratio, 0))
-    return best + 1.5
+    return best
 
 
 def _memory(history: Array, requests: Array) -> tuple[float, Reference | None]:
@@ -613,6 +613,7 @@ def best_rules(scenarios: Sequence[Scenario], rollouts: int, seed: int) -> dict[
 def main() -> int:
     options: argparse.ArgumentParser = parser(__doc__ or "")
     options.add_argument("--rollouts", type=int, default=10000)
+    options.add_argument("--healthy", type=int, help="rollouts of the scenario healthy, if not as many")
     options.add_argument("--seed", type=int, default=20261127)
     options.add_argument("--only", help="scenarios whose name contains this")
     options.add_argument("--plot", type=Path, help="also draw the table here (PNG)")
@@ -626,18 +627,19 @@ def main() -> int:
         started = time.monotonic()
         ours: list[Verdicts] = []
         theirs: dict[str, list[Verdicts]] = {name: [] for name in settings}
-        for number in range(-(-arguments.rollouts // BATCH)):
+        rollouts = (arguments.healthy if scenario.name == "healthy" else None) or arguments.rollouts
+        for number in range(-(-rollouts // BATCH)):
             rng = np.random.default_rng([arguments.seed, index, 0, number])
-            batch = simulate(scenario, min(BATCH, arguments.rollouts - number * BATCH), rng)
+            batch = simulate(scenario, min(BATCH, rollouts - number * BATCH), rng)
             ours.append(Operator().judge(batch, rng))
             for name, rules in settings.items():
                 theirs[name].append(Rival(rules).judge(batch))
         result = {"operator": row(scenario, _joined(ours))}
         result |= {name: row(scenario, _joined(parts)) for name, parts in theirs.items()}
-        rows.append({"scenario": scenario.name, "bad": scenario.bad, "rules": result})
+        rows.append({"scenario": scenario.name, "bad": scenario.bad, "rollouts": rollouts, "rules": result})
         print(f"{scenario.name}: {time.monotonic() - started:.0f} s {result}", file=sys.stderr, flush=True)
     document = {
-        "test": "decisions", "rollouts": arguments.rollouts, "seed": arguments.seed,
+        "test": "decisions", "seed": arguments.seed,
         "stages": [{"weight": weight, "seconds": seconds} for weight, seconds in STAGES],
         "settings": {name: asdict(rules) for name, rules in settings.items()},
         "rows": rows,

@@ -189,7 +189,10 @@ def _relative(fields: Fields | None, base: Gate) -> Relative | None:
             fields.fault(name, "is for latencies only; of other metrics set margin")
     parsed = Relative(
         enabled=fields.boolean("enabled", default=start.enabled),
-        margin=_share(fields, "margin", start.margin, "0", "1", 'above 0 and below 1, like "0.01"'),
+        margin=_share(fields, "margin", start.margin, "0", "1", 'at least 0 and below 1, like "0.01"', least=True),
+        tolerance=_share(
+            fields, "tolerance", start.tolerance, "1", "100", 'at least 1 and below 100, like "1.5"', least=True
+        ),
         ratio=_share(fields, "ratio", start.ratio, "1", "100", 'above 1 and below 100, like "2"'),
         floor=_share(fields, "floor", start.floor, "0", "3600", 'seconds above 0 and below 3600, like "100m"'),
         confidence=_share(fields, "confidence", start.confidence, "0.5", "1", 'above 0.5 and below 1, like "0.999"'),
@@ -198,10 +201,13 @@ def _relative(fields: Fields | None, base: Gate) -> Relative | None:
     return parsed
 
 
-def _share(fields: Fields, name: str, default: float, low: str, high: str, expected: str) -> float:
+def _share(
+    fields: Fields, name: str, default: float, low: str, high: str, expected: str, *, least: bool = False
+) -> float:  # fmt: skip
+    """A quantity above `low`, or with `least` equal to it, and below `high`."""
     value = fields.quantity(name)
     if value is None:
         return default
-    if not Decimal(low) < value < Decimal(high):
+    if not (Decimal(low) < value or (least and Decimal(low) == value)) or not value < Decimal(high):
         fields.fault(name, f"must be {expected}, not {value}")
     return float(value)

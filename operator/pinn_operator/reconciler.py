@@ -21,6 +21,7 @@ from pinn_operator.core.decide import decide_in
 from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType, ResetCaches
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import Answer, AnyAnswer, PodReadFault, Query, Question, Samples, SourceError
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.verification.questions import due_prices
@@ -33,8 +34,6 @@ from pinn_operator.telemetry import Telemetry
 ACT_FAILED = "ActionFailed"
 NAME_TAKEN = "NameTaken"
 
-CACHES_RESET = "CachesReset"
-RESET_FAILED = "CachesNotReset"
 _TOLD_FAULTS = 5
 NO_PROMETHEUS = SourceError(
     "there is no Prometheus to ask: give its address in spec.analysis.prometheus.address, or to the operator by "
@@ -270,7 +269,9 @@ class Reconciler:
             if faults:
                 text += "; " + "; ".join(f"{fault.pod}: {fault.message}" for fault in faults[:_TOLD_FAULTS])
             events.append(
-                Event(EventType.WARNING, RESET_FAILED, text) if faults else Event(EventType.NORMAL, CACHES_RESET, text)
+                Event(EventType.WARNING, Reason.CACHES_NOT_RESET, text)
+                if faults
+                else Event(EventType.NORMAL, Reason.CACHES_RESET, text)
             )
         return events
 

@@ -17,7 +17,7 @@ from pinn_operator.core.samples import POD_FAULTS, PodQuestion, PodReadFault, Po
 from pinn_operator.pods.http import Page, PodClient, PodSilent
 from pinn_operator.pods.reader import BadAnswers, Cadence, PodReader, Reading, Target, path_of
 
-FAST = Cadence(rest=0.08, close=0.02, close_for=0.3, failed_rest=0.1)
+FAST = Cadence(rest=0.08, close=0.02, close_for=0.3, failed_rest=0.1, reported=0.2)
 REQUESTS = "http_requests_total"
 BAD = BadAnswers(REQUESTS, "status", "handler")
 CONNECTION = asyncio.StreamWriter

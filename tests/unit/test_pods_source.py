@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from pinn_operator.core.api import parse_resource
 from pinn_operator.core.decision import ResetCaches
 from pinn_operator.core.observed import Observed, Pod
-from pinn_operator.core.samples import POD_FAULTS, PodQuestion, PodReadFault, PodReadFaults, pod_faults
+from pinn_operator.core.samples import POD_FAULTS, PodQuestion, PodReadFault, PodReadFaults, pod_reads
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.wanted.spec import MetricNames, SourceKind, Spec
 from pinn_operator.pods.http import PodClient
@@ -112,7 +112,8 @@ async def test_a_pass_that_asks_nothing_ends_the_reading() -> None:
             faults: tuple[PodReadFault, ...] = ()
             while not faults:
                 await asyncio.sleep(0.01)
-                faults = pod_faults(await counters.ask(situation(observed), asked))
+                found = pod_reads(await counters.ask(situation(observed), asked))
+                faults = found.faults if found is not None else ()
         assert faults == (PodReadFault("eu-c-1", "nothing listens at 127.0.0.1:1"),)
         assert await counters.ask(situation(observed), []) == {}
         assert len(reader) == 0

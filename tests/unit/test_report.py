@@ -12,6 +12,7 @@ from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Workload
 from pinn_operator.core.rollout.waits import Gravity, Wait
+from pinn_operator.core.samples import PodReadFault, PodReadFaults
 from pinn_operator.core.situation import accepted_spec
 from pinn_operator.core.status.values import (
     Condition,
@@ -78,10 +79,11 @@ def seen(*, stable: int = 3, canary: int = 3, pods: tuple[Pod, ...] = (), **chan
 def told(
     status: Status, observed: Observed | None = None, *, of: Resource | None = None, now: datetime = NOW,
     judgement: Judgement | None = None, held: Condemnation | None = None, waits: tuple[Wait, ...] = (),
+    pods: PodReadFaults | None = None,
 ) -> Status:  # fmt: skip
     of, observed = of or resource(status), observed or seen()
     spec = accepted_spec(of, observed)
-    return report(Facts(of, spec, observed, status, judgement or Judgement(gates=()), held, waits, now))
+    return report(Facts(of, spec, observed, status, judgement or Judgement(gates=()), held, waits, now, pods))
 
 
 def condition(status: Status, kind: str) -> Condition:
@@ -237,6 +239,23 @@ def test_metrics_are_told_as_they_were_when_they_were_last_asked_for() -> None:
     up = told(down, of=resource(down), judgement=Judgement(gates=(), asked=True))
     assert condition(up, "MetricsAvailable").status == "True"
     assert told(replace(up, phase=Phase.STABLE, rollout=None), of=resource(up)).condition("MetricsAvailable") is None
+
+
+def test_pods_that_cannot_be_read_are_named_once_they_are_ready() -> None:
+    ready = ("eu-aaaa-1", "eu-bbbb-1")
+    pods = [Pod(name, name[3:7], NOW, "Running", ready=name in ready) for name in (*ready, "not-ready")]
+    observed = seen(pods=tuple(pods))
+    fine = told(MOVING, observed, pods=PodReadFaults((PodReadFault("not-ready", "nothing listens"),)))
+    assert condition(fine, "PodMetricsAvailable").status == "True"
+    faults = PodReadFaults(tuple(PodReadFault(name, "no answer within 0.5 s") for name in ready))
+    cut_off = told(MOVING, observed, pods=faults)
+    found = condition(cut_off, "PodMetricsAvailable")
+    assert (found.status, found.reason) == ("False", "PodsNotReadable")
+    assert f"{ready[0]}: no answer within 0.5 s; " in found.message
+    assert found.message.endswith("Prometheus alone tells what these pods answer")
+    still = told(cut_off, observed, of=resource(cut_off))
+    assert condition(still, "PodMetricsAvailable").status == "False"
+    assert told(replace(cut_off, phase=Phase.STABLE, rollout=None)).condition("PodMetricsAvailable") is None
 
 
 PENDING_WEIGHT = replace(MOVING, rollout=replace(ROLLOUT, programmed_time=None))

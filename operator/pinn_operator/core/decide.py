@@ -29,7 +29,7 @@ from pinn_operator.core.rollout.sight import (
     keep_measurements,
     not_in_the_future,
 )
-from pinn_operator.core.samples import Samples
+from pinn_operator.core.samples import Samples, pod_reads
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.status.values import Phase, RolloutStatus, Status
 from pinn_operator.core.telling.announce import announcements
@@ -83,7 +83,17 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
             break
     waits = tuple(draft.waits)
     status = report(
-        Facts(resource, spec, observed, draft.status, this.judgement, held=draft.held, waits=waits, now=now)
+        Facts(
+            resource,
+            spec,
+            observed,
+            draft.status,
+            this.judgement,
+            held=draft.held,
+            waits=waits,
+            now=now,
+            pod_reads=pod_reads(samples),
+        )
     )
     return Decision(
         status=status,

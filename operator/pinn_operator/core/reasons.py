@@ -186,6 +186,18 @@ class Reason(StrEnum):
         "Prometheus did not answer, or refused a query; the message quotes the error.",
         "the rollout holds, pod failures stay armed, and it goes on by itself once Prometheus answers again",
     )
+    PODS_ANSWER = "PodsAnswer", "The operator reads the request counters of the pods themselves."
+    PODS_NOT_READABLE = (
+        "PodsNotReadable",
+        "The operator cannot read `/metrics` of some ready pods; the message names them and says why.",
+        "check that the operator may reach the pods' port (NetworkPolicy), and that they serve `/metrics` there",
+    )
+    CACHES_RESET = "CachesReset", "A gate had the caches of the canary's pods reset, and is judged again later."
+    CACHES_NOT_RESET = (
+        "CachesNotReset",
+        "Some pods did not take `POST /cache/reset`; the message names them and says why.",
+        "if the gate still fails, the revision is rolled back",
+    )
     IN_FORCE = "InForce", "The router reports that it uses the wanted weight."
     WEIGHT_PENDING = (
         "WeightPending",

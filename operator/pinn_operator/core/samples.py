@@ -280,7 +280,7 @@ def prices_of(samples: Samples, key: str) -> PriceAnswers | SourceError | None:
     return answer if isinstance(answer, PriceAnswers | SourceError) else None
 
 
-def pod_faults(samples: Samples) -> tuple[PodReadFault, ...]:
-    """The pods that could not be read in this pass."""
+def pod_reads(samples: Samples) -> PodReadFaults | None:
+    """The pods that could not be read in this pass; None if none were asked for."""
     answer = samples.get(POD_FAULTS)
-    return answer.faults if isinstance(answer, PodReadFaults) else ()
+    return answer if isinstance(answer, PodReadFaults) else None

@@ -1,8 +1,8 @@
 """HTTP/1.1 to pods, as little of it as a read of metrics needs.
 
 With two hundred pods read every second, aiohttp's client makes the whole of reading take more than twice the processor
-time (`benchmarks/pod_reads.py`), most of it for what no pod sends. A pod is asked one question at a time on a connection that
-is kept. Whatever it answers, the memory for it is bounded, and it has no more than its time.
+time (`benchmarks/pod_reads.py`). A pod is asked one question at a time on a connection that is kept. Whatever it
+answers, the memory for it is bounded, and it has no more than its time.
 """
 
 from __future__ import annotations

@@ -70,6 +70,8 @@ class Cadence:
     failures: int = 2
     """A pod is reported after so many reads in a row that failed, and from then on is read less often."""
     failed_rest: float = 2.0
+    reported: float = 10.0
+    """So long after its last failure a pod is still reported: one that fails now and then is no news each time."""
     unasked: float = 120.0
     """A rollout that no pass has asked about for so long is not read any more: the API server may be away."""
     kept: float = 600.0
@@ -142,6 +144,8 @@ class _Pod:
     slow_due: float = 0.0
     failures: int = 0
     message: str = ""
+    """Of the last failure."""
+    reported_until: float = 0.0
     size: int = 0
     last_read: float = 0.0
 
@@ -227,8 +231,9 @@ class PodReader:
                 answers[question.key] = series
             elif known:
                 answers[question.key] = SourceError(_none_read(known))
+        now = time.monotonic()
         failed = sorted(
-            (pod for pod in rollout.pods.values() if pod.name in asked and pod.failures >= self._cadence.failures),
+            (pod for pod in rollout.pods.values() if pod.name in asked and pod.reported_until > now),
             key=lambda pod: pod.name,
         )
         answers[POD_FAULTS] = PodReadFaults(tuple(PodReadFault(pod.name, pod.message) for pod in failed))
@@ -338,7 +343,7 @@ class PodReader:
         except TooManySeries:
             self._failed(pod, f"more than {SERIES_LIMIT} series of the asked metrics")
         else:
-            pod.failures, pod.message, pod.last_read = 0, "", moment
+            pod.failures, pod.last_read = 0, moment
         ended = time.monotonic()
         self._observer("failed" if pod.failures else "read", ended - started)
         pod.due = started + self._interval(rollout, pod)
@@ -348,6 +353,8 @@ class PodReader:
     def _failed(self, pod: _Pod, message: str) -> None:
         pod.failures += 1
         pod.message = message
+        if pod.failures >= self._cadence.failures:
+            pod.reported_until = time.monotonic() + max(self._cadence.reported, 2.0 * self._cadence.failed_rest)
 
     def _interval(self, rollout: _Rollout, pod: _Pod) -> float:
         """Seconds between two reads of this pod."""

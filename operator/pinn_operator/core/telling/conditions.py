@@ -23,11 +23,12 @@ from pinn_operator.core.status.verification import VerificationVerdict
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.phrases import what_goes_on, worst
 from pinn_operator.core.verification.questions import verification_of
-from pinn_operator.core.wanted.spec import InvalidSpec, Spec
+from pinn_operator.core.wanted.spec import InvalidSpec, SourceKind, Spec
 
 Row = tuple[str, str, str]
 """Status, reason and message of a condition."""
 
+_NAMED_PODS = 3
 _HOLDING = {
     "a replica of the stable revision": "it is the only healthy copy",
     "a person": "rollback.mode is Hold",
@@ -60,6 +61,7 @@ def rows(facts: Facts) -> dict[str, Row]:
     found["Paused"] = _paused(facts)
     found["ModelVerified"] = _model(facts.observed, status)
     found["MetricsAvailable"] = _metrics(facts)
+    found["PodMetricsAvailable"] = _pod_metrics(facts)
     found["TrafficProgrammed"] = _traffic(facts, spec) if spec is not None and status.stable is not None else None
     found["Degraded"] = _degraded(facts)
     return {name: row for name, row in found.items() if row is not None}
@@ -162,6 +164,22 @@ def _metrics(facts: Facts) -> Row | None:
     if before is None or facts.status.rollout is None:
         return None
     return before.status, before.reason, before.message
+
+
+def _pod_metrics(facts: Facts) -> Row | None:
+    """Of ready pods alone: one that only starts has nothing to be read yet."""
+    if facts.pod_reads is None:
+        before = facts.before("PodMetricsAvailable")
+        return (before.status, before.reason, before.message) if before and facts.status.rollout else None
+    ready = {pod.name for pod in facts.observed.pods if pod.ready}
+    faults = [fault for fault in facts.pod_reads.faults if fault.pod in ready]
+    if not faults:
+        return "True", Reason.PODS_ANSWER, "the operator reads the counters of every ready pod"
+    named = "; ".join(f"{fault.pod}: {fault.message}" for fault in faults[:_NAMED_PODS])
+    more = f"; and {len(faults) - _NAMED_PODS} more" if len(faults) > _NAMED_PODS else ""
+    alone = facts.spec is not None and SourceKind.PROMETHEUS not in facts.spec.analysis.sources
+    end = "what these pods answer is not judged" if alone else "Prometheus alone tells what these pods answer"
+    return "False", Reason.PODS_NOT_READABLE, f"{named}{more}; {end}"
 
 
 def _service_missing(name: str) -> str:

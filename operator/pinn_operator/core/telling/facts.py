@@ -9,6 +9,7 @@ from pinn_operator.core.api import Resource
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.waits import Gravity, Wait
+from pinn_operator.core.samples import PodReadFaults
 from pinn_operator.core.status.values import Condition, Status
 from pinn_operator.core.wanted.spec import Spec
 
@@ -30,6 +31,8 @@ class Facts:
     waits: tuple[Wait, ...]
     """Why the rollout did not move in this pass: the first is the one to be shown."""
     now: datetime
+    pod_reads: PodReadFaults | None = None
+    """Pods whose counters could not be read in this pass; None if none were asked for."""
 
     def before(self, condition: str) -> Condition | None:
         """A condition as it was read."""

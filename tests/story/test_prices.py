@@ -292,3 +292,31 @@ def test_rollback_mode_hold_keeps_a_revision_with_wrong_prices_at_0() -> None:
     assert never_had_weight(it)
     assert it.state.phase == "Progressing"
     assert verdict(it) is VerificationVerdict.FAIL
+
+
+def test_the_operators_own_samples_are_no_evidence_that_clients_are_served_well() -> None:
+    """Silence never promotes: with no client at all the samples alone would count to `minSamples` some day."""
+    it = world().run_until(lambda it: it.weight == 10, at_most=60)
+    it.rate = 0.0
+    it.run(1300, tick=10.0)
+    assert it.weight == 10
+    assert len(it.oracle.questions) > 100
+
+
+def test_pods_that_cannot_be_reached_are_stalled_after_the_time_of_a_verification() -> None:
+    it = world()
+    it.oracle.reachable = False
+    it.run(120)
+    condition = it.state.condition("Stalled")
+    assert condition is not None
+    assert condition.reason == "VerificationUnavailable"
+    assert "could not be asked for prices" in condition.message
+    it.oracle.reachable = True
+    it.run_until(lambda it: it.weight == 10, at_most=60)
+    assert it.state.condition("Stalled") is None
+
+
+def test_when_stable_is_dead_its_fix_is_verified_by_itself_and_gets_all_traffic() -> None:
+    it = world(Behaviour(), p1=Behaviour(crashes_at=30.0))
+    it.run_until(lambda it: it.weight == 100, at_most=120)
+    assert verdict(it) is VerificationVerdict.PASS

@@ -63,6 +63,17 @@ class PriceOption:
     american: bool
 
 
+class PriceProtocol(StrEnum):
+    """How a pod was asked."""
+
+    UNKNOWN = ""
+    """It could not be found out, because the pod did not answer."""
+    NONE = "None"
+    """It has neither."""
+    PRICE = "/v1/price"
+    OPEN_INFERENCE = "Open Inference Protocol"
+
+
 @dataclass(frozen=True, slots=True)
 class PricePod:
     """A pod that is asked for prices. One that is asked in `full` gets every request, any other only the `sample`."""
@@ -95,6 +106,8 @@ class PriceQuestion:
     """For everything."""
     request_seconds: float
     """For one request; one that takes longer has no answer."""
+    protocol: PriceProtocol = PriceProtocol.UNKNOWN
+    """Which the canary is known to speak: it need not be found out again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +195,6 @@ class PriceFault(StrEnum):
     """Status 200 with something else than prices."""
 
 
-class PriceProtocol(StrEnum):
-    """How a pod was asked."""
-
-    UNKNOWN = ""
-    """It could not be found out, because the pod did not answer."""
-    NONE = "None"
-    """It has neither."""
-    PRICE = "/v1/price"
-    OPEN_INFERENCE = "Open Inference Protocol"
-
-
 @dataclass(frozen=True, slots=True)
 class PriceReply:
     """What one pod answered to one request. `quotes` are in the order of `options`, none unless `status` is 200."""
@@ -225,9 +227,9 @@ class PodPrices:
     """Why it could not be asked, or has no such interface."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PriceAnswers:
-    """What the pods answered to a `PriceQuestion`."""
+    """What the pods answered to a `PriceQuestion`. One is equal to itself alone: they are large."""
 
     question: PriceQuestion
     pods: tuple[PodPrices, ...]

@@ -198,6 +198,9 @@ async def _ask_all(session: aiohttp.ClientSession, question: PriceQuestion, aske
 
 async def _find_protocol(session: aiohttp.ClientSession, question: PriceQuestion, item: _Asked) -> None:
     """Which of the two the pod speaks."""
+    if item.pod.canary and question.protocol:
+        item.protocol = question.protocol
+        return
     probe = question.sample[:1]
     for protocol in (PriceProtocol.PRICE, PriceProtocol.OPEN_INFERENCE):
         reply = await _ask(session, question, replace(item, protocol=protocol), -1, probe)

@@ -27,6 +27,7 @@ from pinn_operator.core.gates.wording import (
 )
 from pinn_operator.core.samples import Samples, SourceError
 from pinn_operator.core.status.values import GateStatus, Verdict
+from pinn_operator.core.verification.questions import SAMPLE_OPTIONS
 from pinn_operator.core.wanted.spec import Bound, Gate, GateAction, Severity, SourceKind
 
 LEVEL_SECONDS: Final = 60.0
@@ -173,7 +174,7 @@ def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -
         status = replace(status, failing_since=_frozen(old, now))
     if not scope.advance_due and old.time is not None:
         return _Judged(status, mounting=evidence.mounting)
-    return _Judged(_advance_verdict(gate, status, evidence), mounting=evidence.mounting)
+    return _Judged(_advance_verdict(gate, status, evidence, scope), mounting=evidence.mounting)
 
 
 def _least(gate: Gate) -> int:
@@ -181,6 +182,16 @@ def _least(gate: Gate) -> int:
     return gate.min_samples if counted else 0
 
 
+def _own_samples(gate: Gate, scope: Scope) -> int:
+    """How many of the samples are of the operator's making: they are no evidence of clients."""
+    if not _least(gate) or gate.metric in _SEEN_BY_THE_ROUTER:
+        return 0
+    return scope.own_requests * (SAMPLE_OPTIONS if gate.metric in _BY_OPTION else 1)
+
+
+_BY_OPTION: Final = frozenset({"cache-hit-rate", "fallback-rate", "prediction-spread"})
+"""What is counted by options and not by requests."""
+_SEEN_BY_THE_ROUTER: Final = frozenset({"router-errors"})
 _LEVELS: Final = frozenset({"memory", "memory-usage", "memory-growth", "availability", "cpu-usage"})
 
 
@@ -325,7 +336,7 @@ def _lasted(old: GateStatus) -> float:
     return max(0.0, (old.time - old.failing_since).total_seconds())
 
 
-def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence) -> GateStatus:
+def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> GateStatus:
     """The verdict of a gate whose abort bound is not exceeded."""
     value = describe(gate, evidence.value)
     if evidence.absent:
@@ -344,8 +355,9 @@ def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence) -> Gate
     if evidence.value is None or (evidence.samples <= 0 and not evidence.enough):
         text = "no requests yet" if _least(gate) else "no value"
         return replace(status, verdict=Verdict.NO_DATA, message=_cut(evidence.held or text))
-    if not evidence.enough and evidence.samples < gate.min_samples:
-        text = f"{evidence.samples:.0f}/{count(gate.min_samples, 'request', 'requests')}"
+    from_clients = max(0.0, evidence.samples - _own_samples(gate, scope))
+    if not evidence.enough and from_clients < gate.min_samples:
+        text = f"{from_clients:.0f}/{count(gate.min_samples, 'request', 'requests')}"
         return replace(status, verdict=Verdict.COLLECTING, message=text)
     if gate.advance is not None and not _inside(gate.advance, evidence.value):
         text = f"{value}, needs {describe_limit(gate, gate.advance, advance=True)}"

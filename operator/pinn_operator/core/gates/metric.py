@@ -64,6 +64,8 @@ class Scope:
     """This pass asks for the whole time at this weight, which a Pass rests on."""
     prometheus_due: bool = True
     """This pass asks Prometheus: not while the pods themselves answer for the looks in between."""
+    own_requests: int = 0
+    """Of the canary's requests, so many at most are the operator's samples of prices."""
     earlier: Mapping[str, GateStatus] = field(default_factory=dict)
     """The gates as they were judged last, by name."""
 

@@ -11,6 +11,7 @@ from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.values import GateStatus, RolloutStatus
+from pinn_operator.core.verification.questions import own_requests
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.spec import SourceKind, Spec
 
@@ -40,6 +41,7 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         probe_paths=probe_paths(spec),
         advance_due=advance_due,
         prometheus_due=advance_due or not _pods_serve(rollout.gates, spec),
+        own_requests=own_requests(spec, status, now),
         earlier={gate.name: gate for gate in rollout.gates},
     )
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.rollout.waits import Gravity
-from pinn_operator.core.samples import PriceQuestion, SourceError, prices_of
+from pinn_operator.core.samples import PriceAnswers, SourceError, prices_of
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.json import POD_LINE_LIMIT
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, RollbackStatus
@@ -20,10 +21,11 @@ from pinn_operator.core.status.verification import STABLE_POD_LIMIT, Verificatio
 from pinn_operator.core.verification.compare import ACKNOWLEDGEABLE, UNAVAILABLE, UNCERTAIN, Finding, compare
 from pinn_operator.core.verification.questions import (
     PRICES,
+    Subject,
     is_sample,
     new_pods,
-    price_question,
     ready_pods,
+    subject_of,
     verification_of,
 )
 from pinn_operator.core.wanted.spec import VerificationMode
@@ -39,9 +41,9 @@ SAMPLE_NOTE_SECONDS = 300.0
 
 def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
     """Take what the pods answered into the status; why the canary must go, if it must."""
-    question = price_question(Situation(this.resource, this.observed, this.spec, this.target), this.now)
-    if question is not None:
-        _take(this, draft, question)
+    asked = subject_of(Situation(this.resource, this.observed, this.spec, this.target))
+    if asked is not None:
+        _take(this, draft, asked)
     status = draft.status
     if status.phase not in WATCHED or this.spec.verification.mode is VerificationMode.OFF:
         return None
@@ -113,36 +115,40 @@ def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _take(this: Pass, draft: Draft, due: PriceQuestion) -> None:
-    status = draft.status
-    canary = status.canary if status.rollout is not None else None
-    revision = (canary or draft.stable).revision
-    known = verification_of(status, revision)
+def _take(this: Pass, draft: Draft, asked: Subject) -> None:
+    status, options = draft.status, this.spec.verification.options
+    known = asked.known
     if known is None:
+        if not ready_pods(this.observed, asked.revision):
+            return
         known = VerificationStatus(
-            revision, VerificationVerdict.PENDING, this.now, options=len(due.options),
-            stable=draft.stable.revision if canary is not None else "",
-        )  # fmt: skip
+            asked.revision, VerificationVerdict.PENDING, this.now, options=options, stable=asked.stable
+        )
         draft.status = replace(status, verification=known)
     answers = prices_of(this.samples, PRICES)
-    if answers is None:
-        return
     if isinstance(answers, SourceError):
-        if not is_sample(due):
+        if asked.unsettled:
             draft.status = replace(status, verification=_failed_attempt(known, answers.message, this.now))
-        return
-    if is_sample(due):
-        if answers.question.key == due.key and is_sample(answers.question) and _same_sides(answers.question, due):
+    elif answers is not None and asked.unsettled:
+        # The answer to an attempt before this one says nothing new.
+        if answers.question.identity == asked.identity(options):
             finding = compare(answers.question, answers, tolerance=this.spec.verification.tolerance)
-            _take_sample(this, draft, known, finding)
-    elif answers.question.identity == due.identity:
-        finding = compare(answers.question, answers, tolerance=this.spec.verification.tolerance)
-        _take_everything(this, draft, known, finding)
+            _take_everything(this, draft, known, finding)
+    elif (
+        answers is not None and known.verdict is VerificationVerdict.PASS and asked.stable and _is_ours(answers, asked)
+    ):
+        _take_sample(this, draft, known, _compared_sample(answers, this.spec.verification.tolerance))
 
 
-def _same_sides(left: PriceQuestion, right: PriceQuestion) -> bool:
-    """Both ask about the same two revisions."""
-    return left.identity.split("/")[:2] == right.identity.split("/")[:2]
+def _is_ours(answers: PriceAnswers, asked: Subject) -> bool:
+    """It is a sample of these two revisions."""
+    return is_sample(answers.question) and answers.question.identity.startswith(asked.sides)
+
+
+@lru_cache(maxsize=64)
+def _compared_sample(answers: PriceAnswers, tolerance: float) -> Finding:
+    """Remembered, because the same answers are there in every pass until others come."""
+    return compare(answers.question, answers, tolerance=tolerance)
 
 
 def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, finding: Finding) -> None:

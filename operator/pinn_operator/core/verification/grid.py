@@ -89,6 +89,7 @@ def term(option: PriceOption) -> str:
     return TERMS[sum(option.maturity > end for end in _TERM_ENDS)]
 
 
+@lru_cache(maxsize=64)
 def sample(options: int, size: int, turn: int) -> tuple[int, ...]:
     """`size` indices into a grid of `options`, spread over it; one turn after the other visits every index."""
     size = min(size, options)

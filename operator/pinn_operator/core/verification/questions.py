@@ -10,12 +10,13 @@ ready.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
 from pinn_operator.core.observed import Observed, Pod
-from pinn_operator.core.samples import PricePod, PriceQuestion
+from pinn_operator.core.samples import PricePod, PriceProtocol, PriceQuestion
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.json import POD_LINE_LIMIT
 from pinn_operator.core.status.values import WATCHED, Phase, RolloutStatus, Status
@@ -46,21 +47,58 @@ def due_prices(situation: Situation, now: datetime) -> tuple[PriceQuestion, ...]
 
 def price_question(situation: Situation, now: datetime) -> PriceQuestion | None:
     """The question that is due; None when nothing is to be asked, and what is being asked is to end."""
-    spec, status, observed = situation.spec, situation.resource.status, situation.observed
-    if spec is None or spec.verification.mode is VerificationMode.OFF:
+    spec, status = situation.spec, situation.resource.status
+    asked = subject_of(situation)
+    if spec is None or asked is None:
         return None
-    if status.rollout is not None and status.canary is not None and status.stable is not None:
-        revision, stable = status.canary.revision, status.stable.revision
+    if status.rollout is not None and asked.known is not None and asked.known.verdict is VerificationVerdict.PASS:
+        return _sample(spec, status.rollout, situation.observed, asked, asked.known, now)
+    if not asked.unsettled or (status.rollout is not None and status.rollout.weight > 0):
+        return None
+    return _everything(spec.verification, situation.observed, asked, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The revision whose prices are of interest, the one that it is compared with, and what is known of it."""
+
+    revision: str
+    stable: str
+    """Empty for the first revision of a resource."""
+    known: VerificationStatus | None
+
+    @property
+    def unsettled(self) -> bool:
+        """It is still to be verified."""
+        return self.known is None or self.known.verdict in (VerificationVerdict.PENDING, VerificationVerdict.ERROR)
+
+    def identity(self, options: int) -> str:
+        """Of the question for everything, at this attempt."""
+        return f"{self.sides}{options}/{self.known.attempts if self.known is not None else 0}"
+
+    @property
+    def sides(self) -> str:
+        """How the identity of each question about these two begins."""
+        return f"{self.revision}/{self.stable}/"
+
+
+def subject_of(situation: Situation) -> Subject | None:
+    """Whose prices are of interest now; None where none are.
+
+    The first revision of a resource serves whatever its prices are, as there is nothing else: they are looked at all
+    the same, once.
+    """
+    spec, status = situation.spec, situation.resource.status
+    if spec is None or spec.verification.mode is VerificationMode.OFF or status.stable is None:
+        return None
+    if status.rollout is not None and status.canary is not None:
+        revision = status.canary.revision
         if status.phase not in WATCHED or situation.target not in (None, revision):
             return None
-        mine = verification_of(status, revision)
-        if mine is not None and mine.verdict is VerificationVerdict.PASS:
-            return _sample(spec, status.rollout, observed, mine, stable, now)
-        if not unsettled(mine) or status.rollout.weight > 0:
-            return None
-        return _everything(spec.verification, observed, mine, revision, stable, now)
-    if status.stable is not None and status.phase in (Phase.PENDING, Phase.STABLE):
-        return _first_revision(spec.verification, observed, status, now)
+        return Subject(revision, status.stable.revision, verification_of(status, revision))
+    first = not (status.history or status.last_rollback is not None or status.rejected is not None)
+    if first and status.phase in (Phase.PENDING, Phase.STABLE):
+        return Subject(status.stable.revision, "", verification_of(status, status.stable.revision))
     return None
 
 
@@ -72,11 +110,6 @@ def verification_of(status: Status, revision: str) -> VerificationStatus | None:
     if status.rollout is not None and known.start_time < status.rollout.start_time:
         return None
     return known
-
-
-def unsettled(known: VerificationStatus | None) -> bool:
-    """Whether the revision is still to be verified."""
-    return known is None or known.verdict in (VerificationVerdict.PENDING, VerificationVerdict.ERROR)
 
 
 def ready_pods(observed: Observed, revision: str) -> tuple[Pod, ...]:
@@ -92,40 +125,29 @@ def new_pods(observed: Observed, known: VerificationStatus) -> tuple[Pod, ...]:
     return tuple(pod for pod in ready_pods(observed, known.revision) if pod.name not in known.pods)
 
 
-def own_requests(spec: Spec, rollout: RolloutStatus, now: datetime) -> int:
-    """How many of the requests that each revision answered at this weight are, at most, the operator's own samples.
+def own_requests(spec: Spec, status: Status, now: datetime) -> int:
+    """How many of the requests that the canary answered at this weight are, at most, the operator's own samples.
 
-    They are no evidence of clients: whoever counts requests as evidence subtracts them.
+    They are no evidence of clients: whoever counts requests as evidence subtracts them. Each has `SAMPLE_OPTIONS`.
     """
-    if spec.verification.mode is VerificationMode.OFF:
+    rollout = status.rollout
+    if spec.verification.mode is VerificationMode.OFF or rollout is None:
         return 0
-    spent = (now - (rollout.programmed_time or rollout.weight_time)).total_seconds()
-    return 1 + int(max(0.0, spent) / spec.analysis.interval_seconds)
+    known = verification_of(status, status.canary.revision) if status.canary is not None else None
+    if known is None or known.verdict is not VerificationVerdict.PASS:
+        return 0
+    spent = (now - rollout.weight_time).total_seconds()
+    return 1 + len(known.pods) + int(max(0.0, spent) / spec.analysis.interval_seconds)
 
 
-def _first_revision(
-    verification: Verification, observed: Observed, status: Status, now: datetime
-) -> PriceQuestion | None:
-    """The first one serves whatever its prices are: there is nothing else. They are looked at all the same, once."""
-    stable = status.stable
-    if stable is None or status.history or status.last_rollback is not None or status.rejected is not None:
-        return None
-    mine = verification_of(status, stable.revision)
-    if not unsettled(mine):
-        return None
-    return _everything(verification, observed, mine, stable.revision, None, now)
-
-
-def _everything(
-    verification: Verification, observed: Observed, known: VerificationStatus | None, revision: str,
-    stable: str | None, now: datetime,
-) -> PriceQuestion | None:  # fmt: skip
+def _everything(verification: Verification, observed: Observed, asked: Subject, now: datetime) -> PriceQuestion | None:
+    known = asked.known
     if known is not None and known.retry_time is not None and now < known.retry_time:
         return None
-    canaries = ready_pods(observed, revision)
+    canaries = ready_pods(observed, asked.revision)
     if not canaries:
         return None
-    stables = ready_pods(observed, stable) if stable is not None else ()
+    stables = ready_pods(observed, asked.stable) if asked.stable else ()
     full = min(FULL_PODS, len(canaries), len(stables) or FULL_PODS)
     others = canaries[full : full + OTHER_PODS]
     pods = (
@@ -133,11 +155,10 @@ def _everything(
         *(_pod(pod, canary=False, full=True) for pod in stables[:full]),
         *(_pod(pod, canary=True, full=False) for pod in others),
     )
-    attempt = known.attempts if known is not None else 0
     options = verification.options
     return PriceQuestion(
         key=PRICES,
-        identity=f"{revision}/{stable or ''}/{options}/{attempt}",
+        identity=asked.identity(options),
         options=grid(options).options,
         pods=pods,
         waves=waves(options),
@@ -153,13 +174,13 @@ def request_seconds(verification: Verification) -> float:
 
 
 def _sample(
-    spec: Spec, rollout: RolloutStatus, observed: Observed, known: VerificationStatus, stable: str, now: datetime
+    spec: Spec, rollout: RolloutStatus, observed: Observed, asked: Subject, known: VerificationStatus, now: datetime
 ) -> PriceQuestion | None:
     verification, options = spec.verification, spec.verification.options
     fresh = new_pods(observed, known)[:OTHER_PODS]
     if rollout.weight == 0 and not fresh:
         return None
-    canaries, stables = ready_pods(observed, known.revision), ready_pods(observed, stable)
+    canaries, stables = ready_pods(observed, asked.revision), ready_pods(observed, asked.stable)
     if not canaries:
         return None
     turn = int(max(0.0, (now - rollout.start_time).total_seconds()) / spec.analysis.interval_seconds)
@@ -171,15 +192,17 @@ def _sample(
         *(_pod(pod, canary=True, full=False) for pod in (*old, *chosen)),
         *(_pod(pod, canary=False, full=False) for pod in beside),
     )
+    protocols = [protocol for protocol in PriceProtocol if protocol == known.protocol]
     return PriceQuestion(
         key=PRICES,
-        identity=f"{known.revision}/{stable}/{options}/sample/{turn}/{','.join(pod.name for pod in fresh)}",
+        identity=f"{asked.sides}{options}/sample/{turn}/{','.join(pod.name for pod in fresh)}",
         options=grid(options).options,
         pods=pods,
         waves=(),
         sample=sample(options, SAMPLE_OPTIONS, turn),
         timeout_seconds=2 * request_seconds(verification),
         request_seconds=request_seconds(verification),
+        protocol=protocols[0] if protocols else PriceProtocol.UNKNOWN,
     )
 
 

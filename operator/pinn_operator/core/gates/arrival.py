@@ -50,17 +50,17 @@ def arrival(answers: Answers, scope: Scope) -> Arrival | None:
     if reading is None or not reading.canary or stale(reading, scope):
         return None
     earliest = scope.in_force.timestamp() + GRACE_SECONDS
-    last = None
+    longest = None
     for span in (*reading.windows.recent, *filter(None, (reading.windows.whole,))):
         if any(part.track.times[part.begin] < earliest for part in span.canary):
-            continue
-        counted = span.canary_counts(_EVERY, ()).total
-        expected = span.stable_counts(_EVERY, ()).total * scope.weight / (100.0 - scope.weight)
-        found = Arrival(expected, counted, span.seconds)
-        if last is not None and found.counted > 0 >= last.counted:
-            return last
-        last = found
-    return last
+            break
+        if longest is not None and span.canary_counts(_EVERY, ()).total > 0:
+            break
+        longest = span
+    if longest is None:
+        return None
+    expected = longest.stable_counts(_EVERY, ()).total * scope.weight / (100.0 - scope.weight)
+    return Arrival(expected, longest.canary_counts(_EVERY, ()).total, longest.seconds)
 
 
 def observed_share(answers: Answers, scope: Scope) -> tuple[float | None, float]:

@@ -57,11 +57,12 @@ def compared(
         return None
     if not scope.concurrent and reference is None:
         return None
-    windows = [window_of(span, total, bad, concurrent=scope.concurrent) for span in fast.windows.recent]
-    everything = window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent)
-    if not any(window.canary.bad > 0 for window in (*windows, everything)):
+    tracks = (*fast.canary, *whole.canary)
+    if not any(track.count(bad, 0, len(track.times) - 1) > 0 for track in tracks):
         # Nothing bad, nothing to compare: the usual case, and the cheap one.
         return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
+    windows = [window_of(span, total, bad, concurrent=scope.concurrent) for span in fast.windows.recent]
+    everything = window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent)
     if reference is not None and not scope.concurrent:
         return against_reference(gate, windows, everything, reference, budget_of(gate, scope, part))
     judge = tails if slow else compare

@@ -90,7 +90,7 @@ class ErrorRate:
 
 def _present(reading: Reading, window: Window | None, scope: Scope) -> Reference | None:
     """What stable does at this weight."""
-    if window is None or not scope.concurrent or window.stable.total <= 0:
+    if window is None or not scope.concurrent or not scope.advance_due or window.stable.total <= 0:
         return None
     minutes = minutes_of(reading.stable, scope.since, reading.windows.end, ANSWERED, FAILED)
     return minutes or Reference(window.stable.total, window.stable.bad)

@@ -8,11 +8,11 @@ so a grid gives true samples with their moments, and an answer stays small howev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.gates.tracks import TARGET_LABELS, Classify, Points, Track, Tracks, levels, tracks
@@ -29,6 +29,7 @@ from pinn_operator.core.samples import (  # fmt: skip
 )
 from pinn_operator.core.wanted.spec import MetricNames, SourceKind
 
+_T = TypeVar("_T")
 PROMETHEUS_KEY: Final = "prom/"
 TIMES: Final = "times"
 BEFORE_SECONDS: Final = 900.0
@@ -154,9 +155,10 @@ def questions(families: Iterable[Family], scope: Scope) -> list[Question]:
     wanted, asked = list(families), list[Question]()
     if SourceKind.PODS in scope.analysis.sources:
         pods = (*scope.canary.pods, *scope.stable.pods)
-        start = scope.start - timedelta(seconds=BEFORE_SECONDS)
+        before = scope.start - timedelta(seconds=BEFORE_SECONDS)
+        requests = scope.analysis.names.requests
         asked.extend(
-            PodQuestion(pod_key(family), _samples(family), pods, start)
+            PodQuestion(pod_key(family), _samples(family), pods, before if family.sample == requests else scope.start)
             for family in wanted
             if pods and not family.of_router
         )
@@ -266,6 +268,7 @@ class Answers:
         self.samples = samples
         self._scope = scope
         self._found: dict[str, Found] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def find(self, family: Family) -> Found:
         """What the sources say of a family."""
@@ -297,12 +300,19 @@ class Answers:
             found = _of_router(answer, family.classify, label)
             canary, stable = ([found[pod] for pod in sorted(found) if pod.startswith(side)] for side in SIDES)
         else:
-            found = tracks(answer, family.classify, pod_label=label)
+            found = tracks(answer, family.classify, pod_label=label, targets=source is SourceKind.PROMETHEUS)
             canary, stable = _of(found, scope.canary, scope), _of(found, scope.stable, scope)
         if family.warm_up is not None:
             canary = [track.after(_warm(track, family.warm_up)) for track in canary]
         fair = windows(canary, stable, scope.since) if scope.concurrent else alone(canary, scope.since)
         return Reading(source, tuple(canary), tuple(stable), fair)
+
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` gives, made once in a pass: several gates need the same."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: _T = self._made[key]
+        return found
 
     def levels(self, family: Family) -> tuple[SourceKind | None, dict[str, Points], SourceError | None]:
         """The samples of a gauge by pod, from the pods if they answer; who answered, and what could not be read."""

@@ -51,10 +51,7 @@ class Latency:
             return found.error or Evidence()
         if found.absent:
             return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
-        whole = found.whole.windows.whole
-        canary = histogram_of(whole.canary) if whole else Histogram()
-        stable = histogram_of(whole.stable) if whole and scope.concurrent else Histogram()
-        minute = histogram_of(_last_minute(found.fast))
+        canary, stable, minute = answers.once("latency", lambda: _histograms(found, scope))
         worse = self._compared(gate, found, canary, stable, scope)
         return Evidence(
             value=canary.quantile(self.quantile),
@@ -95,6 +92,16 @@ class Latency:
         if not all(f"{bound:g}" in track.grown for it in readings for track in (*it.canary, *it.stable)):
             return None
         return compared(gate, found.fast, found.whole, (ALL,), (ALL, f"-{bound:g}"), scope, None, slow=True)
+
+
+def _histograms(found: Found, scope: Scope) -> tuple[Histogram, Histogram, Histogram]:
+    """Of the canary and of stable over the whole time, and of the canary's last minute."""
+    whole = found.whole.windows.whole if found.whole else None
+    return (
+        histogram_of(whole.canary) if whole else Histogram(),
+        histogram_of(whole.stable) if whole and scope.concurrent else Histogram(),
+        histogram_of(_last_minute(found.fast)) if found.fast else Histogram(),
+    )
 
 
 def _last_minute(reading: Reading) -> list[Part]:

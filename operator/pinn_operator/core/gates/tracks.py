@@ -76,14 +76,19 @@ Tracks = Mapping[str, Track]
 """By pod."""
 
 
-def tracks(series: Iterable[Series], classify: Classify, *, pod_label: str = "pod") -> dict[str, Track]:
-    """The tracks of raw samples: points are (moment of the sample, value), labels those of the pod and the metric."""
+def tracks(
+    series: Iterable[Series], classify: Classify, *, pod_label: str = "pod", targets: bool = True
+) -> dict[str, Track]:
+    """The tracks of raw samples: points are (moment of the sample, value), labels those of the pod and the metric.
+
+    `targets` is False where a pod is read as one, and no label tells a target.
+    """
     found: dict[str, dict[tuple[str, ...], list[tuple[str, Points]]]] = {}
     for one in series:
         pod, name = one.labels.get(pod_label), classify(one.labels)
         if pod is None or name is None or not one.points:
             continue
-        target = tuple(one.labels.get(label, "") for label in TARGET_LABELS)
+        target = tuple(one.labels.get(label, "") for label in TARGET_LABELS) if targets else ()
         found.setdefault(pod, {}).setdefault(target, []).append((name, one.points))
     return {pod: _track(pod, _one_target(targets)) for pod, targets in found.items()}
 
@@ -99,21 +104,29 @@ def _one_target(targets: dict[tuple[str, ...], list[tuple[str, Points]]]) -> lis
 
 
 def _track(pod: str, members: list[tuple[str, Points]]) -> Track:
-    columns = [tuple(zip(*points, strict=True)) for _, points in members]
-    times = columns[0][0]
-    if any(column[0] != times for column in columns):
-        times = tuple(sorted({moment for column in columns for moment in column[0]}))
+    # Of a hundred series of a pod most stand at zero or never moved, and all have the same moments: both are cheap.
+    columns: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = []
+    for name, points in members:
+        moments, values = zip(*points, strict=True)
+        columns.append((name, moments, values))
+    times = columns[0][1]
+    if any(moments != times for _, moments, _ in columns):
+        times = tuple(sorted({moment for _, moments, _ in columns for moment in moments}))
     classes: dict[str, list[tuple[float, ...]]] = {}
-    for (name, _), column in zip(members, columns, strict=True):
-        values = column[1] if column[0] == times else _filled(column[0], column[1], times)
-        if not all(map(isfinite, values)):
-            values = _finite(values)
-        classes.setdefault(name, []).append(values)
+    for name, moments, values in columns:
+        kept = classes.setdefault(name, [])
+        if not any(values):
+            continue
+        if len(values) != len(times):
+            values = _filled(moments, values, times)
+        kept.append(values if isfinite(sum(values)) else _finite(values))
+    zeros = (0.0,) * len(times)
     raw = {
-        name: rows[0] if len(rows) == 1 else tuple(map(sum, zip(*rows, strict=True))) for name, rows in classes.items()
+        name: zeros if not kept else kept[0] if len(kept) == 1 else tuple(map(sum, zip(*kept, strict=True)))
+        for name, kept in classes.items()
     }
     first = sum(values[0] for values in raw.values())
-    if all(all(map(le, values, values[1:])) for values in raw.values()):
+    if all(values is zeros or all(map(le, values, values[1:])) for values in raw.values()):
         return Track(pod, times, {name: _since_first(values) for name, values in raw.items()}, first)
     restarts = _restarts(times, raw)
     cuts = [index for index, moment in enumerate(times) if moment in set(restarts)]

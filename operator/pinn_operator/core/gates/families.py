@@ -158,7 +158,12 @@ def questions(families: Iterable[Family], scope: Scope) -> list[Question]:
         before = scope.start - timedelta(seconds=BEFORE_SECONDS)
         requests = scope.analysis.names.requests
         asked.extend(
-            PodQuestion(pod_key(family), _samples(family), pods, before if family.sample == requests else scope.start)
+            PodQuestion(
+                pod_key(family),
+                _samples(family),
+                pods,
+                before if family.sample == requests or not scope.concurrent else scope.start,
+            )
             for family in wanted
             if pods and not family.of_router
         )

@@ -23,6 +23,7 @@ from pinn_operator.core.gates.wording import (
     describe,
     describe_excess,
     describe_limit,
+    inside,
     unit_of,
 )
 from pinn_operator.core.samples import Samples, SourceError
@@ -339,13 +340,15 @@ def _lasted(old: GateStatus) -> float:
 def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> GateStatus:
     """The verdict of a gate whose abort bound is not exceeded."""
     value = describe(gate, evidence.value)
-    if evidence.absent:
-        if gate.required:
-            text = f"required, but neither revision has {evidence.absent}"
-            return replace(status, verdict=Verdict.NO_DATA, message=_cut(text))
+    inapplicable = evidence.inapplicable or (f"neither revision has {evidence.absent}" if evidence.absent else "")
+    if inapplicable:
+        verdict = Verdict.NO_DATA if gate.required else Verdict.NOT_APPLICABLE
         return replace(
-            status, verdict=Verdict.NOT_APPLICABLE, message=_cut(f"neither revision has {evidence.absent}")
-        )  # fmt: skip
+            status, verdict=verdict, message=_cut(("required, but " if gate.required else "") + inapplicable)
+        )
+    if evidence.excused:
+        verdict = Verdict.NO_DATA if evidence.held else Verdict.PASS
+        return replace(status, verdict=verdict, message=_cut(evidence.held or f"{value}: {evidence.excused}"))
     if evidence.collecting:
         verdict = Verdict.NO_DATA if evidence.value is None and gate.metric is None else Verdict.COLLECTING
         return replace(status, verdict=verdict, message=_cut(evidence.collecting))
@@ -359,7 +362,7 @@ def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence, scope: 
     if not evidence.enough and from_clients < gate.min_samples:
         text = f"{from_clients:.0f}/{count(gate.min_samples, 'request', 'requests')}"
         return replace(status, verdict=Verdict.COLLECTING, message=text)
-    if gate.advance is not None and not _inside(gate.advance, evidence.value):
+    if gate.advance is not None and not inside(gate.advance, evidence.value):
         text = f"{value}, needs {describe_limit(gate, gate.advance, advance=True)}"
         return replace(status, verdict=Verdict.FAIL, message=_cut(_with_note(text, evidence.note)))
     if evidence.held:
@@ -382,8 +385,3 @@ def _with_error(gate: Gate, old: GateStatus, error: SourceError, scope: Scope) -
         limit=old.limit or describe_limit(gate, gate.advance, advance=True), min_samples=_least(gate),
         unit=unit_of(gate).value, action=gate.action.value, severity=gate.severity.value, dry_run=gate.dry_run,
     )  # fmt: skip
-
-
-def _inside(bound: Bound, value: float) -> bool:
-    """The value is on the good side of an advance bound."""
-    return value < bound.below if bound.below is not None else value > (bound.above or 0.0)

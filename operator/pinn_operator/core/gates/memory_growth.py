@@ -66,9 +66,12 @@ class MemoryGrowth:
         age, held = oldest_age(canary, scope), gauge_stale(canary, scope)
         if fastest is None or len(slopes) < len(canary):
             longest = max((_seconds(points) for points in canary.values()), default=0.0)
+            needed = WARM_UP_SECONDS + LEAST_SECONDS
+            short = f"a step of {scope.hold_seconds:.0f} s is too short to judge it: it needs {needed:.0f} s"
             return Evidence(
                 stable=max(others, default=None), age=age, source=source, query=expression(family, scope), held=held,
                 collecting=f"{longest:.0f} of {LEAST_SECONDS:.0f} s after the warm-up",
+                inapplicable=short if scope.hold_seconds < needed else "",
             )  # fmt: skip
         steepest, bound = slopes[fastest], gate.abort
         return Evidence(

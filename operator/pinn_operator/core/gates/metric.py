@@ -118,6 +118,10 @@ class Evidence:
     """Why it cannot pass, in words, though a value may be shown."""
     absent: str = ""
     """Neither revision has this metric: what was looked for."""
+    inapplicable: str = ""
+    """Why it cannot be judged here at all, in words."""
+    excused: str = ""
+    """Stable is outside the bound as well, in words: it is not the revision's doing, and does not hold."""
     reference: Reference | None = None
     """What stable did before this weight: what the canary was compared with beside stable's present answers."""
     present: Reference | None = None

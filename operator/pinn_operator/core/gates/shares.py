@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pinn_operator.core.gates.comparison import compared, in_words, last_minute, share_outside, window_of
+from pinn_operator.core.gates.custom_query import outside
+from pinn_operator.core.gates.evidence import Reference, Window
 from pinn_operator.core.gates.families import (
     Answers,
     Family,
+    Reading,
     Slice,
     WarmUp,
     age_of,
@@ -19,11 +22,19 @@ from pinn_operator.core.gates.families import (
     stale,
 )
 from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.gates.sequential import Counts
+from pinn_operator.core.gates.wording import describe, inside
 from pinn_operator.core.samples import FAMILY_LABEL, Question, SourceError
 from pinn_operator.core.wanted.spec import Gate, MetricNames
 
 Classes = tuple[str, ...]
-COUNTED: Final = "counted"
+FEW: Final = 20.0
+"""A share of fewer says nothing of stable."""
+ALIKE: Final = 0.1
+"""Shares that differ by less are alike."""
+SETTLED_SECONDS: Final = 240.0
+SETTLED_COUNT: Final = 800.0
+"""Until a warm pod has counted so much or so long, no abort bound is held against it: its cache may still fill."""
 
 
 def counters(first: str, second: str, *, warm_up: WarmUp | None = None) -> Family:
@@ -63,23 +74,67 @@ class CounterShare:
             return Evidence(absent=" and ".join((family.sample, *(it.sample for it in family.slices[1:]))))
         whole = found.whole.windows.whole
         window = window_of(whole, total, part, concurrent=scope.concurrent) if whole else None
-        minute = last_minute(found.fast, total, part)
+        stable = self._stable(gate, found.whole, window, scope)
+        minute = last_minute(_settled(found.fast, total), total, part)
         worse = compared(gate, found.fast, found.whole, total, part, scope, None)
-        samples = window.canary.total if window else 0.0
-        warming = samples <= 0 and family.warm_up is not None
+        canary = window.canary if window else Counts(0, 0)
+        outside_abort = share_outside(gate.abort, minute)
+        if outside_abort and stable is not None and outside(gate.abort, stable):
+            outside_abort = False
         return Evidence(
-            value=window.canary.share if window else None,
-            stable=window.stable.share if window else None,
-            samples=samples,
+            value=canary.share,
+            stable=stable,
+            samples=canary.total,
             stable_samples=window.stable.total if window else 0.0,
             recent=minute.share,
-            exceeded=share_outside(gate.abort, minute),
+            exceeded=outside_abort,
             worse=in_words(worse) if worse and worse.worse else None,
             mounting=worse is not None and worse.mounting,
             more_requests=worse.more_requests if worse else None,
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
-            collecting=f"warming up: no {self.unit} counted yet" if warming else "",
+            collecting=f"warming up: no {self.unit} counted yet" if canary.total <= 0 and family.warm_up else "",
+            excused=self._excuse(gate, canary, stable),
             held=stale(found.fast, scope),
+            present=Reference(window.stable.total, window.stable.bad) if window and window.stable.total > 0 else None,
         )
+
+    def _stable(self, gate: Gate, reading: Reading, window: Window | None, scope: Scope) -> float | None:
+        """Stable's share: of the same time, or of the last time when it had traffic."""
+        if scope.concurrent:
+            enough = window is not None and window.stable.total >= FEW
+            return window.stable.share if window is not None and enough else None
+        old = scope.earlier.get(gate.name)
+        if old is not None and old.reference_total >= FEW:
+            return old.reference_bad / old.reference_total
+        names = scope.analysis.names
+        before = Counts(0, 0)
+        for track in reading.stable:
+            end = max(0, track.at_or_before(scope.since))
+            counted = track.count(self.total(names), 0, end)
+            before += Counts(counted, min(counted, track.count(self.part(names), 0, end)))
+        return before.share if before.total >= FEW else None
+
+    def _excuse(self, gate: Gate, canary: Counts, stable: float | None) -> str:
+        """Stable is outside the advance bound as well: then it is what clients ask, and not the revision."""
+        if gate.advance is None or stable is None or inside(gate.advance, stable):
+            return ""
+        nothing_to_lose = stable < 2 * ALIKE if gate.advance.above is not None else stable > 1 - 2 * ALIKE
+        if canary.total < gate.min_samples or canary.share is None:
+            alike = nothing_to_lose
+        else:
+            worse = stable - canary.share if gate.advance.above is not None else canary.share - stable
+            alike = worse <= ALIKE
+        return f"stable {describe(gate, stable)}, so it is what clients ask" if alike else ""
+
+
+def _settled(reading: Reading, total: Classes) -> Reading:
+    """The pods that an abort bound may be judged by: they have counted for some time since they are warm."""
+    kept = tuple(
+        track
+        for track in reading.canary
+        if track.times[-1] - track.times[0] >= SETTLED_SECONDS
+        or track.count(total, 0, len(track.times) - 1) >= SETTLED_COUNT
+    )
+    return replace(reading, canary=kept)

@@ -6,6 +6,11 @@ from pinn_operator.core.wanted.metrics import METRICS, Unit
 from pinn_operator.core.wanted.spec import Bound, Gate
 
 
+def inside(bound: Bound, value: float) -> bool:
+    """The value is on the good side of an advance bound."""
+    return value < bound.below if bound.below is not None else value > (bound.above or 0.0)
+
+
 def unit_of(gate: Gate) -> Unit:
     """The unit of a gate's value; that of a custom one is not known."""
     return METRICS[gate.metric].unit if gate.metric in METRICS else Unit.NUMBER

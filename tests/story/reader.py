@@ -67,8 +67,8 @@ class Reader:
     def __init__(self) -> None:
         self._pods: dict[str, _Pod] = {}
         self._close_until = float("-inf")
-        self.asked = False
-        """Any pass has asked for pods: reading begins with the first that does."""
+        self.wanted: frozenset[str] = frozenset()
+        """The pods that the last pass asked about: they are read until it asks about others."""
         self.alarmed = False
         """The canary has given more bad answers since the last pass."""
 
@@ -126,8 +126,8 @@ class Reader:
                 answers[question.key] = series
             elif known:
                 answers[question.key] = SourceError(f"none of {len(known)} pods can be read: {known[0].message}")
+        self.wanted = frozenset(asked)
         if asked:
-            self.asked = True
             silent = ((name, pod) for name, pod in sorted(self._pods.items()) if pod.failures >= FAILURES)
             answers[POD_FAULTS] = PodReadFaults(
                 tuple(PodReadFault(name, pod.message) for name, pod in silent if name in asked)

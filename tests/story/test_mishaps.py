@@ -331,7 +331,7 @@ def test_the_largest_status_stays_small() -> None:
         world.edit_weight(50)
     world.run_until(lambda it: it.state.phase is Phase.ROLLING_BACK, at_most=200)
     assert len(world.state.rollout.timeline if world.state.rollout else ()) == 20
-    assert len(world.state.rollout.gates if world.state.rollout else ()) == 35
+    assert len(world.state.rollout.gates if world.state.rollout else ()) == 39
     assert len(json.dumps(world.status)) < 48 * 1024
 
 

@@ -656,17 +656,13 @@ class World:
     # --- Prometheus ---------------------------------------------------------------------------------------------------
 
     def _read_pods(self) -> None:
-        """The operator reads the pods of both revisions itself, as long as the canary has weight."""
-        state = self.state
+        """The operator reads the pods itself that its last pass asked about."""
         if not self.operator_up:
             self.reader.forget()
-        elif not self.reader.asked:
-            return
-        elif state.canary is not None and state.stable is not None and state.rollout is not None:
-            revisions = (state.canary.revision, state.stable.revision)
-            if state.rollout.weight > 0:
-                pods = [pod for pod in self.pods if pod.revision in revisions]
-                self.reader.live(pods, state.canary.revision, self.seconds, self.now.timestamp())
+        elif self.reader.wanted:
+            canary = self.state.canary.revision if self.state.canary is not None else ""
+            pods = [pod for pod in self.pods if pod.name in self.reader.wanted]
+            self.reader.live(pods, canary, self.seconds, self.now.timestamp())
 
     @property
     def prometheus_up(self) -> bool:

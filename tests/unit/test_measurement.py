@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
 import pytest
@@ -237,6 +238,7 @@ def test_silence_is_never_proven_before_a_scrape_two_seconds_after_the_last_chan
 
 
 ANALYSIS = Analysis(Prometheus(), Profile.STANDARD, ())
+MOMENT = datetime.fromtimestamp(95, UTC)
 
 
 def test_pods_that_were_read_themselves_prove_silence_too() -> None:
@@ -245,8 +247,12 @@ def test_pods_that_were_read_themselves_prove_silence_too() -> None:
 
     key = "pods/http_requests_total"
     probes = read((90, 1), (92, 2), (94, 3), handler="/health")
-    assert silent({key: (read((90, 5), (92, 5), (94, 5)), probes)}, ANALYSIS) is True
-    assert silent({key: (read((90, 5), (92, 5), (94, 6)), probes)}, ANALYSIS) is False
-    assert silent({key: (probes,)}, ANALYSIS) is None
-    assert silent({key: DOWN}, ANALYSIS) is None
-    assert silent({}, ANALYSIS) is False, "what was not asked proves nothing, and nothing is known to be missing"
+    assert silent({key: (read((90, 5), (92, 5), (94, 5)), probes)}, ANALYSIS, MOMENT) is True
+    assert silent({key: (read((90, 5), (92, 5), (94, 6)), probes)}, ANALYSIS, MOMENT) is False
+    assert silent({key: (probes,)}, ANALYSIS, MOMENT) is None
+    assert silent({key: DOWN}, ANALYSIS, MOMENT) is None
+    later = MOMENT + timedelta(seconds=60)
+    assert silent({key: (read((90, 5), (92, 5), (94, 6)), probes)}, ANALYSIS, later) is None, "they are read no more"
+    assert silent({}, ANALYSIS, MOMENT) is False, (
+        "what was not asked proves nothing, and nothing is known to be missing"
+    )

@@ -121,6 +121,8 @@ class Reading:
     quick: tuple[str, ...]
     slow: tuple[str, ...] = ()
     is_bad: Callable[[Mapping[str, str]], bool] = lambda _labels: False
+    alarm: Alarm | None = None
+    """Which of its bad answers wake a pass; by default those that wake it for any rollout."""
 
 
 Alarm = Callable[[Sequence[Series], Sequence[Series]], bool]
@@ -289,7 +291,9 @@ class PodReader:
                 pod.due = min(pod.due, time.monotonic() + self._interval(rollout, pod))
         # A bad answer is judged beside what stable answers at the same moment, so that is read now.
         await self._read_all(rollout, self._due(rollout, stables, self._cadence.rest if grew else self._slack(rollout)))
-        if grew and self._alarm(self._newest(rollout, canaries), self._newest(rollout, stables)):
+        if grew and (rollout.reading.alarm or self._alarm)(
+            self._newest(rollout, canaries), self._newest(rollout, stables)
+        ):
             self._wake(*key)
         self._bound_memory()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from pinn_operator.core.decision import ResetCaches
+from pinn_operator.core.gates.alarm import alarm_of
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.samples import AnyAnswer, PodQuestion, PodReadFault
 from pinn_operator.core.situation import Situation
@@ -84,4 +85,5 @@ def reading_of(questions: Sequence[PodQuestion], observed: Observed, *, canary: 
         quick=quick or slow[:1],
         slow=(slow if quick else slow[1:])[: FAMILIES_LIMIT - len(quick)],
         is_bad=BadAnswers(names.requests, names.status_label, names.handler_label),
+        alarm=alarm_of(names),
     )

@@ -102,7 +102,9 @@ def reference_of(
     """What stable did before this weight: as remembered, or else as far as this source goes back."""
     old = scope.earlier.get(gate.name)
     if old is not None and old.reference_total > 0:
-        return Reference(old.reference_total, old.reference_bad, max(1, old.reference_minutes), old.reference_variation)
+        return Reference(
+            old.reference_total, old.reference_bad, old.reference_minutes or 1, old.reference_variation or 1.0
+        )
     begin = max(scope.since - BEFORE_SECONDS, min((track.times[0] for track in reading.stable), default=scope.since))
     return minutes_of(reading.stable, begin, scope.since, total, bad)
 

@@ -35,7 +35,7 @@ LEVEL_SECONDS: Final = 60.0
 """How far a measurement of an abort bound looks back."""
 MESSAGE_LENGTH: Final = 200
 QUERY_LENGTH: Final = 256
-QUERIES_LENGTH: Final = 4096
+QUERIES_LENGTH: Final = 2048
 """Of all gates together: a status must stay small."""
 
 _GOES_ON: Final = frozenset({Verdict.PASS, Verdict.NOT_APPLICABLE})
@@ -106,7 +106,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         None,
     )  # fmt: skip
     judged, faults = list[_Judged](), [missing.message] if missing else []
-    room = max(64, QUERIES_LENGTH // max(1, len(gates)))
+    room = max(48, QUERIES_LENGTH // max(1, len(gates)))
     for gate in gates:
         old = scope.earlier.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
         evidence = metric_of(gate).evidence(gate, answers, scope)
@@ -227,7 +227,7 @@ def begun_anew(gate: GateStatus) -> GateStatus:
         dry_run=gate.dry_run, reference_total=gate.reference_total, reference_bad=gate.reference_bad,
         reference_minutes=gate.reference_minutes, reference_variation=gate.reference_variation,
     )  # fmt: skip
-    if gate.stable_minutes <= 0 or gate.stable is None:
+    if not gate.stable_minutes or gate.stable is None:
         return anew
     return replace(
         anew, reference_total=float(gate.stable_samples), reference_bad=round(gate.stable * gate.stable_samples, 3),

@@ -27,6 +27,8 @@ STILL_COUNTS: Final = "still-counts"
 STILL_SCRAPES: Final = "still-scrapes"
 STILL_SECONDS: Final = 2.0
 """How long counters must stand still, seen by a sample after it."""
+UNREAD_SECONDS: Final = 10.0
+"""Pods that were not read for so long cannot be read: nothing more is to be learned from them."""
 _LOOK_BACK: Final = 60.0
 
 
@@ -54,7 +56,7 @@ def silence_questions(
     return tuple(asked)
 
 
-def silent(samples: Samples, analysis: Analysis, probe_paths: Iterable[str] = ()) -> bool | None:
+def silent(samples: Samples, analysis: Analysis, now: datetime, probe_paths: Iterable[str] = ()) -> bool | None:
     """Whether it is proven that no request has been answered for `STILL_SECONDS`.
 
     Returns:
@@ -64,7 +66,7 @@ def silent(samples: Samples, analysis: Analysis, probe_paths: Iterable[str] = ()
     proofs = []
     read = series_of(samples, POD_KEY + analysis.names.requests)
     if read is not None:
-        proofs.append(_pods_stand_still(read, analysis, tuple(probe_paths)))
+        proofs.append(_pods_stand_still(read, analysis, now, tuple(probe_paths)))
     counts, scrapes = series_of(samples, STILL_COUNTS), series_of(samples, STILL_SCRAPES)
     if counts is not None and scrapes is not None:
         proofs.append(stands_still(counts, scrapes))
@@ -84,13 +86,13 @@ def stands_still(counts: Answer, scrapes: Answer) -> bool | None:
     return min(seen) - max(changes) >= STILL_SECONDS
 
 
-def _pods_stand_still(read: Answer, analysis: Analysis, probe_paths: tuple[str, ...]) -> bool | None:
+def _pods_stand_still(read: Answer, analysis: Analysis, now: datetime, probe_paths: tuple[str, ...]) -> bool | None:
     if isinstance(read, SourceError):
         return None
     kept = [
         points for series in read if not _is_probe(series.labels, analysis, probe_paths) and (points := _finite(series))
     ]
-    if not kept:
+    if not kept or now.timestamp() - max(points[-1][0] for points in kept) > UNREAD_SECONDS:
         return None
     return min(points[-1][0] for points in kept) - max(map(_last_change, kept)) >= STILL_SECONDS
 

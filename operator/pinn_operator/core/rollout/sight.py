@@ -128,7 +128,7 @@ def see_silence(this: Pass, draft: Draft, revision: str) -> None:
     if rollout.still_time is not None or rollout.programmed_time is None:
         return
     waited = (this.now - rollout.programmed_time).total_seconds()
-    proof = silent(this.samples, this.spec.analysis, probe_paths(this.spec))
+    proof = silent(this.samples, this.spec.analysis, this.now, probe_paths(this.spec))
     gone = (
         proof is True
         or this.observed.available(revision) == 0

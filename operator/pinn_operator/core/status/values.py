@@ -89,8 +89,8 @@ class GateStatus:
     failing_since: datetime | None = None
     consecutive: int = 0
     stable_samples: int = 0
-    stable_minutes: int = 0
-    stable_variation: float = 1.0
+    stable_minutes: int | None = None
+    stable_variation: float | None = None
     needed_samples: int | None = None
     """So many more requests of the canary would decide, if both revisions went on as they do."""
     age: float | None = None
@@ -109,8 +109,8 @@ class GateStatus:
     """Requests of the stable revision before this weight, and of them the bad ones: the canary is compared with them
     too, and with nothing else while stable has no traffic."""
     reference_bad: float = 0.0
-    reference_minutes: int = 0
-    reference_variation: float = 1.0
+    reference_minutes: int | None = None
+    reference_variation: float | None = None
     """Over how many minutes, and how far the share of bad ones moved between them (coefficient of variation)."""
 
 

@@ -18,9 +18,10 @@ from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.prom.client import HttpSource, shown
 from pinn_operator.prom.guard import Guard, SourceSilent
 from pinn_operator.prom.library import LibrarySource
+from pinn_operator.prom.login import Kept, KeptLogin
 from pinn_operator.prom.parsing import parse_answer
-from pinn_operator.prom.protocol import MetricSource, TokenError
-from pinn_operator.prom.sources import CachedToken, ClientKind, Sources
+from pinn_operator.prom.protocol import MetricSource
+from pinn_operator.prom.sources import ClientKind, Sources
 
 NOW = datetime(2026, 11, 21, 8, 0, 0, 250_000, tzinfo=UTC)
 INSTANT = Query(key="q", expression="up", end=NOW)
@@ -76,10 +77,6 @@ async def server() -> AsyncIterator[Server]:
     await running.close()
 
 
-async def token() -> str:
-    return "s3cr3t"
-
-
 @pytest.fixture(params=[HttpSource, LibrarySource], ids=["aiohttp", "prometheus-api-client"])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., MetricSource]]:
     made: list[MetricSource] = []
@@ -94,6 +91,13 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Me
 
 
 Make = Callable[..., MetricSource]
+
+
+def kept(value: str | None, *, where: str = "the Secret pricing/metrics", key: str = "key") -> Kept:
+    async def read() -> str | None:
+        return value
+
+    return Kept(read, where=where, key=key)
 
 
 async def test_an_instant_vector_becomes_series_of_one_point(make: Make, server: Server) -> None:
@@ -178,7 +182,7 @@ async def test_an_html_page_is_quoted(make: Make, server: Server) -> None:
 
 async def test_a_redirect_is_not_followed(make: Make, server: Server) -> None:
     server.says_text("", status=302, Location=f"{server.address}/login")
-    assert isinstance(await make(server.address, token=token).ask(INSTANT), SourceError)
+    assert isinstance(await make(server.address, login=KeptLogin(bearer=kept("s3cr3t"))).ask(INSTANT), SourceError)
     assert [seen["path"] for seen in server.seen] == ["/api/v1/query"]
 
 
@@ -204,18 +208,9 @@ async def test_no_answer_in_time_is_an_error(make: Make, server: Server) -> None
     assert "Prometheus at" in answer.message
 
 
-async def test_the_token_is_sent_and_never_told(make: Make, server: Server) -> None:
-    server.says({"status": "error", "errorType": "forbidden", "error": "no"}, status=403)
-    answer = await make(server.address, token=token).ask(INSTANT)
-    assert server.seen[0]["authorization"] == "Bearer s3cr3t"
-    assert "s3cr3t" not in repr(answer)
-
-
-async def test_a_token_that_cannot_be_had_is_an_error_and_nothing_is_asked(make: Make, server: Server) -> None:
-    async def absent() -> str:
-        raise TokenError("the Secret pricing/prometheus has no key 'token'")
-
-    answer = await make(server.address, token=absent).ask(INSTANT)
+async def test_a_login_that_cannot_be_had_is_an_error_and_nothing_is_asked(make: Make, server: Server) -> None:
+    login = KeptLogin(bearer=kept(None, where="the Secret pricing/prometheus", key="token"))
+    answer = await make(server.address, login=login).ask(INSTANT)
     assert answer == SourceError("the Secret pricing/prometheus has no key 'token'")
     assert server.seen == []
 
@@ -312,51 +307,21 @@ async def test_waiting_for_a_turn_counts_as_waiting_for_an_answer() -> None:
     assert all(isinstance(answer, SourceError) for answer in answers)
 
 
-async def test_a_token_is_read_again_after_a_minute() -> None:
-    clock, reads = Clock(), 0
-
-    async def read(namespace: str, name: str, key: str) -> str | None:
-        nonlocal reads
-        reads += 1
-        return f"{namespace}/{name}/{key}/{reads}"
-
-    cached = CachedToken(("pricing", "prometheus", "token"), read, clock=clock)
-    assert [await cached(), await cached()] == ["pricing/prometheus/token/1"] * 2
-    clock.now += 60
-    assert await cached() == "pricing/prometheus/token/2"
-    assert "token/2" not in repr(cached)
-
-
-async def test_a_secret_that_cannot_be_read_is_a_fault_of_the_token() -> None:
-    async def fails(*_: str) -> str | None:
-        raise PermissionError("secrets is forbidden")
-
-    async def absent(*_: str) -> str | None:
-        return None
-
-    with pytest.raises(TokenError, match=r"pricing/prometheus cannot be read: secrets is forbidden"):
-        await CachedToken(("pricing", "prometheus", "token"), fails)()
-
-    async def two_lines(*_: str) -> str | None:
-        return "hunter\nX-Evil: 1"
-
-    with pytest.raises(TokenError, match="it must be one line of ASCII") as refused:
-        await CachedToken(("pricing", "prometheus", "token"), two_lines)()
-    assert "hunter" not in str(refused.value)
-    with pytest.raises(TokenError, match="has no key 'token'"):
-        await CachedToken(("pricing", "prometheus", "token"), absent)()
-
-
 async def test_resources_that_name_the_same_prometheus_share_a_source() -> None:
     async def absent(*_: str) -> str | None:
         return None
 
     for kind in ClientKind:
-        sources = Sources(default_address="http://prometheus.monitoring:9090", read_secret=absent, kind=kind)
+        sources = Sources(
+            default_address="http://prometheus.monitoring:9090", read_secret=absent, read_config_map=absent, kind=kind
+        )
         default = await sources.source(Prometheus(), "pricing")
         assert await sources.source(Prometheus(), "trading") is default
         assert await sources.source(Prometheus(address="http://other:9090"), "pricing") is not default
-        own = await sources.source(Prometheus(bearer_token_secret=("prometheus", "token")), "pricing")
-        other = await sources.source(Prometheus(bearer_token_secret=("prometheus", "token")), "trading")
-        assert own is not other, "a token must not be used for another namespace"
+        token = Prometheus(address="http://other:9090", bearer_token_secret=("prometheus", "token"))
+        own = await sources.source(token, "pricing")
+        assert own is await sources.source(token, "pricing")
+        assert own is not await sources.source(token, "trading"), "a token must not be used for another namespace"
+        plain = Prometheus(address="http://other:9090")
+        assert await sources.source(plain, "pricing") is await sources.source(plain, "trading")
         await sources.close()

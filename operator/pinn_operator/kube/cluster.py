@@ -39,6 +39,7 @@ CONTROLLER_REVISION: Final = Kind("apps/v1", "ControllerRevision", "controllerre
 SERVICE: Final = Kind("v1", "Service", "services")
 POD: Final = Kind("v1", "Pod", "pods")
 SECRET: Final = Kind("v1", "Secret", "secrets")
+CONFIG_MAP: Final = Kind("v1", "ConfigMap", "configmaps")
 HTTP_ROUTE: Final = Kind.of(http_route.HTTP_ROUTE)
 ROUTER_KINDS: Final = tuple(map(Kind.of, KINDS))
 OWNED: Final = {
@@ -103,6 +104,15 @@ class ApiCluster:
             return base64.b64decode(encoded, validate=True).decode().strip()
         except (binascii.Error, UnicodeDecodeError):
             return None
+
+    async def read_config_map(self, namespace: str, name: str, key: str) -> str | None:
+        """One value of a ConfigMap; None if there is none."""
+        try:
+            config_map = await self._client.get(CONFIG_MAP, namespace, name)
+        except NotFound:
+            return None
+        value = (config_map.get("data") or {}).get(key)
+        return value if isinstance(value, str) else None
 
     async def observe(self, resource: Resource) -> Observed:
         """See `Cluster.observe`. The lists are asked for at the same time."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -12,11 +14,16 @@ import aiohttp
 from pinn_operator.core.samples import Answer, Query, SourceError
 from pinn_operator.prom.guard import Guard, SourceSilent
 from pinn_operator.prom.parsing import parse_answer
-from pinn_operator.prom.protocol import TokenError, TokenReader
+from pinn_operator.prom.protocol import Login, LoginError
 
-SIZE_LIMIT = 16 * 1024 * 1024
+SIZE_LIMIT = 8 * 1024 * 1024
 """An answer above this many bytes is refused: a gate needs a few series, not the whole database."""
-_SMALL = 256 * 1024
+VALUES_LIMIT = 500_000
+"""An answer of more than about this many JSON values is refused; a point of a series is three of them."""
+SMALL = 64 * 1024
+"""Up to so many bytes are read without handing them to another thread."""
+_PARSER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answers")
+"""One large answer at a time: its objects take many times its bytes."""
 
 
 def unix_seconds(moment: datetime) -> str:
@@ -39,12 +46,13 @@ def parameters(query: Query) -> tuple[str, dict[str, str]]:
 class HttpSource:
     """One Prometheus. `address` may have a path (`http://host:9090/prometheus`); `timeout` is in seconds."""
 
-    def __init__(self, address: str, *, timeout: float, token: TokenReader | None = None) -> None:
+    def __init__(self, address: str, *, timeout: float, login: Login | None = None) -> None:
         self._address = address.rstrip("/")
-        self._token = token
+        self._login = login
         self._timeout = timeout
         self._guard = Guard(name=f"Prometheus at {shown(address)}", timeout=timeout)
         self._session: aiohttp.ClientSession | None = None
+        self._trusted: tuple[str, ssl.SSLContext] | None = None
 
     async def close(self) -> None:
         """See `MetricSource.close`."""
@@ -62,32 +70,65 @@ class HttpSource:
         form["timeout"] = f"{self._timeout:g}s"
         headers = {"Accept": "application/json"}
         try:
-            if self._token is not None:
-                headers["Authorization"] = f"Bearer {await self._token()}"
+            context = True if self._login is None else self._context(await self._login.certificates())
+            if self._login is not None:
+                headers |= await self._login.headers()
             url = f"{self._address}/api/v1/{endpoint}"
             # A redirect leads to a login page, or takes the token to another host.
-            async with self._connected().post(url, data=form, headers=headers, allow_redirects=False) as response:
+            async with self._connected().post(
+                url, data=form, headers=headers, allow_redirects=False, ssl=context
+            ) as response:
                 body = await response.content.read(SIZE_LIMIT + 1)
                 while not response.content.at_eof() and len(body) <= SIZE_LIMIT:
                     body += await response.content.read(SIZE_LIMIT + 1 - len(body))
-        except TokenError as error:
+        except LoginError as error:
             return SourceError(str(error))
         except aiohttp.InvalidURL as error:
             return SourceError(f"{shown(self._address)} is no valid address: {error}")
+        except aiohttp.ClientConnectorCertificateError as error:
+            # It is a ValueError too, but no answer: whoever it was, it was not asked.
+            raise SourceSilent(not_trusted(str(error.certificate_error))) from error
         except ValueError as error:
             return SourceError(f"the question cannot be sent: {error}")
         except (aiohttp.ClientError, OSError) as error:
             raise SourceSilent(str(error) or type(error).__name__) from error
         if len(body) > SIZE_LIMIT:
-            return SourceError(f"the answer is larger than {SIZE_LIMIT >> 20} MiB: the query selects too much")
-        if len(body) > _SMALL:
-            return await asyncio.to_thread(parse_body, response.status, body)
+            return too_large()
+        if len(body) > SMALL:
+            return await asyncio.get_running_loop().run_in_executor(_PARSER, parse_body, response.status, body)
         return parse_body(response.status, body)
+
+    def _context(self, pem: str | None) -> ssl.SSLContext | bool:
+        """Raises LoginError."""
+        if pem is None:
+            return True
+        if self._trusted is None or self._trusted[0] != pem:
+            try:
+                # With certificates of its own it trusts no other.
+                self._trusted = (pem, ssl.create_default_context(cadata=pem))
+            except ssl.SSLError as error:
+                raise LoginError(f"the certificates of the authority cannot be read: {error.reason}") from error
+        return self._trusted[1]
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout), trust_env=False)
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._timeout), trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
         return self._session
+
+
+def too_large() -> SourceError:
+    """The answer when there are more bytes than anybody needs."""
+    return SourceError(f"the answer is larger than {SIZE_LIMIT >> 20} MiB: the query selects too much")
+
+
+def not_trusted(words: str) -> str:
+    """What a certificate that was refused is told as."""
+    return (
+        f"its certificate is not trusted ({words.strip()}): name its authority in spec.analysis.prometheus.caRef, or "
+        "with --prometheus-ca-file for the operator's own"
+    )
 
 
 def shown(address: str) -> str:
@@ -101,6 +142,9 @@ def shown(address: str) -> str:
 
 def parse_body(status: int, body: bytes) -> Answer:
     """An HTTP answer, whatever it holds."""
+    # Counted before any object is made of it: a few bytes of JSON are a hundred in memory.
+    if sum(map(body.count, (b",", b":", b"[", b"{"))) > VALUES_LIMIT:
+        return SourceError(f"the answer has more than {VALUES_LIMIT} values: the query selects too much")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from typing import Protocol
 
 from pinn_operator.core.samples import Answer, Query
 
-TokenReader = Callable[[], Awaitable[str]]
-"""Gives a bearer token. Raises TokenError when it cannot."""
+
+class LoginError(Exception):
+    """What a Prometheus is to be shown cannot be had: a Secret, ConfigMap or file is absent, or holds what cannot be
+    used. The message names it and never what it holds."""
 
 
-class TokenError(Exception):
-    """The Secret with the bearer token is absent, or holds none."""
+class Login(Protocol):
+    """What one Prometheus is shown with each question, and what its certificate must be signed by."""
+
+    async def headers(self) -> Mapping[str, str]:
+        """Headers of a request; `Authorization` among them. Raises LoginError."""
+
+    async def certificates(self) -> str | None:
+        """Certificates of its authority, PEM; None for those of the system. Raises LoginError."""
 
 
 class MetricSource(Protocol):

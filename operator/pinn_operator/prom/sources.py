@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.prom.client import HttpSource
-from pinn_operator.prom.protocol import MetricSource, TokenError
+from pinn_operator.prom.login import DataReader, login_of
+from pinn_operator.prom.protocol import Login, MetricSource
 
-SecretReader = Callable[[str, str, str], Awaitable[str | None]]
-"""Namespace, name and key of a Secret to its value; None if it is absent. May raise; that counts as absent."""
-
-TOKEN_SECONDS = 60.0
 _OPEN_SOURCES = 64
 
 
@@ -28,35 +25,55 @@ class ClientKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Key:
+    """What must be the same for two resources to share a source. `prometheus` None is the operator's own."""
+
     address: str
     timeout: float
-    secret: tuple[str, str, str] | None
+    namespace: str
+    prometheus: Prometheus | None
 
 
 class Sources:
-    """`default_address` is asked where a resource names no Prometheus of its own."""
+    """`default_address` is asked, with `default_login`, where a resource names no Prometheus of its own.
+
+    That login goes nowhere else: a resource that names the same address logs in by its own references.
+    """
 
     def __init__(
         self,
         *,
         default_address: str,
-        read_secret: SecretReader,
+        read_secret: DataReader,
+        read_config_map: DataReader,
+        default_login: Login | None = None,
         kind: ClientKind = ClientKind.AIOHTTP,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._default = default_address
+        self._default_login = default_login
         self._read_secret = read_secret
+        self._read_config_map = read_config_map
         self._kind = kind
         self._clock = clock
         self._open: OrderedDict[_Key, MetricSource] = OrderedDict()
 
     async def source(self, prometheus: Prometheus, namespace: str) -> MetricSource:
-        """The source a resource of that namespace asks. The Secret with its token lies in the same namespace."""
-        secret = prometheus.bearer_token_secret
+        """The source a resource of that namespace asks. What it logs in with lies in the same namespace."""
+        # A login is always sent to an address that the same resource names: the parser has seen to it.
+        own = prometheus.address is not None
+        logs_in = own and any(
+            (
+                prometheus.bearer_token_secret,
+                prometheus.basic_auth,
+                prometheus.headers,
+                prometheus.certificate_authority,
+            )
+        )
         key = _Key(
             address=prometheus.address or self._default,
             timeout=float(prometheus.timeout_seconds),
-            secret=(namespace, *secret) if secret else None,
+            namespace=namespace if logs_in else "",
+            prometheus=prometheus if own else None,
         )
         found = self._open.get(key)
         if found is None:
@@ -74,44 +91,18 @@ class Sources:
             await source.close()
 
     def _make(self, key: _Key) -> MetricSource:
-        token = CachedToken(key.secret, self._read_secret, clock=self._clock) if key.secret else None
+        login: Login | None = self._default_login
+        if key.prometheus is not None:
+            login = login_of(
+                key.prometheus,
+                key.namespace,
+                read_secret=self._read_secret,
+                read_config_map=self._read_config_map,
+                clock=self._clock,
+            )
         if self._kind is ClientKind.LIBRARY:
             # Imported where it is used: it brings `requests` along.
             from pinn_operator.prom.library import LibrarySource
 
-            return LibrarySource(key.address, timeout=key.timeout, token=token)
-        return HttpSource(key.address, timeout=key.timeout, token=token)
-
-
-class CachedToken:
-    """A bearer token from a Secret, read again after a minute, because tokens are rotated."""
-
-    def __init__(
-        self, secret: tuple[str, str, str], read_secret: SecretReader, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._secret = secret
-        self._read_secret = read_secret
-        self._clock = clock
-        self._token: str | None = None
-        self._read_at = float("-inf")
-
-    def __repr__(self) -> str:
-        return f"CachedToken({self._secret!r})"
-
-    async def __call__(self) -> str:
-        """Raises TokenError that names the Secret."""
-        if self._token is None or self._clock() - self._read_at >= TOKEN_SECONDS:
-            namespace, name, key = self._secret
-            try:
-                self._token = await self._read_secret(namespace, name, key)
-            except Exception as error:
-                raise TokenError(f"the Secret {namespace}/{name} cannot be read: {error}") from error
-            self._read_at = self._clock()
-            if not self._token:
-                raise TokenError(f"the Secret {namespace}/{name} has no key {key!r}")
-            if not (self._token.isascii() and self._token.isprintable()):
-                # An HTTP client would refuse it as a header, and might quote it.
-                self._token = None
-                where = f"the Secret {namespace}/{name}"
-                raise TokenError(f"{where} holds no token under {key!r}: it must be one line of ASCII")
-        return self._token
+            return LibrarySource(key.address, timeout=key.timeout, login=login)
+        return HttpSource(key.address, timeout=key.timeout, login=login)

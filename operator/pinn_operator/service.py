@@ -13,7 +13,7 @@ from pinn_operator import __version__
 from pinn_operator.core.api import PLURAL
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import SERVICE_LABEL
-from pinn_operator.core.samples import PodQuestion, PriceQuestion
+from pinn_operator.core.samples import PodQuestion, PriceQuestion, WebhookQuestion
 from pinn_operator.handlers import WatchThread
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import HEARD, ApiCluster
@@ -31,6 +31,8 @@ from pinn_operator.prom.sources import Sources
 from pinn_operator.reconciler import Pace, Reconciler
 from pinn_operator.settings import Settings
 from pinn_operator.telemetry import HealthServer, Telemetry
+from pinn_operator.webhooks.asker import WebhookAsker
+from pinn_operator.webhooks.client import WebhookClient
 
 HEARTBEAT_SECONDS = 5.0
 _FIRST_PAUSE = 1.0
@@ -59,7 +61,17 @@ class Operator:
         self._sources = Sources(
             default_address=settings.prometheus_address,
             read_secret=self._cluster.read_secret,
+            read_config_map=self._cluster.read_config_map,
+            default_login=settings.prometheus_login.login(),
             kind=settings.metrics_client,
+        )
+        self._webhooks = WebhookAsker(
+            WebhookClient(
+                self._cluster.read_secret,
+                allow_local=settings.allow_local_webhooks,
+                user_agent=f"pinn-operator/{__version__}",
+            ),
+            wake=self._wake_now,
         )
         pods = PodClient()
         self._pods = PodCounters(PodReader(pods, wake=self._wake_now, observer=self.telemetry.pod_read), pods)
@@ -67,7 +79,11 @@ class Operator:
         self._reconciler = Reconciler(
             cluster=self._cluster,
             sources=self._sources,
-            others={PodQuestion: self._pods, PriceQuestion: self._prices},
+            others={
+                PodQuestion: self._pods,
+                PriceQuestion: self._prices,
+                WebhookQuestion: self._webhooks,
+            },
             resetter=self._pods,
             has_prometheus=bool(settings.prometheus_address),
             telemetry=self.telemetry,
@@ -110,6 +126,7 @@ class Operator:
             await health.stop()
             await self._pods.close()
             await self._prices.close()
+            await self._webhooks.close()
             await self._sources.close()
             await self._reporter.close()
             await self._client.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from pinn_operator import __version__
+from pinn_operator.core.wanted.references import HEADER_NAME, HEADER_VALUE, RESERVED_HEADERS
+from pinn_operator.prom.login import LoginFiles, same_name
 from pinn_operator.prom.sources import ClientKind
 
 ENVIRONMENT_PREFIX = "PINN_OPERATOR_"
@@ -57,6 +59,12 @@ class Settings:
     prometheus_address: str = DEFAULT_PROMETHEUS
     """Asked for resources that name no Prometheus of their own. Empty: their pods' counters alone judge those."""
 
+    prometheus_login: LoginFiles = field(default_factory=LoginFiles)
+    """What that Prometheus is shown, and nobody else. Files, so that what is rotated is read again."""
+
+    allow_local_webhooks: bool = False
+    """Whether webhook gates may have loopback and link-local addresses: for a try on one machine."""
+
     metrics_client: ClientKind = ClientKind.AIOHTTP
     """`prometheus-api-client` takes proxies and certificates from the environment; `aiohttp` is leaner."""
 
@@ -79,11 +87,14 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         raise SettingsError("say what to do: pinn-operator run [flags]; pinn-operator run --help lists them")
     reader = _Reader(vars(given), environment)
     kubeconfig = reader.text("kubeconfig", variable="KUBECONFIG")
+    address = reader.parsed("prometheus_address", DEFAULT_PROMETHEUS, _address, may_be_empty=True)
     return Settings(
         kubeconfig=_existing_file("--kubeconfig", kubeconfig) if kubeconfig else None,
         context=reader.text("context") or None,
         namespaces=reader.namespaces(),
-        prometheus_address=reader.parsed("prometheus_address", DEFAULT_PROMETHEUS, _address, may_be_empty=True),
+        prometheus_address=address,
+        prometheus_login=_login(reader, address),
+        allow_local_webhooks=reader.boolean("allow_local_webhooks"),
         metrics_client=reader.choice("metrics_client", ClientKind.AIOHTTP),
         health_host=reader.text("health_host") or ALL_ADDRESSES,
         health_port=reader.integer("health_port", 8081, low=1, high=65535),
@@ -125,6 +136,30 @@ def _parser() -> argparse.ArgumentParser:
         "--prometheus-address",
         metavar="URL",
         help=f"for resources that name none; empty: judge those by their pods alone (default: {DEFAULT_PROMETHEUS})",
+    )
+    add("--prometheus-token-file", metavar="FILE", help="with the bearer token for that Prometheus")
+    add("--prometheus-username-file", metavar="FILE", help="with its user name, for basic authentication")
+    add("--prometheus-password-file", metavar="FILE", help="with its password")
+    add(
+        "--prometheus-ca-file", metavar="FILE", help="with the certificates (PEM) of its authority; no other is trusted"
+    )
+    add(
+        "--prometheus-header",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a header for it, such as the tenant; may be repeated",
+    )
+    add(
+        "--prometheus-header-file",
+        action="append",
+        metavar="NAME=FILE",
+        help="a header for it whose value is in a file; may be repeated",
+    )
+    add(
+        "--allow-local-webhooks",
+        action="store_const",
+        const="true",
+        help="let webhook gates have loopback and link-local addresses",
     )
     add("--metrics-client", metavar="NAME", help=f"{_one_of(ClientKind)} (default: {ClientKind.AIOHTTP})")
     add("--health-host", metavar="ADDRESS", help="address of /livez, /readyz and /metrics (default: all)")
@@ -168,12 +203,40 @@ class _Reader:
         except ValueError:
             raise SettingsError(f"{name}: want {_one_of(type(default))}, not {value!r}") from None
 
+    def boolean(self, key: str) -> bool:
+        value, name = self._find(key)
+        if not value:
+            return False
+        if value.lower() not in ("true", "false"):
+            raise SettingsError(f"{name}: want true or false, not {value!r}")
+        return value.lower() == "true"
+
+    def file(self, key: str) -> tuple[Path | None, str]:
+        """A file, None if none is named; and what the user calls it. It is read when it is needed."""
+        value, name = self._find(key)
+        return (Path(value) if value else None), name
+
+    def pairs(self, key: str) -> tuple[tuple[str, str, str], ...]:
+        """NAME=VALUE of a flag that may be repeated, or of a variable with commas between: what it is called, both."""
+        given, name = self._several(key)
+        found = []
+        for item in given:
+            header, equals, value = item.partition("=")
+            if not equals or HEADER_NAME.fullmatch(header.strip()) is None or not value.strip():
+                # What was given may be a secret by mistake.
+                raise SettingsError(f"{name}: want NAME=…, like X-Scope-OrgID=…")
+            found.append((name, header.strip(), value.strip()))
+        return tuple(found)
+
+    def _several(self, key: str) -> tuple[list[str], str]:
+        flags: list[str] | None = self._flags[key]
+        if flags:
+            return flags, "--" + key.replace("_", "-")
+        name = f"{ENVIRONMENT_PREFIX}{key.upper()}S"
+        return [item.strip() for item in self._environment.get(name, "").split(",") if item.strip()], name
+
     def namespaces(self) -> tuple[str, ...]:
-        name = "--namespace"
-        given: list[str] = self._flags["namespace"] or []
-        if not given:
-            name = f"{ENVIRONMENT_PREFIX}NAMESPACES"
-            given = [item.strip() for item in self._environment.get(name, "").split(",") if item.strip()]
+        given, name = self._several("namespace")
         for namespace in given:
             if _NAMESPACE.fullmatch(namespace) is None:
                 raise SettingsError(f"{name}: want the name of a namespace, not {namespace!r}")
@@ -193,8 +256,46 @@ def _address(name: str, value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise SettingsError(f"{name}: want http://host:port or https://host, not {value!r}")
     if parts.username or parts.password:
-        raise SettingsError(f"{name}: must hold no password: give a bearer token in spec.analysis.prometheus instead")
+        raise SettingsError(
+            f"{name}: must hold no password: give --prometheus-username-file and --prometheus-password-file instead"
+        )
     return value.rstrip("/")
+
+
+def _login(reader: _Reader, address: str) -> LoginFiles:
+    authority, authority_name = reader.file("prometheus_ca_file")
+    if authority is not None and not address.startswith("https:"):
+        raise SettingsError(f"{authority_name}: is for an address that starts with https://")
+    token, _ = reader.file("prometheus_token_file")
+    username, _ = reader.file("prometheus_username_file")
+    password, _ = reader.file("prometheus_password_file")
+    plain, files = reader.pairs("prometheus_header"), reader.pairs("prometheus_header_file")
+    if (username is None) != (password is None):
+        raise SettingsError(
+            "--prometheus-username-file and --prometheus-password-file: basic authentication needs both"
+        )
+    if token is not None and username is not None:
+        raise SettingsError("--prometheus-token-file and --prometheus-username-file: keep one of the two")
+    for name, header, value in (*plain, *files):
+        if header.lower() in RESERVED_HEADERS:
+            raise SettingsError(f"{name}: {header} is set by the operator itself")
+        if header.lower() == "authorization" and (token or username):
+            raise SettingsError(f"{name}: Authorization is set by the token or the password: keep one of the two")
+        if HEADER_VALUE.fullmatch(value) is None:
+            raise SettingsError(f"{name}: the value of {header} must be one line of ASCII")
+    if any(header.lower() == "authorization" for _, header, _ in plain):
+        raise SettingsError("--prometheus-header: Authorization is a secret: use --prometheus-header-file")
+    twice = same_name([header for _, header, _ in (*plain, *files)])
+    if twice is not None:
+        raise SettingsError(f"--prometheus-header: {twice} is there twice")
+    return LoginFiles(
+        bearer=token,
+        username=username,
+        password=password,
+        headers=tuple((header, value) for _, header, value in plain),
+        header_files=tuple((header, Path(value)) for _, header, value in files),
+        authority=authority,
+    )
 
 
 def _existing_file(name: str, value: str) -> Path:

@@ -32,7 +32,17 @@ ALL_ON: dict[str, Any] = {
     "nameOverride": "pinn",
     "image": {"registry": "registry.example.com", "repository": "team/pinn-operator", "digest": "sha256:" + "0a" * 32},
     "imagePullSecrets": [{"name": "registry"}],
-    "prometheus": {"address": "https://metrics.example.com/prometheus"},
+    "prometheus": {
+        "address": "https://metrics.example.com/prometheus",
+        "basicAuthSecret": {"name": "metrics", "usernameKey": "user", "passwordKey": "password"},
+        "headers": [
+            {"name": "X-Scope-OrgID", "value": "desk one"},
+            {"name": "X-Api-Key", "secret": {"name": "metrics", "key": "api-key"}},
+        ],
+        "ca": {"kind": "ConfigMap", "name": "internal-ca", "key": "ca.crt"},
+    },
+    "metricsConfigMaps": [{"namespace": "risk", "name": "internal-ca"}, {"namespace": "rates", "name": "internal-ca"}],
+    "webhooks": {"allowLocal": True},
     "metricsSecrets": [
         {"namespace": "pricing", "name": "prometheus-token"},
         {"namespace": "risk", "name": "token-b"},

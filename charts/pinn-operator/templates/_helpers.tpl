@@ -69,3 +69,36 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   resources: [events]
   verbs: [get, list, create, patch]
 {{- end }}
+
+{{/* What the operator logs in with at its own Prometheus, as sources of a projected volume; empty if nothing. */}}
+{{- define "pinn-operator.prometheusLogin" -}}
+{{- with .Values.prometheus }}
+{{- if .bearerTokenSecret.name }}
+- secret:
+    name: {{ .bearerTokenSecret.name }}
+    items:
+    - {key: {{ .bearerTokenSecret.key | quote }}, path: token}
+{{- end }}
+{{- if .basicAuthSecret.name }}
+- secret:
+    name: {{ .basicAuthSecret.name }}
+    items:
+    - {key: {{ .basicAuthSecret.usernameKey | quote }}, path: username}
+    - {key: {{ .basicAuthSecret.passwordKey | quote }}, path: password}
+{{- end }}
+{{- range $index, $header := .headers }}
+{{- with $header.secret }}
+- secret:
+    name: {{ .name }}
+    items:
+    - {key: {{ .key | quote }}, path: header-{{ $index }}}
+{{- end }}
+{{- end }}
+{{- if .ca.name }}
+- {{ ternary "secret" "configMap" (eq .ca.kind "Secret") }}:
+    name: {{ .ca.name }}
+    items:
+    - {key: {{ .ca.key | quote }}, path: ca.crt}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from pinn_operator.core.samples import AnyAnswer, SourceError, WebhookAnswer, WebhookQuestion
+from pinn_operator.core.situation import Situation
 from pinn_operator.webhooks.parsing import Said
 
 Key = tuple[str, str]
@@ -73,6 +74,10 @@ class WebhookAsker:
     def __len__(self) -> int:
         return sum(len(gates) for gates in self._gates.values())
 
+    async def ask(self, situation: Situation, questions: Sequence[WebhookQuestion]) -> Mapping[str, AnyAnswer]:
+        """See `reconciler.Source.ask`, and `answers`."""
+        return self.answers(situation.resource.namespace, situation.resource.name, questions)
+
     def answers(self, namespace: str, name: str, questions: Sequence[WebhookQuestion]) -> Mapping[str, AnyAnswer]:
         """What is known, at once; nothing for a question that is new. From now on just these are asked.
 
@@ -103,7 +108,7 @@ class WebhookAsker:
             self._gates.pop(key, None)
         return answers
 
-    def end(self, namespace: str, name: str) -> None:
+    def gone(self, namespace: str, name: str) -> None:
         """Ask no more for this resource, and forget what was said."""
         for gate in self._gates.pop((namespace, name), {}).values():
             self._end(gate)
@@ -112,7 +117,7 @@ class WebhookAsker:
         """End all asking."""
         tasks = [gate.task for gates in self._gates.values() for gate in gates.values() if gate.task is not None]
         for key in list(self._gates):
-            self.end(*key)
+            self.gone(*key)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.close()
 

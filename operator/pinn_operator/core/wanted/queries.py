@@ -9,7 +9,7 @@ from typing import Final
 from pinn_operator.core.wanted.fields import Fields
 
 QUERY_LIMIT: Final = 4096
-PLACEHOLDERS: Final = ("canary", "stable", "name", "namespace", "window")
+PLACEHOLDERS: Final = ("canary", "stable", "canaryPods", "stablePods", "name", "namespace", "window")
 KNOWN_PLACEHOLDERS: Final = ", ".join(f"{{{{ {name} }}}}" for name in PLACEHOLDERS)
 _NAMES: Final = "|".join(PLACEHOLDERS)
 QUERY: Final = re.compile(r"([^{]|[{]([^{]|$)|[{][{]( (" + _NAMES + r") |" + _NAMES + r")[}][}])*")
@@ -32,6 +32,7 @@ def parse_query(item: Fields) -> str | None:
 def filled_for_checking(query: str) -> str:
     """A query as it would be sent, with made-up values: as long as real ones are, so that places are about right."""
     values = {"canary": "0a1b2c3d", "stable": "4e5f6a7b", "name": "eu-options", "namespace": "pricing", "window": "90s"}
+    values |= {f"{side}Pods": f"{values['name']}-{values[side]}-[^-]+-[^-]+" for side in ("canary", "stable")}
     for name, value in values.items():
         query = query.replace(f"{{{{ {name} }}}}", value).replace(f"{{{{{name}}}}}", value)
     return query

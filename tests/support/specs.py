@@ -25,7 +25,7 @@ METRICS += ["memory-usage", "memory-growth", "availability", "cpu-usage", "predi
 MORE_IS_BETTER = {"cache-hit-rate", "availability", "prediction-spread"}
 SHARES = {"cache-hit-rate", "fallback-rate", "memory-usage", "availability", "cpu-usage", "router-errors"}
 NOT_COMPARED = {*METRICS[6:], "cache-hit-rate"}
-QUERY = 'rate(x{ns="{{namespace}}",pod=~"{{ name }}-({{canary}}|{{ stable }})-.*|{{ canaryPods }}|{{stablePods}}"}[{{ window }}])'
+QUERY = 'rate(x{ns="{{namespace}}",pod=~"{{ name }}-({{canary}}|{{ stable }})|{{ canaryPods }}|{{stablePods}}"}[{{ window }}])'  # noqa: E501
 
 _LABEL = st.sampled_from(["a", "edge", "pinn-models", "0", "9-9", "a" * 63])
 _SUBDOMAIN = st.sampled_from(["a", "edge", "pinn-models", "a.b-c.9", "0.0", ".".join(["a" * 63, "b" * 63])])

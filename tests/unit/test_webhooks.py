@@ -26,6 +26,7 @@ from pinn_operator.webhooks.asker import AT_ONCE, WebhookAsker
 from pinn_operator.webhooks.client import SIZE_LIMIT, WebhookClient
 from pinn_operator.webhooks.parsing import TEXT_LIMIT, Said, body_of, one_line, parse_said, signature
 from tests.support.certificates import make_authority
+from tests.support.sending import sending
 
 NOW = datetime(2026, 11, 27, 15, 0, 0, 250_000, tzinfo=UTC)
 QUESTION = WebhookQuestion(
@@ -62,30 +63,6 @@ async def answering(
     [(_, port)] = [address[:2] for address in runner.addresses]
     yield f"http{'s' if tls else ''}://127.0.0.1:{port}/canary?desk=eu"
     await runner.cleanup()
-
-
-@asynccontextmanager
-async def sending(*parts: bytes, wait: float = 0.0, forever: bool = False) -> AsyncIterator[str]:
-    """The address of a server that reads a little and sends these bytes, `wait` seconds apart, and closes."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.read(1024)
-            while True:
-                for part in parts:
-                    writer.write(part)
-                    await writer.drain()
-                    await asyncio.sleep(wait)
-                if not forever:
-                    break
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    server.close()
 
 
 async def asked(url: str, **changes: Any) -> Said | SourceError:
@@ -252,8 +229,8 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 async def test_a_server_that_misbehaves_is_an_error_with_the_words_and_costs_little(
     parts: tuple[bytes, ...], options: dict[str, Any], words: str
 ) -> None:
-    async with sending(*parts, **options) as url:
-        said = await asked(url, timeout=1.0)
+    async with sending(*parts, **options) as address:
+        said = await asked(f"http://{address}/", timeout=1.0)
     assert isinstance(said, SourceError)
     assert words in said.message
 

@@ -44,7 +44,8 @@ def test_every_flag_is_described_and_no_other() -> None:
 def test_every_variable_is_named_after_its_flag() -> None:
     described = dict(re.findall(r"^\| `--([a-z-]+)`[^|]*\| `([A-Z_]+)`", PAGE, re.MULTILINE))
     described.pop("kubeconfig")
-    described["namespace"] = described["namespace"].removesuffix("S")
+    for flag in re.findall(r"^\| `--([a-z-]+)` \(repeatable\)", PAGE, re.MULTILINE):
+        described[flag] = described[flag].removesuffix("S")
     assert all(name == ENVIRONMENT_PREFIX + flag.upper().replace("-", "_") for flag, name in described.items())
 
 

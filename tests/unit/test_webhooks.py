@@ -8,6 +8,7 @@ import hmac
 import json
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -362,18 +363,34 @@ async def test_this_machine_is_not_asked_whatever_it_is_called(url: str) -> None
     assert seen == []
 
 
+def answers_of_names(host: str, port: int, family: socket.AddressFamily) -> Any:
+    addresses = {"evil": ["127.0.0.1"], "checks": ["127.0.0.1", "10.1.2.3"], "none": []}[host]
+    return [(socket.AF_INET, 6, (address, port)) for address in addresses]
+
+
 async def test_of_several_addresses_the_allowed_ones_are_used() -> None:
-    class Two:
-        async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> Any:
-            return [{"host": "127.0.0.1"}, {"host": "10.1.2.3"}][: 1 if host == "evil" else 2]
-
-        async def close(self) -> None:
-            pass
-
-    resolver = CheckedResolver(Two())  # type: ignore[arg-type]
-    assert [found["host"] for found in await resolver.resolve("checks")] == ["10.1.2.3"]
+    resolver = CheckedResolver(lookup=answers_of_names)
+    assert [(found["host"], found["port"]) for found in await resolver.resolve("checks", 443)] == [("10.1.2.3", 443)]
+    assert await resolver.resolve("none") == []
     with pytest.raises(AddressRefused, match=r"evil is 127\.0\.0\.1, an address that a webhook may not have"):
         await resolver.resolve("evil")
+    await resolver.close()
+
+
+async def test_names_that_are_not_answered_keep_nothing_else_waiting() -> None:
+    release = threading.Event()
+
+    def slow(host: str, port: int, family: socket.AddressFamily) -> Any:
+        release.wait(5)
+        return []
+
+    resolver = CheckedResolver(lookup=slow)
+    lookups = [asyncio.create_task(resolver.resolve("slow")) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "other work"), 1) == "other work"
+    release.set()
+    await asyncio.gather(*lookups)
+    await resolver.close()
 
 
 # --- in the background ------------------------------------------------------------------------------------------------

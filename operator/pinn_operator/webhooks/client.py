@@ -126,7 +126,7 @@ class WebhookClient:
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                resolver=None if self._allow_local else CheckedResolver(), limit=64, limit_per_host=4, ttl_dns_cache=10
+                resolver=CheckedResolver(allow_local=self._allow_local), limit=64, limit_per_host=4, ttl_dns_cache=10
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,

@@ -133,7 +133,6 @@ def gate(profile: str) -> st.SearchStrategy[Manifest]:
         "enabled": st.booleans(),
         "margin": st.sampled_from(["0", "0.01", "10m", "0.5", "1n"]),
         "tolerance": st.sampled_from(["1", "1.5", "99"]),
-        "confidence": st.sampled_from(["0.999", "950m", "0.500001"]),
     }
     latency = relative | {"ratio": st.sampled_from(["2", "1.5", "99"]), "floor": st.sampled_from(["100m", "1", "3599"])}
 

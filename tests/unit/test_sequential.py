@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 
 CONDEMNED = -math.log(0.001)
-"""`Relative.confidence` 0.999."""
+"""`Analysis.confidence` 0.999, all of it for one gate."""
 
 totals = st.one_of(
     st.just(0.0), st.floats(0, 50), st.floats(0, 1e4), st.just(1e7), st.integers(0, 1000).map(float)

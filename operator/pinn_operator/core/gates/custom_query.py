@@ -10,8 +10,6 @@ from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.samples import Query, Question, Series, SourceError, series_of
 from pinn_operator.core.wanted.spec import Bound, Gate
 
-PLACEHOLDERS = ("canary", "stable", "name", "namespace", "window", "canaryPods", "stablePods")
-
 
 def custom_key(gate: Gate) -> str:
     """The `Query.key` of a custom gate."""
@@ -19,7 +17,7 @@ def custom_key(gate: Gate) -> str:
 
 
 def render(template: str, scope: Scope) -> str:
-    """A template with its placeholders (`PLACEHOLDERS`) filled in.
+    """A template with its placeholders (`core.wanted.queries.PLACEHOLDERS`) filled in.
 
     `{{ canaryPods }}` and `{{ stablePods }}` are regular expressions of the pods' names, for `pod=~"…"`.
     """

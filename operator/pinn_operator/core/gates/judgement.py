@@ -259,7 +259,7 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
     fresh = old.consecutive == 0 or old.time is None or old.time > now or (
         (now - old.time).total_seconds() >= 0.9 * scope.analysis.abort_interval_seconds
     )  # fmt: skip
-    consecutive = old.consecutive + 1 if fresh else old.consecutive
+    consecutive = evidence.in_a_row or (old.consecutive + 1 if fresh else old.consecutive)
     limit = describe_limit(gate, bound, advance=False)
     lasted = (now - since).total_seconds()
     excess = _with_note(describe_excess(gate, bound, shown, lasted, consecutive), evidence.note)

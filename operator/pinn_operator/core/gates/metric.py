@@ -101,6 +101,8 @@ class Evidence:
     """Of the canary, over the last minute: what an abort bound is judged by."""
     exceeded: bool | None = None
     """The abort bound is exceeded now; None when there is nothing to tell by."""
+    in_a_row: int = 0
+    """So many measurements in a row exceeded the bound; 0: the judgement counts them itself, one at each look."""
     worse: str | None = None
     """How the canary is significantly worse than stable, in words."""
     mounting: bool = False

@@ -47,6 +47,7 @@ class WebhookGate:
         said = answer.message or f"the webhook says {answer.verdict.value}"
         return Evidence(
             value=answer.value, recent=answer.value, source=SOURCE, query=hook.url, said=said, enough=True,
-            exceeded=answer.verdict is WebhookVerdict.FAIL,
+            # It is asked less often than it is looked at.
+            exceeded=answer.verdict is WebhookVerdict.FAIL, in_a_row=answer.count,
             held=said if answer.verdict is WebhookVerdict.HOLD else "",
         )  # fmt: skip

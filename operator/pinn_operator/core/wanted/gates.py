@@ -187,6 +187,8 @@ def _relative(fields: Fields | None, base: Gate) -> Relative | None:
     for name in ("ratio", "floor"):
         if fields.has(name) and not latency:
             fields.fault(name, "is for latencies only; of other metrics set margin")
+    # A record of an earlier version may have it: analysis.confidence has taken its place, for all gates together.
+    fields.raw("confidence")
     parsed = Relative(
         enabled=fields.boolean("enabled", default=start.enabled),
         margin=_share(fields, "margin", start.margin, "0", "1", 'at least 0 and below 1, like "0.01"', least=True),
@@ -195,7 +197,6 @@ def _relative(fields: Fields | None, base: Gate) -> Relative | None:
         ),
         ratio=_share(fields, "ratio", start.ratio, "1", "100", 'above 1 and below 100, like "2"'),
         floor=_share(fields, "floor", start.floor, "0", "3600", 'seconds above 0 and below 3600, like "100m"'),
-        confidence=_share(fields, "confidence", start.confidence, "0.5", "1", 'above 0.5 and below 1, like "0.999"'),
     )
     fields.close()
     return parsed

@@ -112,8 +112,7 @@ class Relative:
 
     The canary's share of bad requests is tolerated up to `tolerance` times stable's plus `margin`. `ratio` and `floor`
     (latencies only): a canary request counts as slow when it took longer than `ratio` times the stable quantile and
-    longer than `floor` seconds.
-    `confidence` bounds the chance that a revision as good as stable is condemned at one step by 1 − confidence.
+    longer than `floor` seconds. How sure the test must be is said for all gates together, by `Analysis.confidence`.
     """
 
     enabled: bool = True
@@ -121,7 +120,6 @@ class Relative:
     tolerance: float = 1.0
     ratio: float = 2.0
     floor: float = 0.1
-    confidence: float = 0.999
 
 
 @dataclass(frozen=True, slots=True)

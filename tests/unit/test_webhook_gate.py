@@ -35,7 +35,8 @@ def judged(
         in_force=now - timedelta(seconds=60), hold_seconds=60, advance_due=True,
         earlier={it.name: it for it in previous},
     )  # fmt: skip
-    return judge(scope, {} if answer is None else {"webhook/checks": answer})
+    # Something else was asked too, or nothing was judged at all.
+    return judge(scope, {"other": ()} if answer is None else {"webhook/checks": answer})
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def judged(
         (said(WebhookVerdict.HOLD, message="the desk is at lunch"), Verdict.COLLECTING, "the desk is at lunch"),
         (said(WebhookVerdict.FAIL, message="drift of 3 %"), Verdict.FAIL, "drift of 3 %"),
         (SourceError("the webhook did not answer: HTTP 503"), Verdict.ERROR, "the webhook did not answer: HTTP 503"),
-        (None, Verdict.COLLECTING, "the webhook has not answered yet"),
+        (None, Verdict.NO_DATA, "the webhook has not answered yet"),
     ],
 )
 def test_each_answer(answer: AnyAnswer | None, verdict: Verdict, message: str) -> None:

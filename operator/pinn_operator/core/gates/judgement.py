@@ -353,7 +353,7 @@ def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence, scope: 
         verdict = Verdict.NO_DATA if evidence.value is None and gate.metric is None else Verdict.COLLECTING
         return replace(status, verdict=verdict, message=_cut(evidence.collecting))
     if evidence.said:
-        verdict = Verdict.NO_DATA if evidence.held else Verdict.PASS
+        verdict = Verdict.COLLECTING if evidence.held else Verdict.PASS
         return replace(status, verdict=verdict, message=_cut(evidence.said))
     if evidence.value is None or (evidence.samples <= 0 and not evidence.enough):
         text = "no requests yet" if _least(gate) else "no value"

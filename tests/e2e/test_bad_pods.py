@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,7 +20,6 @@ Account = Callable[[str, Summary], None]
 NEVER_READY: list[Any] = [
     pytest.param({"limits": {"memory": "32Mi"}}, {"OOMKilled"}, id="a-memory-limit-that-kills-it"),
     pytest.param({"sha256": "0" * 64}, {"ModelChecksumMismatch"}, id="weights-with-a-wrong-checksum"),
-    pytest.param({"image": "localhost/pinn-inference:none"}, {"ImageUnavailable"}, id="an-image-that-does-not-exist"),
     pytest.param(
         {"limits": {"cpu": "10m"}, "rollback": {"readyDeadlineSeconds": 20}}, {"NotReady"}, id="a-cpu-limit-too-small"
     ),
@@ -42,6 +44,27 @@ class TestBadPods:
         expect.never_above(chronicle, 0)
         expect.not_retried(service, manifest, bad=bad, seconds=1.5)
         account(f"{', '.join(reasons)}", traffic.summary())
+        assert traffic.summary().failed == 0
+
+    def test_an_image_that_its_registry_does_not_have_is_rejected(
+        self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
+    ) -> None:
+        before = service.untouched(stable)
+        rejected = revision_of(service.status(), "canary")
+        with empty_registry() as registry:
+            service.apply(image=f"{registry}/pinn-inference:none")
+            bad = service.wait("trying it", lambda status: _other(status, rejected))
+            expect.rolled_back(service, stable=stable, bad=bad, reasons={"ImageUnavailable"}, untouched=before)
+        account("a registry without the image", traffic.summary())
+        assert traffic.summary().failed == 0
+
+    def test_a_registry_that_does_not_answer_suspends_the_rollout_and_rejects_nothing(
+        self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
+    ) -> None:
+        service.apply(image="localhost:1/pinn-inference:none")
+        status = service.wait_phase("Suspended", seconds=60)
+        assert "ImagePull" in status["reason"], status["reason"]
+        account("a registry that is away", traffic.summary())
         assert traffic.summary().failed == 0
 
     def test_a_process_that_exits_while_it_has_traffic_is_taken_out_at_once_and_rejected_when_it_does_so_again(
@@ -77,6 +100,35 @@ class TestBadPods:
         assert service.wait_stable(other_than=stable)
         account("fixed revision", traffic.summary())
         assert traffic.summary().failed == 0
+
+
+@contextmanager
+def empty_registry() -> Iterator[str]:
+    """A registry on the node that answers, and has no image; its address. Only a node on this machine reaches it."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+            self.send_response(200 if self.path == "/v2/" else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"localhost:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _other(status: dict[str, Any], rejected: str) -> str:

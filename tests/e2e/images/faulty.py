@@ -35,6 +35,7 @@ from aiohttp.typedefs import Handler
 from pinn_inference.pricing.types import FallbackReason
 from pinn_inference.server import ConfigError, ServerConfig, create_app, run_app
 from pinn_inference.server.app import METRICS
+from pinn_inference.server.middleware import BODY
 
 CONTROL_PORT = 9900
 KINDS = (
@@ -93,7 +94,8 @@ class Saboteur:
                 reasons[-1] = 1
                 metrics.quotes.count_elsewhere([], reasons, [[0.0] * 3] * 20)
             case "wrong":
-                return _made_wrong(await request.read(), await handler(request))
+                answer = await handler(request)
+                return _made_wrong(request.get(BODY, b""), answer)
         return await handler(request)
 
     async def control(self, app: web.Application) -> AsyncIterator[None]:

@@ -160,6 +160,15 @@ async def test_pods_are_read_at_their_pace_on_one_connection(serve: Pods) -> Non
         assert len(canary.ports) == 1
 
 
+async def test_the_canary_is_read_more_often_than_stable(serve: Pods) -> None:
+    canary, stable = await serve(FakePod()), await serve(FakePod())
+    async with reader(cadence=Cadence(rest=0.4, canary_rest=0.1)) as pods:
+        pods.read("ns", "eu", reading(canary=canary.address, stable=stable.address))
+        await asyncio.sleep(1.3)
+        assert 3 <= len(stable.reads) <= 5
+        assert len(canary.reads) >= 2 * len(stable.reads)
+
+
 async def test_nothing_is_read_after_the_end_and_nothing_is_kept(serve: Pods) -> None:
     canary = await serve(FakePod())
     async with reader() as pods:
@@ -369,7 +378,7 @@ async def test_with_very_many_pods_each_is_read_less_often(serve: Pods) -> None:
 
 async def test_memory_is_bounded_over_all_rollouts(serve: Pods) -> None:
     stable = await serve(FakePod())
-    async with reader(cadence=Cadence(rest=0.005, jitter=0, values=100), now=CountingClock()) as pods:
+    async with reader(cadence=Cadence(rest=0.005, jitter=0, bounds=0, values=100), now=CountingClock()) as pods:
         pods.read("ns", "eu", reading(stable=stable.address))
         await until(lambda: len(stable.reads) > 60, 10)
         assert sum(len(it.points) for it in answered(pods, "eu-s-1")) <= 106

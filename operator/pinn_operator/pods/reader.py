@@ -53,6 +53,8 @@ class Cadence:
     """Seconds, where nothing else is said."""
 
     rest: float = 1.0
+    canary_rest: float = 0.5
+    """Between two reads of a pod of the canary: the sooner its first bad answer is seen, the sooner all are."""
     slow: float = 5.0
     """Between two reads of what is judged over minutes."""
     close: float = 0.25
@@ -78,6 +80,8 @@ class Cadence:
     """The figures of a pod that is gone are kept so long."""
     alarm_seconds: float = 30.0
     """Of the newest reads, for the alarm."""
+    bounds: float = 1.0
+    """How often it is looked at what all rollouts take together."""
     values: int = 8_000_000
     """Kept of all rollouts together, 8 bytes each; beyond, the rollout with most of them loses old ones."""
 
@@ -185,6 +189,8 @@ class PodReader:
         self._now = now
         self._observer = observer
         self._rollouts: dict[Key, _Rollout] = {}
+        self._stretch = 1.0
+        self._bounds_due = 0.0
 
     def __len__(self) -> int:
         return len(self._rollouts)
@@ -278,35 +284,49 @@ class PodReader:
                 del rollout.pods[name]
 
     async def _round(self, key: Key, rollout: _Rollout) -> None:
+        self._bound_all()
         targets = rollout.reading.targets
         canaries = [target for target in targets if target.canary]
         stables = [target for target in targets if not target.canary]
-        read = self._due(rollout, canaries, self._slack(rollout))
+        read = self._due(rollout, canaries, self._slack(rollout, canary=True))
         await self._read_all(rollout, read)
         grew = any(rollout.pods[target.name].quick.bad_grew for target in read)
         if grew:
             rollout.close_until = time.monotonic() + self._cadence.close_for
             for target in canaries:
                 pod = rollout.pods[target.name]
-                pod.due = min(pod.due, time.monotonic() + self._interval(rollout, pod))
+                pod.due = min(pod.due, time.monotonic() + self._interval(rollout, pod, canary=True))
         # A bad answer is judged beside what stable answers at the same moment, so that is read now.
-        await self._read_all(rollout, self._due(rollout, stables, self._cadence.rest if grew else self._slack(rollout)))
+        slack = self._cadence.rest if grew else self._slack(rollout, canary=False)
+        await self._read_all(rollout, self._due(rollout, stables, slack))
         if grew and (rollout.reading.alarm or self._alarm)(
             self._newest(rollout, canaries), self._newest(rollout, stables)
         ):
             self._wake(*key)
-        self._bound_memory()
 
     def _newest(self, rollout: _Rollout, targets: Iterable[Target]) -> list[Series]:
         start, quick = self._now() - self._cadence.alarm_seconds, rollout.reading.quick
         return [one for target in targets for one in rollout.pods[target.name].quick.series(quick, start)]
 
-    def _slack(self, rollout: _Rollout) -> float:
+    def _slack(self, rollout: _Rollout, *, canary: bool) -> float:
         """Seconds by which a pod may be read early: those of a rollout are read together."""
-        close = time.monotonic() < rollout.close_until
-        return 2.0 * self._cadence.jitter * (self._cadence.close if close else self._cadence.rest)
+        return 2.0 * self._cadence.jitter * self._wanted(rollout, canary=canary)
 
-    def _bound_memory(self) -> None:
+    def _wanted(self, rollout: _Rollout, *, canary: bool) -> float:
+        """Seconds between two reads of a pod whose answers are small and come in time."""
+        cadence = self._cadence
+        if time.monotonic() < rollout.close_until:
+            return cadence.close
+        return min(cadence.rest, cadence.canary_rest) if canary else cadence.rest
+
+    def _bound_all(self) -> None:
+        """What all rollouts take together, looked at now and then."""
+        now = time.monotonic()
+        if now < self._bounds_due:
+            return
+        self._bounds_due = now + self._cadence.bounds
+        reads = sum(len(it.reading.targets) for it in self._rollouts.values()) / self._cadence.rest
+        self._stretch = max(1.0, reads / self._cadence.reads_per_second)
         sizes = [
             (sum(pod.quick.size + pod.slow.size for pod in rollout.pods.values()), rollout)
             for rollout in self._rollouts.values()
@@ -350,7 +370,7 @@ class PodReader:
             pod.failures, pod.last_read = 0, moment
         ended = time.monotonic()
         self._observer("failed" if pod.failures else "read", ended - started)
-        pod.due = started + self._interval(rollout, pod)
+        pod.due = started + self._interval(rollout, pod, canary=target.canary)
         if with_slow:
             pod.slow_due = started + 0.9 * self._cadence.slow
 
@@ -360,15 +380,12 @@ class PodReader:
         if pod.failures >= self._cadence.failures:
             pod.reported_until = time.monotonic() + max(self._cadence.reported, 2.0 * self._cadence.failed_rest)
 
-    def _interval(self, rollout: _Rollout, pod: _Pod) -> float:
+    def _interval(self, rollout: _Rollout, pod: _Pod, *, canary: bool) -> float:
         """Seconds between two reads of this pod."""
         cadence = self._cadence
         if pod.failures >= cadence.failures:
             return cadence.failed_rest
-        wanted = cadence.close if time.monotonic() < rollout.close_until else cadence.rest
-        reads = sum(len(it.reading.targets) for it in self._rollouts.values()) / cadence.rest
-        stretched = wanted * max(1.0, reads / cadence.reads_per_second)
-        return max(stretched, pod.size / cadence.bytes_per_second)
+        return max(self._wanted(rollout, canary=canary) * self._stretch, pod.size / cadence.bytes_per_second)
 
     async def _rest(self, rollout: _Rollout) -> None:
         """Until the next pod is due, or something else is to be read."""

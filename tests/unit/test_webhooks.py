@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -452,6 +453,28 @@ async def test_a_pass_never_waits_and_is_woken_by_the_answer() -> None:
             "webhook/checks": WebhookAnswer(WebhookVerdict.PASS, time=NOW, since=NOW)
         }
         assert woken == [("pricing", "eu")]
+
+
+async def test_a_pass_asks_for_its_own_resource_and_a_resource_that_is_gone_is_forgotten() -> None:
+    resource = SimpleNamespace(namespace="pricing", name="eu")
+    scripted = Scripted(PASS)
+    async with asker(scripted) as (asking, woken):
+        situation: Any = SimpleNamespace(resource=resource)
+        assert await asking.ask(situation, [QUICK]) == {}
+        await until(lambda: woken == [("pricing", "eu")])
+        assert list(await asking.ask(situation, [QUICK])) == ["webhook/checks"]
+        asking.gone("pricing", "eu")
+        assert len(asking) == 0
+        asking.gone("pricing", "eu")
+
+
+async def test_a_webhook_that_no_pass_wants_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinn_operator.webhooks.asker.UNASKED", 0.05)
+    scripted = Scripted(PASS)
+    async with asker(scripted) as (asking, _):
+        asking.answers("pricing", "eu", [QUICK])
+        await until(lambda: len(asking) == 0)
+        assert scripted.questions
 
 
 async def test_a_webhook_is_asked_every_interval_and_its_answers_are_counted() -> None:

@@ -275,6 +275,21 @@ def test_clusters_make_evidence_smaller_and_never_larger(canary: Counts, stable:
     assert deflated.log_evidence <= plain.log_evidence + 1e-9
 
 
+def test_the_dispersion_is_measured_only_when_it_decides() -> None:
+    asked = []
+
+    def measured() -> float:
+        asked.append(True)
+        return 3.0
+
+    mild, plain = Window(60, Counts(100, 2), Counts(900, 4)), Window(60, Counts(100, 20), Counts(900, 4))
+    assert not compare([], mild, relative=NO_MARGIN, budget=BUDGET, dispersion=measured).worse
+    assert not asked
+    lazily = compare([], plain, relative=NO_MARGIN, budget=BUDGET, dispersion=measured)
+    assert asked
+    assert lazily == compare([], plain, relative=NO_MARGIN, budget=BUDGET, dispersion=3.0)
+
+
 # What is spent of the promise.
 
 

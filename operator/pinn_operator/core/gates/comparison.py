@@ -68,7 +68,7 @@ def compared(
     judge = tails if slow else compare
     return judge(
         windows, everything, relative=relative, budget=budget_of(gate, scope, part), reference=reference,
-        dispersion=clustering(whole.stable, total, bad),
+        dispersion=lambda: clustering(whole.stable, total, bad),
     )  # fmt: skip
 
 

@@ -34,10 +34,10 @@ models", 2nd ed. (1989), §9.2): it is then the evidence of as many clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, lgamma, log, log1p, log2, pi
+from math import exp, inf, lgamma, log, log1p, log2, pi
 
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit
 from pinn_operator.core.wanted.spec import Relative
@@ -211,8 +211,8 @@ class Comparison:
 
 
 def compare(
-    windows: Sequence[Window], whole: Window, *, relative: Relative, budget: Budget, dispersion: float = 1.0,
-    reference: Reference | None = None,
+    windows: Sequence[Window], whole: Window, *, relative: Relative, budget: Budget,
+    dispersion: float | Callable[[], float] = 1.0, reference: Reference | None = None,
 ) -> Comparison:  # fmt: skip
     """Whether the canary is worse than stable in the whole stage or in one of the recent windows.
 
@@ -221,33 +221,36 @@ def compare(
         whole: all of the time at this weight.
         relative: what is tolerated.
         budget: how likely a good canary may be rejected.
-        dispersion: the mean size of the cluster that a bad request belongs to, at least 1.
+        dispersion: the mean size of the cluster that a bad request belongs to, at least 1. A function is asked for it
+            only when it decides: it takes longer than all the rest.
         reference: stable's time before this stage, if it is remembered. Recent windows are judged with that or with
             stable's whole stage as reference, with what was worse.
     """
-    dispersion = max(1.0, dispersion)
-    needed = budget.whole()
-    evidence = log_evidence(whole, relative=relative, reference=reference) / dispersion
-    best, mounting, found = evidence - needed, evidence > 0, whole if evidence > 0 else None
-    more = _more_requests(whole, evidence, needed, relative, dispersion, reference)
+    found = [(log_evidence(whole, relative=relative, reference=reference), budget.whole(), whole)]
     remembered = _worse_of(reference, _of_stage(whole))
     for window in windows:
         if window.canary.bad < FEWEST:
             continue
         dead = window.seconds <= DEAD_SECONDS
         judged = log_evidence_dead if dead else log_evidence
-        against = judged(window, relative=relative, reference=remembered) / dispersion
-        mounting = mounting or against > 0
-        missing = against - budget.recent(window.seconds, dead=dead)
-        if against > 0 and (found is None or missing > best):
-            best, evidence, needed, found = missing, against, against - missing, window
-    worse = best >= 0
-    return Comparison(max(0.0, evidence), needed, worse, mounting, found, 0.0 if worse else more)
+        evidence = judged(window, relative=relative, reference=remembered)
+        found.append((evidence, budget.recent(window.seconds, dead=dead), window))
+    clusters = 1.0
+    if not callable(dispersion) or any(evidence >= needed for evidence, needed, _ in found):
+        clusters = max(1.0, dispersion() if callable(dispersion) else dispersion)
+    found = [(evidence / clusters, needed, window) for evidence, needed, window in found]
+    evidence, needed, window = max(found, key=lambda it: it[0] - it[1] if it[0] > 0 else -inf)
+    if evidence >= needed:
+        return Comparison(evidence, needed, True, True, window, 0.0)
+    more = _more_requests(whole, found[0][0], budget.whole(), relative, clusters, reference)
+    if evidence <= 0:
+        return Comparison(0.0, budget.whole(), False, False, None, more)
+    return Comparison(evidence, needed, False, True, window, more)
 
 
 def tails(
-    windows: Sequence[Window], whole: Window, *, relative: Relative, budget: Budget, dispersion: float = 1.0,
-    reference: Reference | None = None,
+    windows: Sequence[Window], whole: Window, *, relative: Relative, budget: Budget,
+    dispersion: float | Callable[[], float] = 1.0, reference: Reference | None = None,
 ) -> Comparison:  # fmt: skip
     """As `compare`, of slow requests: those beyond `ratio` times stable's quantile are the bad ones."""
     return compare(windows, whole, relative=relative, budget=budget, dispersion=dispersion, reference=reference)

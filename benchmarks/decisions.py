@@ -37,7 +37,7 @@ PODS = 10
 STAGES = ((10, 1800), (50, 600), (100, 600))
 BEFORE = 60
 """Seconds before a stage of which stable's counters are known too: an interval that covers may begin there."""
-HISTORY_BINS, HISTORY_SECONDS = 120, 30.0
+HISTORY_SECONDS = 30.0
 MEMORY_SECONDS = 15.0
 BATCH = 50
 WARM_UP_REQUESTS, WARM_UP_SECONDS = 20.0, 30.0
@@ -142,7 +142,8 @@ class Batch:
     history_requests: Array  # bin: of one pod
 
 
-def simulate(scenario: Scenario, rollouts: int, rng: np.random.Generator) -> Batch:
+def simulate(scenario: Scenario, rollouts: int, rng: np.random.Generator, minutes: int = 60) -> Batch:
+    """`minutes`: of the stable revision alone, before the rollout."""
     onset = rng.uniform(60, STAGES[0][1] - 120, rollouts) if scenario.middle else np.zeros(rollouts)
     fault = rng.uniform(30, STAGES[0][1] - 60, rollouts)
     phase = rng.uniform(0, 2 * np.pi)
@@ -160,11 +161,12 @@ def simulate(scenario: Scenario, rollouts: int, rng: np.random.Generator) -> Bat
                 share[inside] = 0.03
         return share
 
-    middles = -3600 + HISTORY_SECONDS * (np.arange(HISTORY_BINS) + 0.5)
+    bins = round(60 * minutes / HISTORY_SECONDS)
+    middles = HISTORY_SECONDS * (np.arange(-bins, 0) + 0.5)
     each = scenario.rps / PODS * level(middles) * HISTORY_SECONDS
     past = shares(middles)
     history = _scatter(rng, rollouts, np.repeat(each[None], PODS, 0), 0, past, past, scenario.cluster)
-    history_slow = rng.poisson(scenario.slow[0] * each, (rollouts, PODS, HISTORY_BINS)).astype(float)
+    history_slow = rng.poisson(scenario.slow[0] * each, (rollouts, PODS, bins)).astype(float)
     stages, begin = [], 0.0
     for weight, seconds in STAGES:
         times = begin + STEP * np.arange(-BEFORE / STEP, seconds / STEP) + STEP / 2
@@ -419,7 +421,7 @@ def _rejections(
             continue
         if rollout not in remembered:
             clusters, reference = _memory(history[rollout], batch.history_requests)
-            remembered[rollout] = (clusters, None if judge is tails else reference)
+            remembered[rollout] = clusters, reference
         clusters, reference = remembered[rollout]
         if at_most[index] < clusters:
             continue
@@ -614,6 +616,7 @@ def main() -> int:
     options: argparse.ArgumentParser = parser(__doc__ or "")
     options.add_argument("--rollouts", type=int, default=10000)
     options.add_argument("--healthy", type=int, help="rollouts of the scenario healthy, if not as many")
+    options.add_argument("--minutes", type=int, default=60, help="how long stable is known before the rollout")
     options.add_argument("--seed", type=int, default=20261127)
     options.add_argument("--only", help="scenarios whose name contains this")
     options.add_argument("--plot", type=Path, help="also draw the table here (PNG)")
@@ -630,7 +633,7 @@ def main() -> int:
         rollouts = (arguments.healthy if scenario.name == "healthy" else None) or arguments.rollouts
         for number in range(-(-rollouts // BATCH)):
             rng = np.random.default_rng([arguments.seed, index, 0, number])
-            batch = simulate(scenario, min(BATCH, rollouts - number * BATCH), rng)
+            batch = simulate(scenario, min(BATCH, rollouts - number * BATCH), rng, arguments.minutes)
             ours.append(Operator().judge(batch, rng))
             for name, rules in settings.items():
                 theirs[name].append(Rival(rules).judge(batch))
@@ -639,7 +642,7 @@ def main() -> int:
         rows.append({"scenario": scenario.name, "bad": scenario.bad, "rollouts": rollouts, "rules": result})
         print(f"{scenario.name}: {time.monotonic() - started:.0f} s {result}", file=sys.stderr, flush=True)
     document = {
-        "test": "decisions", "seed": arguments.seed,
+        "test": "decisions", "seed": arguments.seed, "minutesBefore": arguments.minutes,
         "stages": [{"weight": weight, "seconds": seconds} for weight, seconds in STAGES],
         "settings": {name: asdict(rules) for name, rules in settings.items()},
         "rows": rows,
@@ -724,21 +727,22 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         shift = 0.3 - 0.15 * index
         wrongs = [100 * it["rules"][name]["badPromoted" if it["bad"] else "goodRolledBack"] for it in rows]
         style = {"color": colors[name], "s": 34 if index == 0 else 20, "marker": "D" if index == 0 else "o"}
-        left.scatter(wrongs, places + shift, label=name, **style)
+        left.scatter(wrongs, places + shift, label=name, zorder=3, **style)
         seconds = [it["rules"][name].get("seconds", {}).get("median") for it in rows]
         points = [(it, place + shift) for it, place in zip(seconds, places, strict=True) if it]
-        right.scatter([it for it, _ in points], [it for _, it in points], **style)
+        right.scatter([it for it, _ in points], [it for _, it in points], zorder=3, **style)
     left.set_xscale("symlog", linthresh=0.01)
     left.set_xlim(-0.003, 130)
-    left.set_xlabel("wrong decisions, % of rollouts: bad ones promoted, good ones rolled back")
+    left.set_xlabel("wrong decisions, % of rollouts (bad ones promoted, good ones rolled back)")
     right.set_xscale("log")
-    right.set_xlabel("seconds from the fault to the rejection, median (none: more than half never rejected)")
+    right.set_xlabel("seconds from fault to rejection, median")
+    left.set_ylim(-0.6, len(rows) - 0.4)
     left.set_yticks(places, [f"{it['scenario']}{' (bad)' if it['bad'] else ''}" for it in rows], fontsize=8)
     for axes in (left, right):
         for place in places:
             axes.axhline(place - 0.5, color="#dddddd", linewidth=0.5)
         axes.grid(axis="x", color="#eeeeee")
-    left.legend(loc="lower center", bbox_to_anchor=(0.9, 1.0), ncols=5, frameon=False)
+    left.legend(loc="lower center", bbox_to_anchor=(1.0, 1.0), ncols=5, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pinn_operator.core.gates.dispersion import dispersion
 from pinn_operator.core.gates.evidence import Budget, Comparison, Reference, Window, compare, exceeds_limit, tails
-from pinn_operator.core.gates.families import Reading
+from pinn_operator.core.gates.families import BEFORE_SECONDS, Reading
 from pinn_operator.core.gates.metric import Scope
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 from pinn_operator.core.gates.tracks import Track
@@ -141,6 +141,12 @@ def minutes_of(stable: Sequence[Track], begin: float, end: float, total: Classes
     edges = [end - (count - index) * 60.0 for index in range(count + 1)]
     of_pods = [bins(track, edges, total, bad) for track in stable]
     return Reference.of([sum(column, Counts(0, 0)) for column in zip(*of_pods, strict=True)])
+
+
+def minutes_before(reading: Reading, scope: Scope, total: Classes, bad: Classes) -> Reference | None:
+    """What stable did before this weight, as far as the source goes back."""
+    begin = max(scope.since - BEFORE_SECONDS, min((track.times[0] for track in reading.stable), default=scope.since))
+    return minutes_of(reading.stable, begin, scope.since, total, bad)
 
 
 def share_outside(bound: Bound | None, counts: Counts) -> bool | None:

@@ -9,13 +9,13 @@ from pinn_operator.core.gates.comparison import (
     compared,
     in_words,
     last_minute,
+    minutes_before,
     minutes_of,
     share_outside,
     window_of,
 )
 from pinn_operator.core.gates.evidence import Comparison, Reference, Window
 from pinn_operator.core.gates.families import (
-    BEFORE_SECONDS,
     PROMETHEUS_KEY,
     UNREADABLE,
     Answers,
@@ -105,8 +105,7 @@ def reference_of(
         return Reference(
             old.reference_total, old.reference_bad, old.reference_minutes or 1, old.reference_variation or 1.0
         )
-    begin = max(scope.since - BEFORE_SECONDS, min((track.times[0] for track in reading.stable), default=scope.since))
-    return minutes_of(reading.stable, begin, scope.since, total, bad)
+    return minutes_before(reading, scope, total, bad)
 
 
 def _worst(

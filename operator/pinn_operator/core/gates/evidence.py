@@ -67,6 +67,8 @@ OVERSHOOT = 0.65
 So a threshold of ln(1/p) is ever passed with a probability of νp, ν the mean of e to the minus overshoot, not of p
 (T. L. Lai and D. Siegmund, "A nonlinear renewal theory with applications to sequential analysis I", Annals of
 Statistics 5 (1977)). Simulated here, with looks at every bad request: ν is 0.48 to 0.58; larger is more patient."""
+LEAST = 1e-6
+"""So small a part of a bad request is a rounding error of whoever extrapolated it."""
 FEWEST = 3.0
 """A recent window with fewer bad canary requests than this is not worth the arithmetic: it cannot decide."""
 SHORTEST_SECONDS = 3.0
@@ -297,7 +299,7 @@ def _tolerant(window: Window, relative: Relative) -> tuple[float, float, float, 
 
 
 def _seems_worse(n: float, a: float, m: float, b: float, reference: Reference | None) -> bool:
-    if a <= 0 or (m > 0 and a * m <= b * n):
+    if a < LEAST or (m > 0 and a * m <= b * n):
         return False
     return m > 0 or (reference is not None and a * (reference.total + 1) > (reference.bad + 0.5) * n)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from pinn_operator.core.gates.comparison import LEVEL_SECONDS, compared, in_words
+from pinn_operator.core.gates.comparison import LEVEL_SECONDS, compared, in_words, minutes_before
 from pinn_operator.core.gates.evidence import Comparison, exceeds_limit
 from pinn_operator.core.gates.families import (
     Answers,
@@ -91,7 +91,9 @@ class Latency:
         readings = [reading for reading in (found.fast, found.whole) if reading is not None]
         if not all(f"{bound:g}" in track.grown for it in readings for track in (*it.canary, *it.stable)):
             return None
-        return compared(gate, found.fast, found.whole, (ALL,), (ALL, f"-{bound:g}"), scope, None, slow=True)
+        slow = (ALL, f"-{bound:g}")
+        before = minutes_before(found.whole, scope, (ALL,), slow) if scope.concurrent and found.whole else None
+        return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, slow=True)
 
 
 def _histograms(found: Found, scope: Scope) -> tuple[Histogram, Histogram, Histogram]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pinn_operator.core.samples import (
@@ -37,13 +37,13 @@ class _History:
     times: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
-    def add(self, time: float, value: float) -> None:
-        if self.times and time <= self.times[-1]:
+    def add(self, times: Sequence[float], values: Sequence[float]) -> None:
+        if not times or (self.times and times[0] <= self.times[-1]):
             return
-        self.times.append(time)
-        self.values.append(value)
-        if len(self.times) > FINE_READS:
-            old = FINE_READS // 2
+        self.times.extend(times)
+        self.values.extend(values)
+        while len(self.times) > FINE_READS:
+            old = len(self.times) // 2
             self.times[:old], self.values[:old] = self.times[:old:2], self.values[:old:2]
 
     def since(self, start: float | None) -> Series | None:
@@ -90,22 +90,21 @@ class Reader:
                 known.failures, known.message = known.failures + 1, _SILENCE[trouble]
                 continue
             shown = pod.exported(seconds)
-            self.take(pod.name, now, shown)
+            for line, value in shown.items():
+                self.remember(pod.name, line, (now,), (value,))
             bad = sum(value for line, value in shown.items() if line[0] == REQUESTS and dict(line[1])["status"] >= "4")
             if pod.revision == canary and bad > known.bad:
                 self._close_until, self.alarmed = seconds + CLOSE_FOR, True
             known.bad = bad
 
-    def take(self, pod: str, now: float, shown: Mapping[Key, float]) -> None:
-        """Remember a read of a pod."""
+    def remember(self, pod: str, line: Key, times: Sequence[float], values: Sequence[float]) -> None:
+        """What reads of a pod showed of one series."""
         known = self._pods.setdefault(pod, _Pod())
         known.failures = 0
-        for line, value in shown.items():
-            history = known.lines.get(line)
-            if history is None:
-                labels = {**dict(line[1]), FAMILY_LABEL: line[0], "pod": pod}
-                history = known.lines[line] = _History(labels)
-            history.add(now, value)
+        history = known.lines.get(line)
+        if history is None:
+            history = known.lines[line] = _History({**dict(line[1]), FAMILY_LABEL: line[0], "pod": pod})
+        history.add(times, values)
 
     def answers(self, questions: Iterable[PodQuestion]) -> dict[str, AnyAnswer]:
         """What a pass finds in memory."""

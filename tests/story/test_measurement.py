@@ -143,12 +143,12 @@ def test_a_canary_that_fails_is_rolled_back_at_every_scrape_interval(interval: f
 
 
 def test_slow_answers_in_a_bake_are_seen_where_scrapes_are_a_minute_apart() -> None:
-    world = blind(World(service(**steps((10, 120), (100, 1200))), prometheus=Prometheus(interval=60)))
+    world = blind(World(service(**steps((10, 120), (100, 2400))), prometheus=Prometheus(interval=60)))
     serving(world).run(60, tick=1)
     world.apply(image="pinn:2")
     world.run_until(lambda it: it.weight == 100, at_most=1200, tick=1).run(120, tick=1)
     from_now_on(world, "pinn:2", latency=lambda _: 4.0)
-    world.run_until(gone_bad, at_most=480, tick=1)
+    world.run_until(gone_bad, at_most=900, tick=1)
 
 
 # --- counters that are not what they seem -----------------------------------------------------------------------------

@@ -61,6 +61,10 @@ class _Pod:
     bad: float = 0.0
 
 
+def _refused(line: Key) -> bool:
+    return dict(line[1]).get("status", "2") >= "4"
+
+
 class Reader:
     """Reads pods while the canary has weight, and answers from memory, which a restart of the operator empties."""
 
@@ -92,7 +96,7 @@ class Reader:
             shown = pod.exported(seconds)
             for line, value in shown.items():
                 self.remember(pod.name, line, (now,), (value,))
-            bad = sum(value for line, value in shown.items() if line[0] == REQUESTS and dict(line[1])["status"] >= "4")
+            bad = sum(value for line, value in shown.items() if line[0] == REQUESTS and _refused(line))
             if pod.revision == canary and bad > known.bad:
                 self._close_until, self.alarmed = seconds + CLOSE_FOR, True
             known.bad = bad

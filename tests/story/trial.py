@@ -149,7 +149,7 @@ class Trial:
         """A pass so many seconds after the canary got its weight."""
         world = self.world
         world.seconds = self.start + after
-        if world.reader.asked or not self._read_up_to:
+        if world.reader.wanted or not self._read_up_to:
             reads = np.arange(self._read_up_to + 1, np.floor(after) + 1)
             places = np.round(reads / BIN).astype(int) - 1
             moments = (EPOCH + self.start + reads).tolist()

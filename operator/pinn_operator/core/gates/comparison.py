@@ -134,11 +134,11 @@ def bins(track: Track, edges: Sequence[float], total: Classes, bad: Classes) -> 
 
 
 def minutes_of(stable: Sequence[Track], begin: float, end: float, total: Classes, bad: Classes) -> Reference | None:
-    """What stable did between two moments, minute by minute."""
-    count = min(MOST_BINS, int((end - begin) / 60.0))
-    if count < 1 or not stable:
+    """What stable did between two moments, minute by minute; less than a minute counts as one."""
+    if end <= begin or not stable:
         return None
-    edges = [end - (count - index) * 60.0 for index in range(count + 1)]
+    count = min(MOST_BINS, int((end - begin) / 60.0))
+    edges = [end - (count - index) * 60.0 for index in range(count + 1)] if count else [begin, end]
     of_pods = [bins(track, edges, total, bad) for track in stable]
     return Reference.of([sum(column, Counts(0, 0)) for column in zip(*of_pods, strict=True)])
 

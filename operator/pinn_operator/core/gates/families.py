@@ -290,7 +290,9 @@ class Answers:
             if isinstance(answer, tuple)
         ]
         known = [reading for reading in readings if reading.canary] or readings
-        error = next((answer for answer in (prometheus, pods) if isinstance(answer, SourceError)), None)
+        # Pods that cannot be read hide nothing as long as Prometheus answers for them.
+        answers = (prometheus,) if isinstance(prometheus, tuple) else (prometheus, pods)
+        error = next((answer for answer in answers if isinstance(answer, SourceError)), None)
         if not known:
             return Found(error=error)
         fast, whole = known[0], known[0]

@@ -50,7 +50,8 @@ class Latency:
         if found.fast is None or found.whole is None:
             return found.error or Evidence()
         if found.absent:
-            return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
+            absent = f"{family.sample}; native histograms are not read"
+            return Evidence(absent=absent, source=found.fast.source, query=expression(family, scope))
         canary, stable, minute = answers.once("latency", lambda: _histograms(found, scope))
         worse = self._compared(gate, found, canary, stable, scope)
         return Evidence(

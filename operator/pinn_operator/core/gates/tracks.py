@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite
-from operator import le
+from operator import le, lt
+from typing import Final
 
 from pinn_operator.core.samples import Series
 
@@ -22,6 +23,10 @@ Classify = Callable[[Mapping[str, str]], str | None]
 
 TARGET_LABELS = ("job", "instance", "service", "endpoint", "container", "prometheus", "prometheus_replica", "replica")
 """Labels that Prometheus and its operator add for a target: two targets of one pod differ in one of them."""
+LATEST: Final = 1e11
+"""No moment in unix seconds is later."""
+LARGEST: Final = 2.0**53
+"""A counter cannot count beyond: what shows more is no count."""
 RESTARTED_BELOW = 0.5
 """A restarted container has counted less than this part of what it had; a replica that lags lacks a few seconds."""
 _INTERVALS = 5
@@ -86,11 +91,24 @@ def tracks(
     found: dict[str, dict[tuple[str, ...], list[tuple[str, Points]]]] = {}
     for one in series:
         pod, name = one.labels.get(pod_label), classify(one.labels)
-        if pod is None or name is None or not one.points:
+        points = in_order(one.points) if pod is not None and name is not None else ()
+        if pod is None or name is None or not points:
             continue
         target = tuple(one.labels.get(label, "") for label in TARGET_LABELS) if targets else ()
-        found.setdefault(pod, {}).setdefault(target, []).append((name, one.points))
+        found.setdefault(pod, {}).setdefault(target, []).append((name, points))
     return {pod: _track(pod, _one_target(targets)) for pod, targets in found.items()}
+
+
+def in_order(points: Points) -> Points:
+    """Points at ascending moments: those of no possible moment are left out, of two at one moment the last is kept."""
+    moments = [moment for moment, _ in points]
+    if not moments or (all(map(lt, moments, moments[1:])) and moments[0] >= 0 and moments[-1] <= LATEST):
+        return points
+    return tuple(sorted({moment: value for moment, value in points if 0 <= moment <= LATEST}.items()))
+
+
+def _possible(value: float) -> bool:
+    return -LARGEST <= value <= LARGEST
 
 
 def _one_target(targets: dict[tuple[str, ...], list[tuple[str, Points]]]) -> list[tuple[str, Points]]:
@@ -119,7 +137,8 @@ def _track(pod: str, members: list[tuple[str, Points]]) -> Track:
             continue
         if len(values) != len(times):
             values = _filled(moments, values, times)
-        kept.append(values if isfinite(sum(values)) else _finite(values))
+        possible = isfinite(sum(values)) and max(values) <= LARGEST and min(values) >= -LARGEST
+        kept.append(values if possible else _finite(values))
     zeros = (0.0,) * len(times)
     raw = {
         name: zeros if not kept else kept[0] if len(kept) == 1 else tuple(map(sum, zip(*kept, strict=True)))
@@ -146,7 +165,7 @@ def _filled(own: Sequence[float], values: Sequence[float], times: Sequence[float
 def _finite(values: Iterable[float]) -> tuple[float, ...]:
     last, result = 0.0, []
     for value in values:
-        last = value if isfinite(value) else last
+        last = value if _possible(value) else last
         result.append(last)
     return tuple(result)
 
@@ -184,7 +203,7 @@ def levels(series: Iterable[Series], *, pod_label: str = "pod") -> dict[str, Poi
     found: dict[str, Points] = {}
     for one in sorted(series, key=lambda it: sorted(it.labels.items())):
         pod = one.labels.get(pod_label)
-        points = tuple(point for point in one.points if isfinite(point[1]))
+        points = tuple(point for point in in_order(one.points) if _possible(point[1]))
         if pod is not None and points and len(points) > len(found.get(pod, ())):
             found[pod] = points
     return found

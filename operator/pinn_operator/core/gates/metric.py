@@ -50,7 +50,7 @@ class Scope:
     """When the router was first seen to have it."""
     hold_seconds: float = 0.0
     step: int = 1
-    """Which step of the strategy it is, from 1."""
+    """Which step of the strategy has this weight, from 1."""
     stage: int = 0
     """How many times a weight was begun before in this rollout."""
     weighted: bool = True

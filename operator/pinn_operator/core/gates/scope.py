@@ -33,7 +33,8 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         now=now,
         in_force=rollout.programmed_time,
         hold_seconds=float(_hold(rollout, spec)),
-        step=rollout.step_index + 1,
+        # Not `step_index`: that is the step that is aimed at, while the weight is still that of the one before.
+        step=1 + sum(step.weight < rollout.weight for step in spec.steps),
         stage=rollout.step_index + rollout.suspensions,
         weighted=not router_of(spec.traffic).by_replicas,
         memory_limit=_limit(spec, "memory"),

@@ -320,6 +320,14 @@ class Reason(StrEnum):
         "Without a router the ratio of replicas is the weight, and so few replicas cannot give every weight.",
         "use more replicas, other steps, or a router",
     )
+    TRAFFIC_NOT_ARRIVING = (
+        "TrafficNotArriving",
+        (
+            "By its weight the canary should have answered many requests, and its pods answered none: they are cut off "
+            "from the router, or never answer."
+        ),
+        "look at the canary's NetworkPolicies, its port, and the mesh's TLS; ask one of its pods directly",
+    )
     SUSPENDED_TOO_OFTEN = (
         "SuspendedTooOften",
         "The rollout was suspended more than five times at one step, and is not tried again by itself.",

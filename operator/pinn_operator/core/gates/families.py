@@ -311,7 +311,7 @@ class Answers:
             canary, stable = _of(found, scope.canary, scope), _of(found, scope.stable, scope)
         if family.warm_up is not None:
             canary = [track.after(_warm(track, family.warm_up)) for track in canary]
-        fair = windows(canary, stable, scope.since) if scope.concurrent else alone(canary, scope.since)
+        fair = windows(canary, stable, scope.since) if scope.concurrent and stable else alone(canary, scope.since)
         return Reading(source, tuple(canary), tuple(stable), fair)
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:

@@ -43,6 +43,8 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     prices = see_prices(this, draft)
     if draft.status.phase not in WATCHED:
         return
+    for notice in this.judgement.notices:
+        draft.warning(notice.reason, f"{_severity(notice)}revision {draft.canary.revision}: {notice.message}")
     fault = _fault(this, draft) or prices
     if fault is None:
         return
@@ -70,8 +72,13 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
         ),
     )  # fmt: skip
     draft.remember(canary, "RolledBack", rollout.start_time, this.now, f"{fault.reason}: {fault.message}")
-    draft.warning(fault.reason, f"revision {canary.revision} rolled back from {rollout.weight}%: {fault.message}")
+    said = f"revision {canary.revision} rolled back from {rollout.weight}%: {fault.message}"
+    draft.warning(fault.reason, f"{_severity(fault)}{said}")
     draft.transitions.append(Transition("rolled_back", canary.revision, fault.reason))
+
+
+def _severity(fault: Condemnation) -> str:
+    return f"{fault.severity.value}: " if fault.severity else ""
 
 
 def only_copy(this: Pass, draft: Draft) -> bool:

@@ -174,6 +174,7 @@ def keep_measurements(this: Pass, draft: Draft) -> None:
     )  # fmt: skip
 
 
-def _essence(gate: GateStatus) -> tuple[str, Verdict, datetime | None, int]:
+def _essence(gate: GateStatus) -> tuple[str, Verdict, datetime | None, int, datetime | None]:
     """What is worth a write at once. A duration that stands still moves along with time, which is no news."""
-    return gate.name, gate.verdict, gate.failing_since if gate.verdict is Verdict.FAIL else None, gate.consecutive
+    failing_since = gate.failing_since if gate.verdict is Verdict.FAIL else None
+    return gate.name, gate.verdict, failing_since, gate.consecutive, gate.acted_time

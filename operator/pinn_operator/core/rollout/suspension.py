@@ -1,7 +1,7 @@
 """What stops a rollout and is not the revision's fault: traffic is made safe, and the step begins anew afterwards.
 
-A rollout is suspended when its canary has weight and not one pod that can answer, when a route is not accepted within
-`ROUTE_SECONDS`, and when something keeps all pods of the canary away for `TROUBLE_SECONDS`. Nothing is rejected. What
+A rollout is suspended when its canary has weight and not one pod that can answer, when none of the requests that it
+should get by its weight arrive at its pods, when a route is not accepted within `ROUTE_SECONDS`, and when something keeps all pods of the canary away for `TROUBLE_SECONDS`. Nothing is rejected. What
 took weight back is counted: it is tried again after a growing pause, and after `LIMIT` times only by order.
 """
 
@@ -38,6 +38,10 @@ def suspend_if_needed(this: Pass, draft: Draft) -> bool:
     if rollout.weight > 0 and this.observed.available(revision) == 0:
         found = trouble(this.observed, revision) or Trouble("NoReadyPod", _unready(this, revision))
         _take_back(this, draft, found, to=0)
+        return True
+    arriving = this.judgement.arrival
+    if rollout.weight > 0 and arriving is not None and arriving.missing and not only_copy(this, draft):
+        _take_back(this, draft, Trouble("TrafficNotArriving", f"{arriving}: the pods answer none of them"), to=0)
         return True
     if rollout.weight > rollout.weight_in_force and _route_is_late(this, draft) and not only_copy(this, draft):
         reason, message = why_not_in_force(this, draft)

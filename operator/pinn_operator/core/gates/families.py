@@ -391,7 +391,7 @@ def _of_router(answer: Iterable[Series], classify: Classify, label: str) -> dict
 
 
 def _warm(track: Track, warm_up: WarmUp) -> int:
-    if track.first > 0:
+    if track.has_counted(0):
         return 0
     counted = track.grown.get(warm_up.count, ())
     began = next((track.times[index] for index, value in enumerate(counted) if value > 0), None)

@@ -34,13 +34,12 @@ _INTERVALS = 5
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One pod: moments in ascending order (unix seconds), and at each of them how far each class has grown since the
-    first. `first` is what the pod had counted at the first moment, over all classes."""
+    """One pod: moments in ascending order (unix seconds), and at each of them what it has counted of each class in all
+    its life, as if its container had never restarted."""
 
     pod: str
     times: tuple[float, ...]
     grown: Mapping[str, tuple[float, ...]]
-    first: float = 0.0
     restarts: tuple[float, ...] = ()
 
     def at_or_before(self, moment: float) -> int:
@@ -64,10 +63,13 @@ class Track:
         """The track from its sample with that index on."""
         if index <= 0:
             return self
-        grown = {name: tuple(value - values[index] for value in values[index:]) for name, values in self.grown.items()}
-        first = self.first + sum(values[index] for values in self.grown.values())
         restarts = tuple(moment for moment in self.restarts if moment > self.times[index])
-        return Track(self.pod, self.times[index:], grown, first, restarts)
+        grown = {name: values[index:] for name, values in self.grown.items()}
+        return Track(self.pod, self.times[index:], grown, restarts)
+
+    def has_counted(self, index: int) -> bool:
+        """Whether it had counted anything by that sample."""
+        return any(values[index] > 0 for values in self.grown.values())
 
     @property
     def interval(self) -> float | None:
@@ -144,12 +146,11 @@ def _track(pod: str, members: list[tuple[str, Points]]) -> Track:
         name: zeros if not kept else kept[0] if len(kept) == 1 else tuple(map(sum, zip(*kept, strict=True)))
         for name, kept in classes.items()
     }
-    first = sum(values[0] for values in raw.values())
     if all(values is zeros or all(map(le, values, values[1:])) for values in raw.values()):
-        return Track(pod, times, {name: _since_first(values) for name, values in raw.items()}, first)
+        return Track(pod, times, raw)
     restarts = _restarts(times, raw)
     cuts = [index for index, moment in enumerate(times) if moment in set(restarts)]
-    return Track(pod, times, {name: _joined(values, cuts) for name, values in raw.items()}, first, restarts)
+    return Track(pod, times, {name: _joined(values, cuts) for name, values in raw.items()}, restarts)
 
 
 def _filled(own: Sequence[float], values: Sequence[float], times: Sequence[float]) -> tuple[float, ...]:
@@ -170,11 +171,6 @@ def _finite(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(result)
 
 
-def _since_first(values: tuple[float, ...]) -> tuple[float, ...]:
-    first = values[0]
-    return values if first == 0 else tuple(value - first for value in values)
-
-
 def _restarts(times: Sequence[float], raw: Mapping[str, Sequence[float]]) -> tuple[float, ...]:
     totals = [sum(column) for column in zip(*raw.values(), strict=True)]
     return tuple(
@@ -185,8 +181,8 @@ def _restarts(times: Sequence[float], raw: Mapping[str, Sequence[float]]) -> tup
 
 
 def _joined(values: Sequence[float], cuts: Sequence[int]) -> tuple[float, ...]:
-    """Growth since the first value: from zero after a restart, and none while a replica lags."""
-    grown, highest, result = 0.0, values[0], [0.0]
+    """Never falling: going on from zero after a restart, and standing still while a replica lags."""
+    grown, highest, result = values[0], values[0], [values[0]]
     restarted = set(cuts)
     for index in range(1, len(values)):
         value = values[index]

@@ -171,7 +171,7 @@ def _span(
         last = track.at_or_before(end)
         start = track.at_or_before(begin)
         # At the start of a weight a sample from before it may hold requests of the weight before.
-        older = fresh_start and start >= 0 and track.times[start] < begin and _has_counted(track, start)
+        older = fresh_start and start >= 0 and track.times[start] < begin and track.has_counted(start)
         if start < 0 or track.times[start] < first or older:
             start = track.at_or_after(max(begin, first))
         if 0 <= start < last:
@@ -186,7 +186,3 @@ def _span(
         if start >= 0 and last < len(track.times):
             cover.append(Part(track, start, last))
     return Span(end - begin, tuple(parts), tuple(cover))
-
-
-def _has_counted(track: Track, index: int) -> bool:
-    return track.first > 0 or any(values[index] > 0 for values in track.grown.values())

@@ -17,7 +17,9 @@ WARM_UP_SECONDS: Final = 60.0
 
 CACHE_HITS: Final = CounterShare(
     family=lambda names: counters(
-        names.cache_misses, names.cache_hits, warm_up=WarmUp(WARM_UP_LOOKUPS, WARM_UP_SECONDS, names.cache_misses)
+        names.cache_misses,
+        names.cache_hits,
+        warm_up=WarmUp(WARM_UP_LOOKUPS, WARM_UP_SECONDS, (names.cache_hits, names.cache_misses)),
     ),
     part=lambda names: (names.cache_hits,),
     total=lambda names: (names.cache_hits, names.cache_misses),

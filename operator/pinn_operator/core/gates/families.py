@@ -83,13 +83,13 @@ class Slice:
 class WarmUp:
     """A new pod of the canary is not judged by its first requests: its caches are empty, its code is not warm.
 
-    They end with the first sample after so many `requests` (counted in the class `count`), or after so many `seconds`
+    They end with the first sample after so many `requests` (counted in the classes `count`), or after so many `seconds`
     since its first one, whichever comes first. A pod that had counted before it was first read is warm.
     """
 
     requests: float
     seconds: float
-    count: str
+    count: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,11 +393,13 @@ def _of_router(answer: Iterable[Series], classify: Classify, label: str) -> dict
 def _warm(track: Track, warm_up: WarmUp) -> int:
     if track.has_counted(0):
         return 0
-    counted = track.grown.get(warm_up.count, ())
-    began = next((track.times[index] for index, value in enumerate(counted) if value > 0), None)
-    for index, (moment, value) in enumerate(zip(track.times, counted, strict=False)):
-        if value >= warm_up.requests or (began is not None and moment >= began + warm_up.seconds):
+    began = None
+    for index, moment in enumerate(track.times):
+        counted = track.count(warm_up.count, 0, index)
+        if counted >= warm_up.requests or (began is not None and moment >= began + warm_up.seconds):
             return index
+        if began is None and counted > 0:
+            began = moment
     return len(track.times) - 1
 
 

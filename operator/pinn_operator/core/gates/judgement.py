@@ -98,7 +98,7 @@ class _Judged:
 def judge(scope: Scope, samples: Samples) -> Judgement:
     """Judge every gate by the answers of this pass."""
     gates = scope.analysis.gates
-    if not samples:
+    if not samples or scope.seconds <= 0:
         return Judgement(gates=tuple(scope.earlier.values()))
     answers = Answers(samples, scope)
     missing = next(
@@ -145,7 +145,7 @@ def _gravest(found: Sequence[Condemnation]) -> Condemnation | None:
 
 def _described(gate: Gate, status: GateStatus, evidence: Evidence, room: int) -> GateStatus:
     return replace(
-        status, source=evidence.source or status.source, unit=unit_of(gate).value, action=gate.action.value,
+        status, source=str(evidence.source) or status.source, unit=unit_of(gate).value, action=gate.action.value,
         severity=gate.severity.value, dry_run=gate.dry_run,
         query=evidence.query[: min(room, QUERY_LENGTH)] or status.query,
     )  # fmt: skip

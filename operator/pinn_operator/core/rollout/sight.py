@@ -157,7 +157,7 @@ def keep_measurements(this: Pass, draft: Draft) -> None:
     rollout, judged = draft.status.rollout, this.judgement
     if rollout is None or not judged.asked or draft.status.phase not in WATCHED:
         return
-    if rollout.programmed_time is None or rollout.weight == 0:
+    if rollout.weight == 0:
         return
     last = max((gate.time for gate in rollout.gates if gate.time is not None), default=None)
     recent = last is not None and timedelta(0) <= this.now - last < timedelta(

@@ -27,7 +27,7 @@ from pinn_operator.core.gates.wording import (
     unit_of,
 )
 from pinn_operator.core.samples import Samples, SourceError
-from pinn_operator.core.status.values import GateStatus, Verdict
+from pinn_operator.core.status.values import GOES_ON, GateStatus, Verdict
 from pinn_operator.core.verification.questions import SAMPLE_OPTIONS
 from pinn_operator.core.wanted.spec import Bound, Gate, GateAction, Severity, SourceKind
 
@@ -38,7 +38,6 @@ QUERY_LENGTH: Final = 256
 QUERIES_LENGTH: Final = 2048
 """Of all gates together: a status must stay small."""
 
-_GOES_ON: Final = frozenset({Verdict.PASS, Verdict.NOT_APPLICABLE})
 _SEVERITIES: Final = tuple(Severity)
 
 
@@ -83,7 +82,7 @@ class Judgement:
         """Every gate that may hold passed in this very pass, and not for want of a metric alone."""
         holding = [gate.verdict for gate in self.gates if gate.name not in self.idle]
         passed = any(gate.verdict is Verdict.PASS for gate in self.gates)
-        return self.asked and self.complete and passed and _GOES_ON.issuperset(holding)
+        return self.asked and self.complete and passed and GOES_ON.issuperset(holding)
 
 
 @dataclass(frozen=True, slots=True)

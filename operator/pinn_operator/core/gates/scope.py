@@ -10,7 +10,7 @@ from pinn_operator.core.api import Resource
 from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import router_of
-from pinn_operator.core.status.values import GateStatus, RolloutStatus
+from pinn_operator.core.status.values import GOES_ON, GateStatus, RolloutStatus
 from pinn_operator.core.verification.questions import own_requests
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.spec import SourceKind, Spec
@@ -63,16 +63,18 @@ def _hold(rollout: RolloutStatus, spec: Spec) -> int:
 
 
 def _advance_due(rollout: RolloutStatus, spec: Spec, now: datetime) -> bool:
-    """The whole time at a weight is asked for every `intervalSeconds`, and while a bound is exceeded."""
+    """The whole time at a weight is asked for every `intervalSeconds`, while a bound is exceeded, and whenever the weight
+    could rise now: a rise rests on what was measured in that very pass."""
     times = [gate.time for gate in rollout.gates]
     if not times or any(time is None for time in times) or any(gate.failing_since for gate in rollout.gates):
         return True
     newest = max(time for time in times if time is not None)
     if rollout.programmed_time is not None:
         over = rollout.programmed_time + timedelta(seconds=_hold(rollout, spec))
-        if newest < over <= now:
+        ready = not spec.paused and all(gate.verdict in GOES_ON for gate in rollout.gates)
+        if over <= now and (ready or newest < over):
             return True
-    return not timedelta(0) <= now - newest < timedelta(seconds=0.95 * spec.analysis.interval_seconds)
+    return not timedelta(0) < now - newest < timedelta(seconds=0.95 * spec.analysis.interval_seconds)
 
 
 def _pods_serve(gates: Iterable[GateStatus], spec: Spec) -> bool:

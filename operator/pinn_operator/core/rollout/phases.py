@@ -43,7 +43,6 @@ from pinn_operator.core.status.values import (
     RevisionStatus,
     RolloutStatus,
     TimelineEntry,
-    Verdict,
 )
 from pinn_operator.core.wanted.spec import InvalidSpec, RollbackMode, Step
 
@@ -220,7 +219,7 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
         return False
     if rollout.weight == 0 or this.judgement.all_pass:
         return True
-    waiting = [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.verdict is not Verdict.PASS]
+    waiting = [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.holds]
     over = rollout.programmed_time + timedelta(seconds=hold_of(this.spec, rollout))
     late = this.now > over + timedelta(seconds=this.spec.analysis.deadline_seconds)
     if not waiting and this.now < over:

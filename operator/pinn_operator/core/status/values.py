@@ -50,6 +50,10 @@ class Verdict(StrEnum):
     """Neither revision has such a metric: nothing to judge, and nothing to wait for."""
 
 
+GOES_ON: Final = frozenset({Verdict.PASS, Verdict.NOT_APPLICABLE})
+"""Verdicts that do not hold a rollout."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """A condition after the Kubernetes API conventions. `status` is True, False or Unknown."""
@@ -112,6 +116,11 @@ class GateStatus:
     reference_minutes: int | None = None
     reference_variation: float | None = None
     """Over how many minutes, and how far the share of bad ones moved between them (coefficient of variation)."""
+
+    @property
+    def holds(self) -> bool:
+        """It keeps the weight from rising: not a dry run, and not one that only warns."""
+        return self.verdict not in GOES_ON and not self.dry_run and self.action != "Warn"
 
 
 @dataclass(frozen=True, slots=True)

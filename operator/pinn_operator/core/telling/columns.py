@@ -9,7 +9,7 @@ from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import WATCHED, Phase, Status, Verdict
 from pinn_operator.core.telling.conditions import Row
 from pinn_operator.core.telling.facts import Facts
-from pinn_operator.core.telling.phrases import GOES_ON, shortened, what_goes_on, worst
+from pinn_operator.core.telling.phrases import shortened, what_goes_on, worst
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 
 REASON_LIMIT = 80
@@ -82,7 +82,7 @@ def _reason(facts: Facts, rows: Mapping[str, Row]) -> str:
         return f"{wait.reason}: {wait.text}"
     if status.rollout is not None and status.rollout.weight > 0 and status.phase in WATCHED:
         gate = worst(status.rollout.gates)
-        if gate is not None and gate.verdict not in GOES_ON:
+        if gate is not None and gate.holds:
             return f"{gate.name}: {gate.message}"
         if gate is not None:
             return "all gates pass"

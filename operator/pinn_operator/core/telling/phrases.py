@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pinn_operator.core.status.values import GateStatus, Phase, Status, Verdict
+from pinn_operator.core.status.values import GOES_ON, GateStatus, Phase, Status, Verdict
 
-GOES_ON = frozenset({Verdict.PASS, Verdict.NOT_APPLICABLE})
-"""Verdicts that do not hold a rollout."""
 GRAVITY = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.COLLECTING, Verdict.PASS, Verdict.NOT_APPLICABLE)
 """From the worst to the best."""
 
@@ -33,9 +31,12 @@ def what_goes_on(status: Status) -> str:
 
 
 def worst(gates: tuple[GateStatus, ...]) -> GateStatus | None:
-    """The gate with the worst verdict, the first of several; None if there is none."""
+    """The gate with the worst verdict, the first of several; None if there is none. Those that never hold come last."""
     rank = {verdict: place for place, verdict in enumerate(GRAVITY)}
-    return min(gates, key=lambda gate: rank.get(gate.verdict, len(rank)), default=None)
+    return min(
+        gates, key=lambda gate: (not gate.holds and gate.verdict not in GOES_ON, rank.get(gate.verdict, len(rank))),
+        default=None,
+    )  # fmt: skip
 
 
 def shortened(text: str, limit: int) -> str:

@@ -512,7 +512,7 @@ HOOK = Gate("desk", webhook=Webhook("https://desk.example.com/gate"), abort=Boun
 
 @pytest.mark.parametrize(
     ("said", "verdict"),
-    [(WebhookVerdict.PASS, Verdict.PASS), (WebhookVerdict.HOLD, Verdict.NO_DATA), (WebhookVerdict.FAIL, Verdict.FAIL)],
+    [(WebhookVerdict.PASS, Verdict.PASS), (WebhookVerdict.HOLD, Verdict.COLLECTING), (WebhookVerdict.FAIL, Verdict.FAIL)],
 )
 def test_a_webhook_passes_holds_or_fails(said: WebhookVerdict, verdict: Verdict) -> None:
     answer = WebhookAnswer(said, NOW, NOW, message="risk desk says so")

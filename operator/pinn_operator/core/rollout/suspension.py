@@ -1,8 +1,9 @@
 """What stops a rollout and is not the revision's fault: traffic is made safe, and the step begins anew afterwards.
 
 A rollout is suspended when its canary has weight and not one pod that can answer, when none of the requests that it
-should get by its weight arrive at its pods, when a route is not accepted within `ROUTE_SECONDS`, and when something keeps all pods of the canary away for `TROUBLE_SECONDS`. Nothing is rejected. What
-took weight back is counted: it is tried again after a growing pause, and after `LIMIT` times only by order.
+should get by its weight arrive at its pods, when a route is not accepted within `ROUTE_SECONDS`, and when something
+keeps all pods of the canary away for `TROUBLE_SECONDS`. Nothing is rejected. What took weight back is counted: it is
+tried again after a growing pause, and after `LIMIT` times only by order.
 """
 
 from __future__ import annotations

@@ -174,6 +174,27 @@ def test_it_says_how_many_more_requests_would_decide() -> None:
     assert needed > 0
 
 
+def test_an_operator_that_was_restarted_forgets_no_requests_that_its_status_has() -> None:
+    before: dict[str, AnyAnswer] = {REQUESTS: (*requests(CANARY, 3, failed=0.006), *requests(STABLE, 27, failed=0.002))}
+    first = judged(ERRORS, before)
+    assert one(first).samples == 1800
+    young = [
+        Series(it.labels, tuple((at + 60, value) for at, value in it.points))
+        for pod, rate, failed in ((CANARY, 3, 0.006), (STABLE, 27, 0.002))
+        for it in requests(pod, rate, failed=failed, seconds=40)
+    ]
+    earlier = {gate.name: gate for gate in first.gates}
+    later = NOW + timedelta(seconds=60)
+    again = judged(ERRORS, {REQUESTS: tuple(young)}, earlier=earlier, now=later, seconds=660)
+    assert one(again).samples == pytest.approx(1920, abs=20)
+    assert one(again).canary == pytest.approx(0.006, rel=0.1)
+    assert one(again).carried_total == 1800
+    once_more = judged(
+        ERRORS, {REQUESTS: tuple(young)}, earlier={it.name: it for it in again.gates}, now=later, seconds=660
+    )
+    assert one(once_more).samples == one(again).samples, "the same requests were added again"
+
+
 # --- traffic that does not arrive ------------------------------------------------------------------------------------
 
 
@@ -512,7 +533,11 @@ HOOK = Gate("desk", webhook=Webhook("https://desk.example.com/gate"), abort=Boun
 
 @pytest.mark.parametrize(
     ("said", "verdict"),
-    [(WebhookVerdict.PASS, Verdict.PASS), (WebhookVerdict.HOLD, Verdict.COLLECTING), (WebhookVerdict.FAIL, Verdict.FAIL)],
+    [
+        (WebhookVerdict.PASS, Verdict.PASS),
+        (WebhookVerdict.HOLD, Verdict.COLLECTING),
+        (WebhookVerdict.FAIL, Verdict.FAIL),
+    ],
 )
 def test_a_webhook_passes_holds_or_fails(said: WebhookVerdict, verdict: Verdict) -> None:
     answer = WebhookAnswer(said, NOW, NOW, message="risk desk says so")

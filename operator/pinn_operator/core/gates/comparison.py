@@ -11,7 +11,7 @@ from pinn_operator.core.gates.families import BEFORE_SECONDS, Reading
 from pinn_operator.core.gates.metric import Scope
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 from pinn_operator.core.gates.tracks import Track
-from pinn_operator.core.gates.windows import INTERVALS, Span
+from pinn_operator.core.gates.windows import INTERVALS, Span, stale_after
 from pinn_operator.core.wanted.metrics import METRICS
 from pinn_operator.core.wanted.spec import Bound, Gate
 
@@ -32,6 +32,28 @@ def window_of(span: Span, total: Classes, bad: Classes, *, concurrent: bool) -> 
     return Window(span.seconds, span.canary_counts(total, bad), stable)
 
 
+def with_carried(window: Window, carried: tuple[Counts, Counts] | None) -> Window:
+    """The whole, and what was counted before and is remembered only as totals."""
+    if carried is None:
+        return window
+    return Window(window.seconds, window.canary + carried[0], window.stable + carried[1])
+
+
+def carried_counts(gate: Gate, reading: Reading, scope: Scope) -> tuple[Counts, Counts] | None:
+    """Totals of canary and stable at this weight from before the source's memory begins, as the status has them."""
+    old = scope.earlier.get(gate.name)
+    if old is None or reading.begin <= scope.since + stale_after(reading.windows.interval):
+        return None
+    if old.carried_total is not None:
+        stable = Counts(old.carried_stable_total or 0.0, old.carried_stable_bad or 0.0)
+        return Counts(old.carried_total, old.carried_bad or 0.0), stable
+    if old.time is None or old.time.timestamp() > reading.begin or old.canary is None or old.samples <= 0:
+        return None
+    stable_bad = (old.stable or 0.0) * old.stable_samples if scope.concurrent else 0.0
+    stable = Counts(float(old.stable_samples) if scope.concurrent else 0.0, stable_bad)
+    return Counts(float(old.samples), old.canary * old.samples), stable
+
+
 def last_minute(reading: Reading | None, total: Classes, bad: Classes) -> Counts:
     """What the canary answered in the last minute, up to its own newest samples."""
     counts = Counts(0, 0)
@@ -47,10 +69,11 @@ def last_minute(reading: Reading | None, total: Classes, bad: Classes) -> Counts
 def compared(
     gate: Gate, fast: Reading | None, whole: Reading | None, total: Classes, bad: Classes, scope: Scope,
     reference: Reference | None, *, part: float = 1.0, slow: bool = False,
+    carried: tuple[Counts, Counts] | None = None,
 ) -> Comparison | None:  # fmt: skip
     """What speaks against the canary in the recent windows and in the whole; None where nothing can be compared.
 
-    `part` is the share of the gate's error probability that may be spent here.
+    `part` is the share of the gate's error probability that may be spent here; `carried` is what the whole has lost.
     """
     relative = gate.relative
     if relative is None or not relative.enabled or fast is None or whole is None or whole.windows.whole is None:
@@ -58,11 +81,12 @@ def compared(
     if not scope.concurrent and reference is None:
         return None
     tracks = (*fast.canary, *whole.canary)
-    if not any(track.count(bad, 0, len(track.times) - 1) > 0 for track in tracks):
+    lost = carried is not None and carried[0].bad > 0
+    if not lost and not any(track.count(bad, 0, len(track.times) - 1) > 0 for track in tracks):
         # Nothing bad, nothing to compare: the usual case, and the cheap one.
         return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
     windows = [window_of(span, total, bad, concurrent=scope.concurrent) for span in fast.windows.recent]
-    everything = window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent)
+    everything = with_carried(window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent), carried)
     if reference is not None and not scope.concurrent:
         return against_reference(gate, windows, everything, reference, budget_of(gate, scope, part))
     judge = tails if slow else compare

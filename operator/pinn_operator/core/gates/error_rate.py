@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pinn_operator.core.gates.comparison import (
+    carried_counts,
     compared,
     in_words,
     last_minute,
@@ -13,6 +14,7 @@ from pinn_operator.core.gates.comparison import (
     minutes_of,
     share_outside,
     window_of,
+    with_carried,
 )
 from pinn_operator.core.gates.evidence import Comparison, Reference, Window
 from pinn_operator.core.gates.families import (
@@ -65,9 +67,11 @@ class ErrorRate:
         if unreadable is not None:
             return unreadable
         reference = reference_of(gate, found.whole, scope, ANSWERED, FAILED)
-        worst, words = _worst(gate, found, scope, reference)
+        carried = carried_counts(gate, found.whole, scope)
+        worst, words = _worst(gate, found, scope, reference, carried)
         whole = found.whole.windows.whole
         window = window_of(whole, ANSWERED, FAILED, concurrent=scope.concurrent) if whole else None
+        window = with_carried(window, carried) if window else None
         minute = last_minute(found.fast, ANSWERED, FAILED)
         return Evidence(
             value=window.canary.share if window else None,
@@ -83,6 +87,7 @@ class ErrorRate:
             source=found.whole.source,
             query=expression(family, scope),
             held=stale(found.fast, scope),
+            carried=carried,
             reference=reference,
             present=_present(found.whole, window, scope),
         )
@@ -109,14 +114,14 @@ def reference_of(
 
 
 def _worst(
-    gate: Gate, found: Found, scope: Scope, reference: Reference | None
+    gate: Gate, found: Found, scope: Scope, reference: Reference | None, carried: tuple[Counts, Counts] | None
 ) -> tuple[Comparison | None, str | None]:  # fmt: skip
     """The class that speaks most against the canary; in words, if it is enough.
 
     Refused and redirected requests are compared only while stable answers requests at the same moment: what clients ask
     changes from hour to hour.
     """
-    errors = compared(gate, found.fast, found.whole, ANSWERED, FAILED, scope, reference, part=0.8)
+    errors = compared(gate, found.fast, found.whole, ANSWERED, FAILED, scope, reference, part=0.8, carried=carried)
     if errors is None or errors.worse:
         return errors, in_words(errors) if errors else None
     for bad, shown in OTHER_CLASSES if scope.concurrent else ():

@@ -211,6 +211,12 @@ def _remember(status: GateStatus, evidence: Evidence) -> GateStatus:
             status, reference_total=round(reference.total, 3), reference_bad=round(reference.bad, 3),
             reference_minutes=reference.minutes, reference_variation=round(reference.variation, 4),
         )  # fmt: skip
+    if evidence.carried is not None:
+        canary, stable = evidence.carried
+        status = replace(
+            status, carried_total=round(canary.total, 3), carried_bad=round(canary.bad, 3),
+            carried_stable_total=round(stable.total, 3), carried_stable_bad=round(stable.bad, 3),
+        )  # fmt: skip
     if evidence.present is not None:
         status = replace(
             status, stable_minutes=evidence.present.minutes, stable_variation=round(evidence.present.variation, 4)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from pinn_operator.core.gates.evidence import Reference
+from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.samples import Question, SourceError
 from pinn_operator.core.status.values import GateStatus
 from pinn_operator.core.wanted.spec import Analysis, Gate
@@ -120,6 +121,8 @@ class Evidence:
     """Why it cannot pass, in words, though a value may be shown."""
     absent: str = ""
     """Neither revision has this metric: what was looked for."""
+    carried: tuple[Counts, Counts] | None = None
+    """Requests of canary and stable that are in the samples, and that no source remembers any more."""
     inapplicable: str = ""
     """Why it cannot be judged here at all, in words."""
     excused: str = ""

@@ -63,8 +63,8 @@ def _hold(rollout: RolloutStatus, spec: Spec) -> int:
 
 
 def _advance_due(rollout: RolloutStatus, spec: Spec, now: datetime) -> bool:
-    """The whole time at a weight is asked for every `intervalSeconds`, while a bound is exceeded, and whenever the weight
-    could rise now: a rise rests on what was measured in that very pass."""
+    """The whole time at a weight is asked for every `intervalSeconds`, while a bound is exceeded, and whenever the
+    weight could rise now: a rise rests on what was measured in that very pass."""
     times = [gate.time for gate in rollout.gates]
     if not times or any(time is None for time in times) or any(gate.failing_since for gate in rollout.gates):
         return True

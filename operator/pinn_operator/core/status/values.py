@@ -116,6 +116,12 @@ class GateStatus:
     reference_minutes: int | None = None
     reference_variation: float | None = None
     """Over how many minutes, and how far the share of bad ones moved between them (coefficient of variation)."""
+    carried_total: float | None = None
+    carried_bad: float | None = None
+    """Requests of the canary at this weight, and the bad ones, that no source remembers any more: the operator that
+    read them from the pods was restarted, or the pods are gone. And those of stable in that time."""
+    carried_stable_total: float | None = None
+    carried_stable_bad: float | None = None
 
     @property
     def holds(self) -> bool:

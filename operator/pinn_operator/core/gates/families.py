@@ -156,13 +156,13 @@ def questions(families: Iterable[Family], scope: Scope) -> list[Question]:
     if SourceKind.PODS in scope.analysis.sources:
         pods = (*scope.canary.pods, *scope.stable.pods)
         before = scope.start - timedelta(seconds=BEFORE_SECONDS)
-        requests = scope.analysis.names.requests
+        compared = (scope.analysis.names.requests, f"{scope.analysis.names.latency}_bucket")
         asked.extend(
             PodQuestion(
                 pod_key(family),
                 _samples(family),
                 pods,
-                before if family.sample == requests or not scope.concurrent else scope.start,
+                before if family.sample in compared or not scope.concurrent else scope.start,
             )
             for family in wanted
             if pods and not family.of_router

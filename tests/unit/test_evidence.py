@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from pinn_operator.core.gates.evidence import (
     OVERSHOOT,
+    RATIO_WEIGHTS,
+    RATIOS,
+    TAIL_WEIGHTS,
     Budget,
     Counts,
     Reference,
@@ -20,6 +23,7 @@ from pinn_operator.core.gates.evidence import (
     exceeds_limit,
     log_evidence,
     log_evidence_dead,
+    tails,
 )
 from pinn_operator.core.wanted.spec import Relative
 
@@ -291,6 +295,19 @@ def test_the_dispersion_is_measured_only_when_it_decides() -> None:
     lazily = compare([], plain, relative=NO_MARGIN, budget=BUDGET, dispersion=measured)
     assert asked
     assert lazily == compare([], plain, relative=NO_MARGIN, budget=BUDGET, dispersion=3.0)
+
+
+def test_one_slow_answer_in_ten_is_seen_within_sixty_requests() -> None:
+    """3 s beside 8 ms, and no stable time before that is known."""
+    relative, budget = R(0.001, 1.5), Budget(alpha=0.001, gate=0.3, hold_seconds=1800, spent_seconds=20)
+    assert tails([], Window(20, C(60, 6), C(540, 0)), relative=relative, budget=budget).worse
+    assert not tails([], Window(20, C(60, 6), C(540, 54)), relative=relative, budget=budget).worse
+
+
+def test_weights_of_a_mixture_add_up() -> None:
+    assert math.fsum(RATIO_WEIGHTS) == pytest.approx(1)
+    assert math.fsum(TAIL_WEIGHTS) == pytest.approx(1)
+    assert len(RATIOS) == len(RATIO_WEIGHTS) == len(TAIL_WEIGHTS)
 
 
 # What is spent of the promise.

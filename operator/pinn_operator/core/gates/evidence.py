@@ -58,6 +58,8 @@ __all__ = [
 RATIOS = (1.5, 2.2, 3.2, 4.7, 7.0, 11.0, 22.0, 70.0)
 """How many times as bad a worse canary may be, as far as ratios go."""
 RATIO_WEIGHTS = (0.06, 0.13, 0.19, 0.2, 0.16, 0.12, 0.08, 0.06)
+TAIL_WEIGHTS = (0.04, 0.06, 0.1, 0.13, 0.15, 0.17, 0.17, 0.18)
+"""Slow answers are rare by definition, so that a slow revision has many times as many."""
 DEAD = 0.95
 """The share of bad requests of a dead canary."""
 DEAD_SECONDS = 4.0
@@ -89,8 +91,10 @@ _UNIVERSAL, _REFERENCE, _ANY = 0.1, 0.65, 0.1
 """Weights of the e-values in their average; the rest is that of errors only. Within the one with a reference: the
 weight of a canary that is as bad as it likes, whatever stable is."""
 _LOG_UNIVERSAL, _LOG_REFERENCE, _LOG_ANY, _LOG_RATIOS = log(_UNIVERSAL), log(_REFERENCE), log(_ANY), log(1 - _ANY)
-_RATIOS = tuple((ratio, log(ratio)) for ratio in RATIOS)
-_WEIGHTED = tuple((log(weight), ratio, log(ratio)) for weight, ratio in zip(RATIO_WEIGHTS, RATIOS, strict=True))
+_Ratios = tuple[tuple[float, float, float], ...]
+"""Logarithms of weights, ratios, and logarithms of these."""
+_OF_ERRORS: _Ratios = tuple((log(w), ratio, log(ratio)) for w, ratio in zip(RATIO_WEIGHTS, RATIOS, strict=True))
+_OF_TAILS: _Ratios = tuple((log(w), ratio, log(ratio)) for w, ratio in zip(TAIL_WEIGHTS, RATIOS, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +232,31 @@ def compare(
         reference: stable's time before this stage, if it is remembered. Recent windows are judged with that or with
             stable's whole stage as reference, with what was worse.
     """
-    found = [(log_evidence(whole, relative=relative, reference=reference), budget.whole(), whole)]
+    return _compare(windows, whole, relative, budget, dispersion, reference, _OF_ERRORS)
+
+
+def tails(
+    windows: Sequence[Window], whole: Window, *, relative: Relative, budget: Budget,
+    dispersion: float | Callable[[], float] = 1.0, reference: Reference | None = None,
+) -> Comparison:  # fmt: skip
+    """As `compare`, of slow requests: those beyond `ratio` times stable's quantile are the bad ones."""
+    return _compare(windows, whole, relative, budget, dispersion, reference, _OF_TAILS)
+
+
+def _compare(
+    windows: Sequence[Window], whole: Window, relative: Relative, budget: Budget,
+    dispersion: float | Callable[[], float], reference: Reference | None, ratios: _Ratios,
+) -> Comparison:  # fmt: skip
+    found = [(log_evidence(whole, relative=relative, reference=reference, ratios=ratios), budget.whole(), whole)]
     remembered = _worse_of(reference, _of_stage(whole))
     for window in windows:
         if window.canary.bad < FEWEST:
             continue
         dead = window.seconds <= DEAD_SECONDS
-        judged = log_evidence_dead if dead else log_evidence
-        evidence = judged(window, relative=relative, reference=remembered)
+        if dead:
+            evidence = log_evidence_dead(window, relative=relative, reference=remembered)
+        else:
+            evidence = log_evidence(window, relative=relative, reference=remembered, ratios=ratios)
         found.append((evidence, budget.recent(window.seconds, dead=dead), window))
     clusters = 1.0
     if not callable(dispersion) or any(evidence >= needed for evidence, needed, _ in found):
@@ -244,18 +265,10 @@ def compare(
     evidence, needed, window = max(found, key=lambda it: it[0] - it[1] if it[0] > 0 else -inf)
     if evidence >= needed:
         return Comparison(evidence, needed, True, True, window, 0.0)
-    more = _more_requests(whole, found[0][0], budget.whole(), relative, clusters, reference)
+    more = _more_requests(whole, found[0][0], budget.whole(), relative, clusters, reference, ratios)
     if evidence <= 0:
         return Comparison(0.0, budget.whole(), False, False, None, more)
     return Comparison(evidence, needed, False, True, window, more)
-
-
-def tails(
-    windows: Sequence[Window], whole: Window, *, relative: Relative, budget: Budget,
-    dispersion: float | Callable[[], float] = 1.0, reference: Reference | None = None,
-) -> Comparison:  # fmt: skip
-    """As `compare`, of slow requests: those beyond `ratio` times stable's quantile are the bad ones."""
-    return compare(windows, whole, relative=relative, budget=budget, dispersion=dispersion, reference=reference)
 
 
 def exceeds_limit(counts: Counts, *, limit: float, confidence: float = 0.95) -> bool:
@@ -263,20 +276,26 @@ def exceeds_limit(counts: Counts, *, limit: float, confidence: float = 0.95) -> 
     return log_evidence_above_limit(counts, limit=limit) >= -log(1 - confidence)
 
 
-def log_evidence(window: Window, *, relative: Relative, reference: Reference | None = None) -> float:
+def log_evidence(
+    window: Window, *, relative: Relative, reference: Reference | None = None, ratios: _Ratios | None = None
+) -> float:  # fmt: skip
     """Logarithm of the average of the e-values 1, 2 and 3 of the module's text, in nats; 0 where nothing is worse."""
     tolerance, n, a, m, b = _tolerant(window, relative)
     if not _seems_worse(tolerance * n, a, m, b, reference):
         return 0.0
+    ratios = ratios or _OF_ERRORS
     known = _REFERENCE if reference is not None else 0.0
     terms = []
     if m > 0:
         growth = tolerance * n / (tolerance * n + m)
-        ratios = [a * log_ratio - (a + b) * log1p((ratio - 1) * growth) for ratio, log_ratio in _RATIOS]
-        terms.append(log(1 - _UNIVERSAL - known) + _mixture(ratios))
+        mixed = [
+            log_weight + a * log_ratio - (a + b) * log1p((ratio - 1) * growth)
+            for log_weight, ratio, log_ratio in ratios
+        ]
+        terms.append(log(1 - _UNIVERSAL - known) + _sum(mixed))
         terms.append(_LOG_UNIVERSAL + _universal(tolerance, n, a, m, b))
     if reference is not None:
-        terms.append(_LOG_REFERENCE + _with_reference(tolerance, n, a, m, b, reference, window.seconds))
+        terms.append(_LOG_REFERENCE + _with_reference(tolerance, n, a, m, b, reference, window.seconds, ratios))
     return _sum(terms)
 
 
@@ -354,7 +373,7 @@ def _null(priors: Sequence[_Prior], tolerance: float, n: float, a: float, m: flo
 
 
 def _with_reference(
-    tolerance: float, n: float, a: float, m: float, b: float, reference: Reference, seconds: float
+    tolerance: float, n: float, a: float, m: float, b: float, reference: Reference, seconds: float, ratios: _Ratios
 ) -> float:  # fmt: skip
     """The Bayes factor: for a canary that is r times as bad, r of `RATIOS`, or as bad as it likes, mixed.
 
@@ -370,12 +389,12 @@ def _with_reference(
     for prior in priors[: 3 if shifted > remembered - 7 else 2]:
         start = prior.constant + lgamma(prior.bad + a + b)
         first, second = prior.good + m - b - a, prior.bad + prior.good + m
-        for log_weight, ratio, log_ratio in _WEIGHTED:
+        for log_weight, ratio, log_ratio in ratios:
             times = ratio * tolerance * n
             terms.append(start + log_weight + a * log_ratio + lgamma(first + times) - lgamma(second + times))
-    ratios = a * log(tolerance) + _sum(terms)
+    worse = a * log(tolerance) + _sum(terms)
     alone = _log_marginal(0.5, 0.5, a, n - a) + _sum([prior.marginal(b, m - b) for prior in priors])
-    return _sum([_LOG_RATIOS + ratios, _LOG_ANY + alone]) - _null(priors, tolerance, n, a, m, b)
+    return _sum([_LOG_RATIOS + worse, _LOG_ANY + alone]) - _null(priors, tolerance, n, a, m, b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,19 +425,14 @@ def _log_beta(a: float, b: float) -> float:
 _ANYTHING = (_Prior.of(0.0, 0.5, 0.5),)
 
 
-def _mixture(logs: Sequence[float]) -> float:
-    """Log of the weighted mean over `RATIOS` of e to the power of each."""
-    top = max(logs)
-    return top + log(sum(weight * exp(value - top) for weight, value in zip(RATIO_WEIGHTS, logs, strict=True)))
-
-
 def _sum(logs: Sequence[float]) -> float:
     top = max(logs)
     return top + log(sum(exp(value - top) for value in logs))
 
 
 def _more_requests(
-    whole: Window, evidence: float, needed: float, relative: Relative, dispersion: float, reference: Reference | None
+    whole: Window, evidence: float, needed: float, relative: Relative, dispersion: float, reference: Reference | None,
+    ratios: _Ratios,
 ) -> float | None:  # fmt: skip
     """Canary requests until the whole stage's evidence is enough, if both shares stay as they are.
 
@@ -436,7 +450,8 @@ def _more_requests(
         canary = Counts(whole.canary.total * scale, whole.canary.bad * scale)
         stable = Counts(whole.stable.total * scale, whole.stable.bad * scale)
         window = Window(whole.seconds, canary, stable)
-        gained = log_evidence(window, relative=relative, reference=reference) / dispersion - evidence
+        at_scale = log_evidence(window, relative=relative, reference=reference, ratios=ratios)
+        gained = at_scale / dispersion - evidence
         if gained <= 0:
             return None
         guess = 1.0 + (needed - evidence) * (scale - 1.0) / gained

@@ -164,15 +164,23 @@ def test_an_acknowledgement_of_another_revision_is_none() -> None:
     assert never_had_weight(it)
 
 
-def test_arbitrage_is_acknowledged_by_nobody() -> None:
-    wrong = Behaviour(prices=off_by(0.3, lambda option: option.call))
-    it = world(wrong).run_until(rolled_back, at_most=120)
+def test_prices_that_are_not_finite_are_acknowledged_by_nobody() -> None:
+    it = world(Behaviour(prices=nan)).run_until(rolled_back, at_most=120)
     assert it.state.rejected is not None
     revision = it.state.rejected.revision
     assert "acknowledgedRevision" not in it.state.rejected.message
     it.apply(verification={**VERIFIED, "acknowledgedRevision": revision})
     it.run(120)
     assert it.weight == 0
+    assert rolled_back(it)
+
+
+def test_a_difference_that_breaks_parity_can_be_meant_too() -> None:
+    it = world(Behaviour(prices=off_by(1e-3, short_put))).run_until(rolled_back, at_most=120).run(60)
+    assert it.state.rejected is not None
+    assert "allow arbitrage" in it.state.rejected.message
+    it.apply(verification={**VERIFIED, "acknowledgedRevision": it.state.rejected.revision})
+    it.until_stable("pinn:2")
 
 
 def test_prices_that_turn_wrong_in_traffic_take_the_revision_out() -> None:

@@ -24,6 +24,7 @@ from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.rollout.orders import retry_if_ordered
 from pinn_operator.core.rollout.phases import STEPS
+from pinn_operator.core.rollout.prices import begin_prices
 from pinn_operator.core.rollout.rollback import judge_gates, roll_back_if_bad
 from pinn_operator.core.rollout.sight import (
     keep_measurements,
@@ -81,6 +82,7 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         STEPS[before.phase](this, draft)
         if draft.status == before:
             break
+    begin_prices(this, draft)
     waits = tuple(draft.waits)
     status = report(
         Facts(

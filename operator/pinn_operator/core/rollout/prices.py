@@ -59,6 +59,18 @@ def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
     )
 
 
+def begin_prices(this: Pass, draft: Draft) -> None:
+    """Begin the verification that follows from what this pass decided: the next one would find nothing else new."""
+    resource = replace(this.resource, status=draft.status)
+    asked = subject_of(Situation(resource, this.observed, this.spec, this.target))
+    if asked is not None and asked.known is None and ready_pods(this.observed, asked.revision):
+        pending = VerificationStatus(
+            asked.revision, VerificationVerdict.PENDING, this.now, options=this.spec.verification.options,
+            stable=asked.stable,
+        )  # fmt: skip
+        draft.status = replace(draft.status, verification=pending)
+
+
 def prices_allow(this: Pass, draft: Draft) -> bool:
     """Whether the canary's weight may rise as far as its prices are concerned; leaves a wait if not."""
     verification = this.spec.verification
@@ -99,8 +111,10 @@ def prices_allow_all(this: Pass, draft: Draft) -> bool:
     Its prices are looked at first, which takes seconds. Where they cannot be, an answer is better than none.
     """
     known = verification_of(draft.status, draft.canary.revision)
-    if known is None or this.spec.verification.mode is VerificationMode.OFF:
+    if this.spec.verification.mode is VerificationMode.OFF:
         return True
+    if known is None:
+        return not ready_pods(this.observed, draft.canary.revision) or prices_allow(this, draft)
     late = this.now >= known.start_time + timedelta(seconds=this.spec.verification.timeout_seconds)
     if known.verdict is VerificationVerdict.FAIL or (known.verdict is VerificationVerdict.PENDING and not late):
         return prices_allow(this, draft)
@@ -119,12 +133,7 @@ def _take(this: Pass, draft: Draft, asked: Subject) -> None:
     status, options = draft.status, this.spec.verification.options
     known = asked.known
     if known is None:
-        if not ready_pods(this.observed, asked.revision):
-            return
-        known = VerificationStatus(
-            asked.revision, VerificationVerdict.PENDING, this.now, options=options, stable=asked.stable
-        )
-        draft.status = replace(status, verification=known)
+        return
     answers = prices_of(this.samples, PRICES)
     if isinstance(answers, SourceError):
         if asked.unsettled:

@@ -50,8 +50,8 @@ MATCH: Final = "PricesMatch"
 CONSISTENT: Final = "PricesConsistent"
 NO_API: Final = "NoPriceApi"
 
-ACKNOWLEDGEABLE: Final = frozenset({DIFFER, FALLS_BACK, API_MISSING})
-"""What a revision may be meant to do. Arbitrage, chance and errors are meant by nobody."""
+ACKNOWLEDGEABLE: Final = frozenset({DIFFER, ARBITRAGE, FALLS_BACK, API_MISSING})
+"""What a revision may be meant to do. Chance, NaN and errors are meant by nobody."""
 UNCERTAIN: Final = frozenset({ERRORS, SLOW})
 """What a second attempt must confirm: a machine can be the cause of it once."""
 _ORDER: Final = (NOT_FINITE, NOT_REPRODUCIBLE, PODS_DIFFER, DIFFER, ARBITRAGE)

@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit
 from pinn_operator.core.samples import PodPrices, PriceFault, PriceReply
 
-SLOW_FLOOR: Final = 0.5
+SLOW_FLOOR: Final = 1.0
 """Seconds. No answer to a single question that is quicker counts as slow, whatever stable does."""
 SLOW_RATIO: Final = 3.0
 """Slower than this many times stable's 95 % quantile of the same questions."""

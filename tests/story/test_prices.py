@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pinn_operator.core.samples import PriceOption, Quote
 from pinn_operator.core.status.verification import VerificationVerdict
@@ -328,3 +330,33 @@ def test_when_stable_is_dead_its_fix_is_verified_by_itself_and_gets_all_traffic(
     it = world(Behaviour(), p1=Behaviour(crashes_at=30.0))
     it.run_until(lambda it: it.weight == 100, at_most=120)
     assert verdict(it) is VerificationVerdict.PASS
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    shift=st.sampled_from([0.0, 0.0, 1e-9, 1e-3]), errors=st.sampled_from([0.0, 0.0, 0.5]),
+    slow=st.sampled_from([0.0, 0.0, 0.3]), api=st.sampled_from([True, True, False]), reachable=st.booleans(),
+    mode=st.sampled_from(["Auto", "Required"]), seed=st.integers(1, 1000),
+)  # fmt: skip
+def test_no_weight_is_written_before_a_verdict_and_a_good_revision_is_never_rejected(
+    shift: float, errors: float, slow: float, api: bool, reachable: bool, mode: str, seed: int
+) -> None:
+    canary = Behaviour(prices=off_by(shift), errors=constant(errors), slow=constant(slow), price_api=api)
+    spec = service(verification={"mode": mode})
+    it = serving(World(spec, images={"pinn:2": canary, "pinn:1": Behaviour(price_api=api)}, seed=seed))
+    it.oracle.reachable = reachable
+    it.apply(image="pinn:2")
+    for _ in range(75):
+        it.run(2)
+        if it.state.rollout is not None and it.state.rollout.weight > 0:
+            allowed = [VerificationVerdict.PASS, *([VerificationVerdict.NOT_APPLICABLE] if mode == "Auto" else [])]
+            assert verdict(it) in allowed, it.describe()
+    if not reachable or not api:
+        assert it.state.rejected is None or it.state.rejected.weight > 0
+    elif shift > 1e-6 or errors or slow:
+        assert it.state.rejected is not None, it.describe()
+        assert never_had_weight(it)
+        assert it.failed_requests == 0
+    else:
+        assert it.state.rejected is None
+        assert it.weight > 0

@@ -184,14 +184,15 @@ def _least(gate: Gate) -> int:
 
 def _own_samples(gate: Gate, scope: Scope) -> int:
     """How many of the samples are of the operator's making: they are no evidence of clients."""
-    if not _least(gate) or gate.metric in _SEEN_BY_THE_ROUTER:
+    if not _least(gate) or gate.metric in _UNTOUCHED:
         return 0
     return scope.own_requests * (SAMPLE_OPTIONS if gate.metric in _BY_OPTION else 1)
 
 
-_BY_OPTION: Final = frozenset({"cache-hit-rate", "fallback-rate", "prediction-spread"})
+_BY_OPTION: Final = frozenset({"fallback-rate", "prediction-spread"})
 """What is counted by options and not by requests."""
-_SEEN_BY_THE_ROUTER: Final = frozenset({"router-errors"})
+_UNTOUCHED: Final = frozenset({"router-errors", "cache-hit-rate"})
+"""What samples of prices are not counted in: they go past the router, and lists past the cache."""
 _LEVELS: Final = frozenset({"memory", "memory-usage", "memory-growth", "availability", "cpu-usage"})
 
 

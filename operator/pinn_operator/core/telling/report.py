@@ -32,7 +32,9 @@ def report(facts: Facts) -> Status:
         next=next_action(facts, spec),
         replicas=workload.replicas if workload else 0,
         ready_replicas=workload.ready if workload else 0,
-        selector=",".join(f"{key}={value}" for key, value in selector_of(resource.name, serving or None).items()),
+        # All revisions: an autoscaler multiplies the mean load by the number of pods, so those that share the load, or
+        # have none of it yet, must be among them.
+        selector=",".join(f"{key}={value}" for key, value in selector_of(resource.name).items()),
         step=step_column(status, spec),
         weight=weight_column(status),
         verdict=verdict_column(status),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pinn_operator.core.status.values import GateStatus, Phase
-from tests.story.prometheus import Key, Prometheus, Scrape, SimulatedPod, Trouble
+from tests.story.prometheus import REQUESTS, Key, Prometheus, Scrape, SimulatedPod, Trouble
 from tests.story.world import Behaviour, World, service, serving, started
 
 ROLLED_BACK = (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
@@ -187,6 +187,25 @@ def test_a_container_that_restarts_takes_nothing_back() -> None:
     world.run(20, tick=1)
     assert before <= gate(world).samples <= before + 20 * world.rate * 0.25
     assert not gone_bad(world)
+
+
+def test_a_restart_of_a_server_that_names_errors_only_once_it_has_had_one_condemns_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exported = SimulatedPod.exported
+
+    def used(pod: SimulatedPod, time: float) -> dict[Key, float]:
+        return {line: value for line, value in exported(pod, time).items() if value or line[0] != REQUESTS}
+
+    monkeypatch.setattr(SimulatedPod, "exported", used)
+    usual = Behaviour(errors=lambda _: 0.006, refused=lambda _: 0.05)
+    world = started("pinn:2", spec=steps((50, 3600), (100, 60)), images={"pinn:1": usual, "pinn:2": usual}, rate=20)
+    world = blind(world)
+    world.run_until(lambda it: it.weight == 50, tick=1).run(600, tick=1)
+    world.of("pinn:2")[0].restart()
+    world.run(60, tick=1)
+    assert not gone_bad(world)
+    assert world.weight == 50
 
 
 def test_pods_that_nobody_lists_count_for_nobody() -> None:

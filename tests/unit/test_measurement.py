@@ -86,6 +86,26 @@ def test_series_of_one_class_are_summed_and_a_restart_is_told_by_all_of_them() -
     assert track.restarts == (20.0,)
 
 
+@pytest.mark.parametrize("reborn", [None, 20, 30])
+def test_a_restarted_server_without_errors_yet_has_not_repeated_those_of_before(reborn: int | None) -> None:
+    """Its counters by label are absent until they are used, and Prometheus and the pod say nothing of them."""
+    good = series(8000, 8100, 50, 150)
+    after = () if reborn is None else tuple((time, 1.0) for time in range(reborn, 40, 10))
+    bad = Series({"pod": "a", "status": "500"}, ((0.0, 90.0), (10.0, 92.0), *after))
+    track = track_of(good, bad)
+    assert [track.count(("200",), 0, end) for end in range(4)] == [0, 100, 150, 250]
+    assert [track.count(("500",), 0, end) for end in (1, 3)] == [2, 2 + bool(after)]
+    assert track.restarts == (20,)
+
+
+def test_a_small_counter_that_lags_alone_is_no_restart() -> None:
+    good = Series({"pod": "a", "status": "200"}, ((0.0, 8000.0), (10.0, 8100.0), (20.0, 8200.0)))
+    bad = Series({"pod": "a", "status": "500"}, ((5.0, 9.0), (15.0, 3.0), (25.0, 9.0)))
+    track = track_of(good, bad)
+    assert track.restarts == ()
+    assert track.count(("200",), 0, len(track.times) - 1) == 200
+
+
 def test_a_pod_counts_once_however_many_targets_it_has() -> None:
     once = track_of(series(0, 10, 20, job="a"))
     thrice = track_of(*(series(0, 10, 20, job=job) for job in ("a", "b", "c")))

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from operator import le, lt
 from typing import Final
 
@@ -29,6 +29,9 @@ LARGEST: Final = 2.0**53
 """A counter cannot count beyond: what shows more is no count."""
 RESTARTED_BELOW = 0.5
 """A restarted container has counted less than this part of what it had; a replica that lags lacks a few seconds."""
+_WITNESSES = 0.25
+"""The series that tell of a restart had counted at least this part of what the pod had: a small one that lags alone
+tells nothing."""
 _INTERVALS = 5
 
 
@@ -130,15 +133,17 @@ def _track(pod: str, members: list[tuple[str, Points]]) -> Track:
         moments, values = zip(*points, strict=True)
         columns.append((name, moments, values))
     times = columns[0][1]
+    begun_anew: frozenset[float] = frozenset()
     if any(moments != times for _, moments, _ in columns):
         times = tuple(sorted({moment for _, moments, _ in columns for moment in moments}))
+        begun_anew = _begun_anew([(moments, values) for _, moments, values in columns], times)
     classes: dict[str, list[tuple[float, ...]]] = {}
     for name, moments, values in columns:
         kept = classes.setdefault(name, [])
         if not any(values):
             continue
         if len(values) != len(times):
-            values = _filled(moments, values, times)
+            values = _filled(moments, values, times, begun_anew)
         possible = isfinite(sum(values)) and max(values) <= LARGEST and min(values) >= -LARGEST
         kept.append(values if possible else _finite(values))
     zeros = (0.0,) * len(times)
@@ -149,18 +154,42 @@ def _track(pod: str, members: list[tuple[str, Points]]) -> Track:
     if all(values is zeros or all(map(le, values, values[1:])) for values in raw.values()):
         return Track(pod, times, raw)
     restarts = _restarts(times, raw)
-    cuts = [index for index, moment in enumerate(times) if moment in set(restarts)]
+    cuts = [index for index, moment in enumerate(times) if moment in restarts]
     return Track(pod, times, {name: _joined(values, cuts) for name, values in raw.items()}, restarts)
 
 
-def _filled(own: Sequence[float], values: Sequence[float], times: Sequence[float]) -> tuple[float, ...]:
-    """Values at all moments of the pod: zero before the series was born, the last one where it has no sample."""
-    result, index = [], -1
+def _filled(
+    own: Sequence[float], values: Sequence[float], times: Sequence[float], begun_anew: frozenset[float]
+) -> tuple[float, ...]:  # fmt: skip
+    """Values at all moments of the pod: the last one where it has no sample, but zero before the series was born, and
+    again from a restart of the container until it is born once more."""
+    result, index, last = [], -1, 0.0
     for moment in times:
+        if moment in begun_anew:
+            last = 0.0
         while index + 1 < len(own) and own[index + 1] <= moment:
             index += 1
-        result.append(values[index] if index >= 0 else 0.0)
+            last = values[index]
+        result.append(last)
     return tuple(result)
+
+
+def _begun_anew(columns: Sequence[tuple[Sequence[float], Sequence[float]]], times: Sequence[float]) -> frozenset[float]:
+    """When the container was started again, by the series that have a sample then: what a server counts by label is
+    absent until it is used, and what it had counted before the restart must not be taken for new."""
+    if all(all(map(le, values, values[1:])) for _, values in columns):
+        return frozenset()
+    own = [dict(zip(moments, values, strict=True)) for moments, values in columns]
+    held, found = [0.0] * len(columns), set[float]()
+    for moment in times:
+        seen = [place for place, samples in enumerate(own) if isfinite(samples.get(moment, nan))]
+        before, after = sum(held[place] for place in seen), sum(own[place][moment] for place in seen)
+        if after < before * RESTARTED_BELOW and before >= sum(held) * _WITNESSES:
+            found.add(moment)
+            held = [0.0] * len(columns)
+        for place in seen:
+            held[place] = own[place][moment]
+    return frozenset(found)
 
 
 def _finite(values: Iterable[float]) -> tuple[float, ...]:

@@ -39,6 +39,23 @@ def test_a_clock_that_jumps_ahead_skips_no_gate() -> None:
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_clock_that_is_set_back_does_not_put_the_next_try_off() -> None:
+    """Neither after a suspension, nor after prices that could not be asked for."""
+    ahead = 400.0
+    world = started("pinn:2", spec={"verification": {"mode": "Auto"}})
+    world.oracle.reachable, world.clock_offset = False, ahead
+    world.run(60, tick=1)
+    assert world.state.rollout is not None
+    assert world.state.rollout.weight == 0
+    world.oracle.reachable, world.clock_offset = True, 0.0
+    world.run_until(lambda it: it.weight == 10, at_most=60, tick=1).run(5)
+    world.clock_offset = ahead
+    world.take_away(world.of("pinn:2"))
+    world.run_until(lambda it: it.state.phase is Phase.SUSPENDED, at_most=10)
+    world.clock_offset = 0.0
+    world.run_until(lambda it: it.weight == 10, at_most=60, tick=1)
+
+
 def test_a_weight_edited_while_capacity_is_added_lets_nothing_rise_on_what_was_measured_under_it() -> None:
     world = started("pinn:2", images={"pinn:2": Behaviour(startup_seconds=20)})
     world.run_until(lambda it: it.state.rollout is not None and it.state.rollout.step_index == 1)

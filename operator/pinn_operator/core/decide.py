@@ -29,6 +29,7 @@ from pinn_operator.core.rollout.rollback import judge_gates, roll_back_if_bad
 from pinn_operator.core.rollout.sight import (
     keep_measurements,
     not_in_the_future,
+    verified_by_now,
 )
 from pinn_operator.core.samples import Samples, pod_reads
 from pinn_operator.core.situation import Situation, situation_of
@@ -112,6 +113,7 @@ def _sound(status: Status, now: datetime) -> Status:
 
     What cannot be known any more is assumed so that traffic returns to stable and capacity goes in good order.
     """
+    status = replace(status, verification=verified_by_now(status.verification, now))
     if status.stable is None:
         return replace(status, phase=Phase.PENDING, canary=None, previous=None, rollout=None)
     if status.phase in (Phase.PENDING, Phase.STABLE, Phase.ROLLED_BACK):

@@ -16,7 +16,15 @@ from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_wi
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.routers.router import Seen, Split
 from pinn_operator.core.routers.services import wanted_selectors
-from pinn_operator.core.status.values import WATCHED, GateStatus, RevisionStatus, RolloutStatus, Verdict
+from pinn_operator.core.status.values import (
+    WATCHED,
+    GateStatus,
+    RevisionStatus,
+    RolloutStatus,
+    SuspensionStatus,
+    Verdict,
+)
+from pinn_operator.core.status.verification import VerificationStatus
 
 UNPROVEN_SECONDS = 30.0
 """How long silence is waited for when no metric can prove it. Above the 16 s for which a restarted router was seen to
@@ -35,7 +43,33 @@ def not_in_the_future(rollout: RolloutStatus, now: datetime) -> RolloutStatus:
     return replace(
         rollout, start_time=min(rollout.start_time, now), weight_time=min(rollout.weight_time, now),
         programmed_time=seen(rollout.programmed_time), still_time=seen(rollout.still_time),
-        passed_time=seen(rollout.passed_time),
+        passed_time=seen(rollout.passed_time), suspension=_suspended_by_now(rollout.suspension, now),
+    )  # fmt: skip
+
+
+def _suspended_by_now(suspension: SuspensionStatus | None, now: datetime) -> SuspensionStatus | None:
+    """Its pause and its bound are as long as before, but do not wait for a clock that was set back."""
+    if suspension is None or suspension.since <= now:
+        return suspension
+    ahead = suspension.since - now
+    return replace(
+        suspension, since=now, until=suspension.until - ahead, retry_time=suspension.retry_time - ahead
+    )  # fmt: skip
+
+
+def verified_by_now(verification: VerificationStatus | None, now: datetime) -> VerificationStatus | None:
+    """As `not_in_the_future`, of what the prices showed and when they are asked again."""
+    moments = () if verification is None else (verification.start_time, verification.time, verification.sample_time)
+    ahead = max((moment - now for moment in moments if moment is not None), default=timedelta(0))
+    if verification is None or ahead <= timedelta(0):
+        return verification
+
+    def shifted(moment: datetime | None) -> datetime | None:
+        return None if moment is None else moment - ahead
+
+    return replace(
+        verification, start_time=verification.start_time - ahead, time=shifted(verification.time),
+        retry_time=shifted(verification.retry_time), sample_time=shifted(verification.sample_time),
     )  # fmt: skip
 
 

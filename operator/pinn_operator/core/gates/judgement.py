@@ -108,6 +108,9 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
     room = max(48, QUERIES_LENGTH // max(1, len(gates)))
     for gate in gates:
         old = scope.earlier.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
+        if not scope.advance_due and old.time is not None and not _aborts(gate):
+            judged.append(_Judged(old))
+            continue
         evidence = metric_of(gate).evidence(gate, answers, scope)
         if isinstance(evidence, SourceError):
             faults.append(evidence.message)
@@ -135,6 +138,11 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         resets=tuple(it.reset for it in judged if it.reset),
         arrival=arrival(answers, scope),
     )
+
+
+def _aborts(gate: Gate) -> bool:
+    """There is something to look at between two judgements of the whole."""
+    return gate.abort is not None or gate.webhook is not None or bool(gate.relative and gate.relative.enabled)
 
 
 def _gravest(found: Sequence[Condemnation]) -> Condemnation | None:

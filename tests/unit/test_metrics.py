@@ -594,7 +594,11 @@ def test_the_error_rate_of_a_profile_is_required(profile: Profile) -> None:
 
 
 def test_pods_alone_are_enough() -> None:
-    analysis = Analysis(Prometheus(), Profile.STANDARD, (ERRORS,), sources=(SourceKind.PODS,))
+    router = Gate("router-errors", "router-errors", advance=Bound(below=0.01))
+    analysis = Analysis(
+        Prometheus(), Profile.STANDARD, (ERRORS, router), sources=(SourceKind.PODS,),
+        router_metrics=RouterMetricsKind.ISTIO,
+    )  # fmt: skip
     start = NOW - timedelta(seconds=600)
     scope = Scope(
         "eu", "pricing", analysis, Side("bbbb"), Side("aaaa"), 10, start, NOW, in_force=start, hold_seconds=600

@@ -16,7 +16,7 @@ from pinn_operator.core.gates.families import Answers, Family, Slice, expression
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.samples import Question, SourceError
-from pinn_operator.core.wanted.spec import Gate, RouterMetricsKind
+from pinn_operator.core.wanted.spec import Gate, RouterMetricsKind, SourceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ class RouterErrors:
         kind = scope.analysis.router_metrics
         if kind is None:
             return Evidence(absent="spec.analysis.routerMetrics, which says whose series are read")
+        if SourceKind.PROMETHEUS not in scope.analysis.sources:
+            return Evidence(inapplicable="the router's series are read from Prometheus, and there is none to ask")
         family = router_family(scope, kind)
         found = answers.find(family)
         if found.fast is None or found.whole is None:

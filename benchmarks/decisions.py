@@ -1,12 +1,12 @@
 """Who promotes bad revisions, and who rolls back good ones: simulated rollouts, judged by three sets of rules.
 
-Each rollout is 30 minutes at 10 %, 10 at 50 % and 10 at 100 % of 30 requests a second over ten pods, after an hour of
-the stable revision alone. What the pods count is simulated in steps of half a second and read at each pod's own
-moments; the windows are cut as the operator cuts them, and its own `compare` and `tails` decide. Beside it stand
-models of Argo Rollouts (an analysis that ends with more failed measurements than `failureLimit`) and of Flagger (a
-rollback after `threshold` failed checks): share of good answers and a quantile of the latency in a window as long as
-the interval, against fixed limits; at the defaults of their manuals and at the settings that decide best over all of
-these scenarios.
+Each rollout is 30 minutes at 10 %, 10 at 50 % and 10 at 100 % of 30 requests a second over ten pods, after a quarter
+of an hour of the stable revision alone. What the pods count is simulated in steps of half a second and read at each
+pod's own moments; the windows are cut as the operator cuts them, and its own `compare` and `tails` decide. Beside it
+stand models of Argo Rollouts (an analysis that ends with more failed measurements than `failureLimit`) and of Flagger
+(a rollback after `threshold` failed checks): share of good answers and a quantile of the latency in a window as long
+as the interval, against fixed limits; at the defaults of their manuals and at the settings that decide best over all
+of these scenarios.
 
     python -m benchmarks.decisions --rollouts 10000 --output benchmarks/results/decisions.json --plot decisions.png
 """
@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks.report import emit, parser
 from pinn_operator.core.gates.dispersion import dispersion
 from pinn_operator.core.gates.evidence import Budget, Counts, Reference, Window, compare, tails
+from pinn_operator.core.gates.families import BEFORE_SECONDS
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.spec import Profile, Relative
 
@@ -45,6 +46,8 @@ DEADLINE_SECONDS = 3600.0
 """How long after its hold a step that may not pass is watched before it is `Stalled`."""
 
 _GATES = {gate.name: gate for gate in gates_of(Profile.STANDARD)}
+ERRORS_PART = 0.8
+"""The gate spends the rest on answers that are refused or redirected."""
 CONFIDENCE = 0.999
 """`spec.analysis.confidence` as it is unless it is set."""
 
@@ -279,7 +282,7 @@ class Operator:
             grid = _Grid(stage, batch.scenario.scrape, rng)
             waiting = np.isinf(verdicts.seconds) & ~verdicts.held
             for kind, series, history, share, judge, name in (
-                ("errors", stage.errors, batch.history, first, compare, "error-rate"),
+                ("errors", stage.errors, batch.history, ERRORS_PART * first, compare, "error-rate"),
                 ("slow", stage.slow, batch.history_slow, other, tails, "latency-p95"),
             ):
                 budget = Budget(alpha=1 - CONFIDENCE, gate=share, stage=number, hold_seconds=stage.seconds)
@@ -616,7 +619,9 @@ def main() -> int:
     options: argparse.ArgumentParser = parser(__doc__ or "")
     options.add_argument("--rollouts", type=int, default=10000)
     options.add_argument("--healthy", type=int, help="rollouts of the scenario healthy, if not as many")
-    options.add_argument("--minutes", type=int, default=60, help="how long stable is known before the rollout")
+    options.add_argument(
+        "--minutes", type=int, default=round(BEFORE_SECONDS / 60), help="how long stable is known before the rollout"
+    )
     options.add_argument("--seed", type=int, default=20261127)
     options.add_argument("--only", help="scenarios whose name contains this")
     options.add_argument("--plot", type=Path, help="also draw the table here (PNG)")

@@ -137,7 +137,7 @@ class Reference:
         excess = sum((counts.bad - share * counts.total) ** 2 - share * counts.total for counts in seen)
         squares = sum((share * counts.total) ** 2 for counts in seen)
         # One minute that was off by half its size is added: as long as few minutes were seen, little is known.
-        return cls(total, bad, len(seen), (max(0.0, excess) / squares + 0.5 / len(seen)) ** 0.5)
+        return cls(total, bad, len(seen), (max(0.0, excess) / squares + 0.25 / len(seen)) ** 0.5)
 
     @property
     def prior(self) -> tuple[float, float]:

@@ -102,7 +102,9 @@ def test_bad_answers_are_told_by_labels(labels: dict[str, str], bad: bool) -> No
 
 async def test_a_pass_that_asks_nothing_ends_the_reading() -> None:
     client = PodClient(timeout=0.2)
-    counters = PodCounters(reader := PodReader(client, wake=lambda *_: None, cadence=Cadence(rest=0.05)), client)
+    counters = PodCounters(
+        reader := PodReader(client, wake=lambda *_: None, cadence=Cadence(rest=0.05, grace=0.2)), client
+    )
     try:
         observed = Observed(pods=(pod("eu-c-1", "c", "127.0.0.1:1"),))
         asked = [question(REQUESTS, "eu-c-1")]
@@ -116,6 +118,11 @@ async def test_a_pass_that_asks_nothing_ends_the_reading() -> None:
                 faults = found.faults if found is not None else ()
         assert faults == (PodReadFault("eu-c-1", "nothing listens at 127.0.0.1:1"),)
         assert await counters.ask(situation(observed), []) == {}
+        await counters.ask(situation(observed), asked)
+        await asyncio.sleep(0.4)
+        assert len(reader) == 1, "it was asked again"
+        assert await counters.ask(situation(observed), []) == {}
+        await asyncio.sleep(0.5)
         assert len(reader) == 0
         await counters.ask(situation(observed), asked)
         counters.gone("ns", "eu")

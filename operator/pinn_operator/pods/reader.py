@@ -76,6 +76,8 @@ class Cadence:
     """So long after its last failure a pod is still reported: one that fails now and then is no news each time."""
     unasked: float = 120.0
     """A rollout that no pass has asked about for so long is not read any more: the API server may be away."""
+    grace: float = 5.0
+    """So long after a pass that asks nothing the pods are read on: the next one may ask again."""
     kept: float = 600.0
     """The figures of a pod that is gone are kept so long."""
     alarm_seconds: float = 30.0
@@ -208,6 +210,14 @@ class PodReader:
             rollout.reading = reading
             rollout.changed.set()
         rollout.asked = time.monotonic()
+
+    def end_soon(self, namespace: str, name: str) -> None:
+        """Read no more for this resource, unless a pass asks again within the grace."""
+        rollout = self._rollouts.get((namespace, name))
+        end = time.monotonic() - self._cadence.unasked + self._cadence.grace
+        if rollout is not None and end < rollout.asked:
+            rollout.asked = end
+            rollout.changed.set()
 
     def end(self, namespace: str, name: str) -> None:
         """Read no more for this resource, and forget what was read."""
@@ -391,6 +401,7 @@ class PodReader:
         """Until the next pod is due, or something else is to be read."""
         pods = [rollout.pods[target.name] for target in rollout.reading.targets if target.name in rollout.pods]
         soonest = min((pod.due for pod in pods), default=time.monotonic() + self._cadence.rest)
+        soonest = min(soonest, rollout.asked + self._cadence.unasked)
         wait = max(0.02, soonest - time.monotonic())
         wait *= 1.0 + self._cadence.jitter * random.uniform(-1.0, 1.0)  # noqa: S311
         try:

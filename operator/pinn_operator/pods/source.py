@@ -27,10 +27,10 @@ class PodCounters:
         self._client = client
 
     async def ask(self, situation: Situation, questions: Sequence[PodQuestion]) -> Mapping[str, AnyAnswer]:
-        """What is known now. A pass that asks nothing ends the reading of its resource's pods."""
+        """What is known now. A pass that asks nothing ends the reading of its resource's pods, seconds later."""
         resource = situation.resource
         if not questions or situation.spec is None:
-            self._reader.end(resource.namespace, resource.name)
+            self._reader.end_soon(resource.namespace, resource.name)
             return {}
         canary = resource.status.canary
         reading = reading_of(

@@ -66,7 +66,7 @@ class TestQuietGates:
             gate("memory", above="1900M"),
             gate("memory-growth", above="5G"),
             gate("availability", below="0.5"),
-            gate("cpu-usage", above="1900m"),
+            gate("cpu-usage", above="0.98"),
             gate("prediction-spread", below="0.0001"),
         ]
         _at_50(service, line, {"TRY": "good"}, gates, hold=20)

@@ -490,23 +490,26 @@ def test_availability_is_the_share_of_pods_that_are_ready() -> None:
 def test_a_model_that_gives_one_price_whatever_it_is_asked_is_condemned() -> None:
     gate = Gate("prediction-spread", "prediction-spread", abort=Bound(below=0.05))
 
-    def priced(spread: float) -> dict[str, AnyAnswer]:
-        def of(name: str, per_price: float) -> Series:
-            return series(name, CANARY, lambda at: 10 * per_price * at, moneyness="1")
+    def priced(**spreads: float) -> dict[str, AnyAnswer]:
+        def of(name: str, pod: str, per_price: float) -> Series:
+            return series(name, pod, lambda at: 10 * per_price * at, moneyness="1")
 
-        return {
-            "pods/pinn_price_to_strike_count": (
-                of("pinn_price_to_strike_count", 1.0), of("pinn_price_to_strike_sum", 0.2),
-                of("pinn_price_to_strike_sum_of_squares_total", 0.04 + spread * spread),
-            )
-        }  # fmt: skip
+        found: list[Series] = []
+        for pod, spread in ((CANARY, spreads["canary"]), (STABLE, spreads["stable"])):
+            found += [
+                of("pinn_price_to_strike_count", pod, 1.0), of("pinn_price_to_strike_sum", pod, 0.2),
+                of("pinn_price_to_strike_sum_of_squares_total", pod, 0.04 + spread * spread),
+            ]  # fmt: skip
+        return {"pods/pinn_price_to_strike_count": tuple(found)}
 
-    found = judged(gate, priced(0.01)).condemnation
+    found = judged(gate, priced(canary=0.01, stable=0.1)).condemnation
     assert found is not None
     assert found.value == "0.01"
-    good = judged(gate, priced(0.1))
+    good = judged(gate, priced(canary=0.1, stable=0.1))
     assert good.condemnation is None
     assert one(good).canary == pytest.approx(0.1)
+    # Clients that all ask for one kind of option get one price from every model.
+    assert judged(gate, priced(canary=0.01, stable=0.01)).condemnation is None
 
 
 def test_router_errors_are_those_of_each_service() -> None:

@@ -180,3 +180,10 @@ def test_the_next_deadline_is_the_first_that_is_still_to_come() -> None:
     assert next_deadline(observed, "bbbb", rollback=ROLLBACK, now=later) == START + timedelta(seconds=600)
     assert next_deadline(seen(READY), "bbbb", rollback=ROLLBACK, now=at) is None
     assert next_deadline(seen(replace(LOST, phase="Failed")), "bbbb", rollback=ROLLBACK, now=at) is None
+
+
+@pytest.mark.parametrize("pod", [LOST, STARTING], ids=["was ready", "starts"])
+def test_a_pod_is_unready_for_no_longer_than_the_operator_has_seen_it_so(pod: Pod) -> None:
+    """By a clock that is hours ahead, every pod has been unready for hours."""
+    assert reason(seen(replace(pod, unready_seen=3.0)), after=7200) is None
+    assert reason(seen(replace(pod, unready_seen=601.0)), after=7200) == "NotReady"

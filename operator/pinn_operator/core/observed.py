@@ -62,6 +62,9 @@ class Pod:
     """The newest warning about a pod whose container has not started, such as a volume that cannot be attached."""
     address: str = ""
     """`host:port` of its metrics and prices, an IPv6 host in brackets; empty while its container does not run."""
+    unready_seen: float | None = None
+    """For how many seconds this operator has itself seen it not ready, by its own clock; None if that is not known.
+    The times in a pod are by other clocks, which may be far from the operator's."""
 
     @property
     def over(self) -> bool:

@@ -70,12 +70,15 @@ class ApiCluster:
         self._troubles = PodTroubles(client, clock=clock)
         self._clock = clock
         self._routes_unserved_until = float("-inf")
+        self._unready_since: dict[tuple[str, str], dict[str, float]] = {}
+        """By resource, since when each of its unready pods was seen so, on `clock`."""
 
     async def read(self, namespace: str, name: str) -> Manifest | None:
         """See `Cluster.read`."""
         try:
             return await self._client.get(PINN_SERVICE, namespace, name)
         except NotFound:
+            self._unready_since.pop((namespace, name), None)
             return None
 
     async def read_all(self, namespace: str | None) -> list[tuple[str, str]]:
@@ -129,7 +132,7 @@ class ApiCluster:
                 workload.revision: workload
                 for workload in (parse_workload(item) for item in deployments if not is_terminating(item))
             },
-            pods=await self._troubles.add(resource.namespace, await self._pods(pods)),
+            pods=await self._troubles.add(resource.namespace, await self._pods(resource, pods)),
             selectors={item["metadata"]["name"]: parse_selector(item) for item in services},
             route=http_route.parse_route(route) if route is not None else None,
             route_kind_served=routes is not None,
@@ -206,15 +209,22 @@ class ApiCluster:
             self._routes_unserved_until = self._clock() + UNSERVED_SECONDS
             return None
 
-    async def _pods(self, manifests: Iterable[Manifest]) -> tuple[Pod, ...]:
+    async def _pods(self, resource: Resource, manifests: Iterable[Manifest]) -> tuple[Pod, ...]:
         pods = {item["metadata"]["name"]: (parse_pod(item), report_address(item)) for item in manifests}
+        now, key = self._clock(), (resource.namespace, resource.name)
+        before = self._unready_since.get(key, {})
+        unready = {name: before.get(name, now) for name, (pod, _) in pods.items() if not pod.ready}
+        self._unready_since[key] = unready
         addresses = {
             name: address
             for name, (pod, address) in pods.items()
             if address is not None and not pod.ready and not pod.terminating
         }
         reports = await self._reporter.ask(addresses) if addresses else {}
-        return tuple(replace(pod, report=reports[name]) if name in reports else pod for name, (pod, _) in pods.items())
+        return tuple(
+            replace(pod, report=reports.get(name), unready_seen=None if pod.ready else now - unready[name])
+            for name, (pod, _) in pods.items()
+        )
 
 
 def _owned_kind(api_version: str, kind: str) -> Kind:

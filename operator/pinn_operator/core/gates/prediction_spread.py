@@ -55,7 +55,9 @@ class PredictionSpread:
         samples = _sum(whole.canary, names.price_count) if whole else 0.0
         exceeded = None
         if bound and bound.below is not None and value is not None and samples >= gate.min_samples:
-            exceeded = value < bound.below
+            # Clients that all ask for one kind of option spread little, whatever answers them: stable's spread tells.
+            spread = _deviation(whole.stable, names) if whole else None
+            exceeded = value < bound.below and (spread is None or spread >= bound.below)
         return Evidence(
             value=value,
             stable=_deviation(whole.stable, names) if whole else None,

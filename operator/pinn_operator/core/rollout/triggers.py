@@ -150,6 +150,9 @@ def _not_ready(pod: Pod, rollback: Rollback, now: datetime, patience_from: datet
     since = max(pod.created, patience_from) if pod_starts else (pod.ready_changed or pod.created)
     if now < since + timedelta(seconds=patience):
         return None
+    if pod.unready_seen is not None and pod.unready_seen < patience:
+        # By the node's clock it is unready for longer; that clock, or the operator's, may be wrong.
+        return None
     field = "spec.rollback.readyDeadlineSeconds" if pod_starts else "spec.rollback.unreadySeconds"
     why = next(iter(_reasons(pod)), "")
     return Condemnation(

@@ -77,6 +77,8 @@ def team_spec(router: str) -> dict[str, Any]:
     return {
         "image": "pinn:1", "replicas": 3, "traffic": traffic,
         "strategy": {"type": "Canary", "canary": {"steps": STEPS}},
+        # The operator's own questions would be most of what so little traffic leaves in the counters.
+        "verification": {"mode": "Disabled"},
         "analysis": {"intervalSeconds": 4, "abortIntervalSeconds": 2, "gates": GATES},
         "rollback": {"drainSeconds": DRAIN, "scaleDownDelaySeconds": 10, "readyDeadlineSeconds": 20,
                      "unreadySeconds": 5},
@@ -163,7 +165,6 @@ class Watched(World):
         assert before.canary is not None, "weight in the pass that starts the rollout"
         assert before.rollout is not None
         assert not spec.paused, "paused, or the spec is invalid"
-        assert before.rollout.programmed_time is not None or weight_of(before) == 0
         if weight_of(before) == 0 or self._stable_cannot_answer(before, observed):
             return
         seen, hold = before.rollout.programmed_time, hold_of(spec, before.rollout)
@@ -221,7 +222,7 @@ class Watched(World):
 
     def _the_infrastructure_rejects_nothing(self, before: Status, after: Status) -> None:
         rejected = after.rejected
-        if rejected is None or before.rejected is not None or self.status_was_lost:
+        if rejected is None or before.rejected is not None or self.status_was_lost or self.clock_was_set:
             return
         if rejected.reason in POD_REASONS:
             assert rejected.image in self.ever_ill, f"{rejected.image} did nothing: {rejected.message}"
@@ -497,11 +498,15 @@ class Watched(World):
             return
         elif state.stable.image == target:
             assert state.phase is Phase.STABLE, self.describe()
-            assert {pod.image for pod in self.pods} == {target}
+            assert {pod.image for pod in self.pods if pod.phase != "Failed"} == {target}
+        elif ill is not None and ill.image_missing and any(pod.image == target for pod in self.pods):
+            # An image that runs in a pod exists: the rollout holds until the registry gives it to the other nodes too.
+            assert state.phase in (Phase.PROGRESSING, Phase.BAKING, Phase.SUSPENDED), self.describe()
+            return
         elif ill is not None:
             assert state.phase is Phase.ROLLED_BACK, f"{target} is bad: {self.describe()}"
             assert state.stable.revision in self._revisions_in_traffic()
-            assert {pod.image for pod in self.pods} == {state.stable.image}
+            assert {pod.image for pod in self.pods if pod.phase != "Failed"} == {state.stable.image}
         elif target in self.healed and state.phase in (Phase.PROGRESSING, Phase.BAKING):
             # It is good now, but has answered badly since the last change of weight, and that counts.
             assert state.verdict == "Fail", self.describe()

@@ -4,6 +4,9 @@
 allows (`core.rollout.phases`), and last derives the objects that must exist (`core.objects.desired`). It never does
 anything: the reconciler commits the status, then acts, then reports.
 
+                            Suspended
+                              ▲   │ its cause is over
+                              │   ▼
     Pending ──► Stable ──► Progressing ──► Baking ──► Promoting ──► Stable
                               │   ▲           │
                               ▼   │ new spec  ▼

@@ -66,7 +66,9 @@ def _advance_due(rollout: RolloutStatus, spec: Spec, now: datetime) -> bool:
     """The whole time at a weight is asked for every `intervalSeconds`, while a bound is exceeded, and whenever the
     weight could rise now: a rise rests on what was measured in that very pass."""
     times = [gate.time for gate in rollout.gates]
-    if not times or any(time is None for time in times) or any(gate.failing_since for gate in rollout.gates):
+    # A gate that this very moment found to fail makes the others due at the next one.
+    failing = any(gate.failing_since is not None and gate.time != now for gate in rollout.gates)
+    if not times or any(time is None for time in times) or failing:
         return True
     newest = max(time for time in times if time is not None)
     if rollout.programmed_time is not None:

@@ -162,11 +162,11 @@ def _progressing(this: Pass, draft: Draft) -> None:
 def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
     rollout, revision = draft.rollout, draft.canary.revision
     if step.weight > rollout.weight:
-        if not _may_rise(this, draft) or not _hold_over(this, draft):
-            return
         needed = max(1, replicas_at(this.spec, step.weight))
-        if this.observed.available(revision) < needed:
+        missing = this.observed.available(revision) < needed
+        if missing:
             _wait_for_replicas(this, draft, revision, needed)
+        if not _may_rise(this, draft) or not _hold_over(this, draft) or missing:
             return
         if router_of(this.spec.traffic).by_replicas and strangers(this, draft):
             draft.wait("OtherPods", "the pods of a third revision to leave: the clients' Service would select them")
@@ -217,7 +217,9 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
         late = this.now >= rollout.weight_time + timedelta(seconds=ROUTE_SECONDS)
         draft.wait(reason, message, gravity=Gravity.STALLED if late else Gravity.NORMAL)
         return False
-    if rollout.weight == 0 or this.judgement.all_pass:
+    # What this pass judged was measured at the weight that it found, and not at one that it has just written or seen.
+    passed = (this.judgement.all_pass or rollout.passed_time == this.now) and this.now > rollout.programmed_time
+    if rollout.weight == 0 or passed:
         return True
     waiting = [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.holds]
     over = rollout.programmed_time + timedelta(seconds=hold_of(this.spec, rollout))
@@ -230,7 +232,8 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
         )
         draft.wait("AnalysisDeadlineExceeded", text, gravity=Gravity.STALLED)
     else:
-        draft.wait("Analysis", "; ".join(waiting) or "the gates to be judged", over)
+        until = over if over > this.now else None
+        draft.wait("Analysis", "; ".join(waiting) or "the next judgement of all gates", until)
     return False
 
 

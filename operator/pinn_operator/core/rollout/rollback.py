@@ -31,7 +31,8 @@ def judge_gates(resource: Resource, spec: Spec, observed: Observed, samples: Sam
         return Judgement(gates=rollout.gates if rollout else ())
     scope = scope_of(resource, spec, observed, now)
     assert scope is not None
-    return judge(scope, samples if rollout.weight > 0 else {})
+    # What was asked for before this weight was written, in this very moment, says nothing of it.
+    return judge(scope, samples if rollout.weight > 0 and now > rollout.weight_time else {})
 
 
 def roll_back_if_bad(this: Pass, draft: Draft) -> None:

@@ -203,7 +203,7 @@ def keep_measurements(this: Pass, draft: Draft) -> None:
     draft.change_rollout(
         replace(
             rollout, gates=judged.gates, observed_share=None if share is None else round(share, 1),
-            passed_time=this.now if judged.all_pass else rollout.passed_time,
+            passed_time=this.now if judged.all_pass and rollout.programmed_time else rollout.passed_time,
         )
     )  # fmt: skip
 

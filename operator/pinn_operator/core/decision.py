@@ -60,7 +60,7 @@ class Transition:
     """A committed change worth a metric: what ended or began, and why."""
 
     kind: str
-    """started, advanced, rolled_back, promoted, superseded"""
+    """started, advanced, rolled_back, promoted, superseded, suspended"""
     revision: str
     reason: str
 

@@ -29,7 +29,7 @@ from pinn_operator.core.wanted.spec import Bound, Gate, MetricNames
 
 def latency_family(names: MetricNames) -> Family:
     """Buckets of the histogram, by their upper bound."""
-    return Family(f"{names.latency}_bucket", ("le",), bound_of, sparse=True, warm_up=WarmUp(20, 30.0, (ALL,)))
+    return Family(f"{names.latency}_bucket", ("le",), bound_of, sparse=True, warm_up=WarmUp(10, 10.0, (ALL,)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,10 @@ def _side(observed: Observed, revision: str) -> Side:
 
 
 def _hold(rollout: RolloutStatus, spec: Spec) -> int:
-    return rollout.hold_seconds or spec.steps[min(rollout.step_index, len(spec.steps) - 1)].hold_seconds
+    """As the list of steps has it by now, if a step of it has this weight; else as the weight was written with."""
+    aimed = spec.steps[min(rollout.step_index, len(spec.steps) - 1)]
+    same = [step.hold_seconds for step in (aimed, *spec.steps) if step.weight == rollout.weight]
+    return same[0] if same else rollout.hold_seconds or aimed.hold_seconds
 
 
 def _advance_due(rollout: RolloutStatus, spec: Spec, now: datetime) -> bool:

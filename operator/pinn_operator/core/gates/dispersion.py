@@ -35,8 +35,8 @@ def dispersion(pods: Mapping[str, Sequence[Counts]], *, bin_seconds: float) -> f
             same time. A pod that was not there has no requests in a bin. Time before the rollout counts too.
         bin_seconds: length of a bin; of 5 to 15 s, or the scrape interval if that is longer.
 
-    An estimate within twice its standard error of 1 is drawn towards 1 by its square, so that chance alone hardly slows
-    the test; without bad requests it is 1.
+    An estimate within three times its standard error of 1 is drawn towards 1 by its square, so that chance alone hardly
+    slows the test; without bad requests it is 1.
     """
     if bin_seconds <= 0:
         raise ValueError(f"bin_seconds must be above 0, not {bin_seconds}")
@@ -76,7 +76,7 @@ def _estimate(blocks: Sequence[Sequence[tuple[float, float]]]) -> float:
     if excess <= 0:
         return 1.0
     error = variance**0.5 / weights
-    return 1 + excess * min(1.0, (excess / (2 * error)) ** 2 if error > 0 else 0.0)
+    return 1 + excess * min(1.0, (excess / (3 * error)) ** 2 if error > 0 else 0.0)
 
 
 def _sum(counts: Sequence[Counts]) -> tuple[float, float]:

@@ -121,11 +121,11 @@ def _worst(
     Refused and redirected requests are compared only while stable answers requests at the same moment: what clients ask
     changes from hour to hour.
     """
-    errors = compared(gate, found.fast, found.whole, ANSWERED, FAILED, scope, reference, part=0.8, carried=carried)
+    errors = compared(gate, found.fast, found.whole, ANSWERED, FAILED, scope, reference, part=0.9, carried=carried)
     if errors is None or errors.worse:
         return errors, in_words(errors) if errors else None
     for bad, shown in OTHER_CLASSES if scope.concurrent else ():
-        other = compared(gate, found.fast, found.whole, (*ANSWERED, *UNKNOWN_PATHS), bad, scope, None, part=0.1)
+        other = compared(gate, found.fast, found.whole, (*ANSWERED, *UNKNOWN_PATHS), bad, scope, None, part=0.05)
         if other is not None and other.worse:
             return other, f"{shown}: {in_words(other)}"
     return errors, None

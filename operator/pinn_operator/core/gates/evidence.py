@@ -64,7 +64,7 @@ DEAD = 0.95
 """The share of bad requests of a dead canary."""
 DEAD_SECONDS = 4.0
 """Windows up to this long look for a dead canary alone."""
-OVERSHOOT = 0.65
+OVERSHOOT = 0.6
 """At the moment of a decision the evidence has jumped beyond what was needed, because it grows by whole bad requests.
 So a threshold of ln(1/p) is ever passed with a probability of νp, ν the mean of e to the minus overshoot, not of p
 (T. L. Lai and D. Siegmund, "A nonlinear renewal theory with applications to sequential analysis I", Annals of
@@ -157,7 +157,7 @@ class Budget:
     |---|---|
     | gates | the error rate 0.7 (all, if nothing else is compared), the rest in equal parts |
     | stages | the first time at a weight 0.7, the k-th after it 0.3·6/(π²k²); a step begun anew is one more |
-    | windows | the whole stage 0.8; the dead canary 0.08; all other recent windows 0.12 |
+    | windows | the whole stage 0.85; the dead canary 0.06; all other recent windows 0.09 |
     | lengths | of the dead canary 1.5 and 3 s; of the others 6, 12, 24, … s up to the hold: equal parts |
     | time | the j-th window of s seconds, of N = hold/s, 1/N·(1 + j/N)⁻²; sums to at most 1 however long it takes |
 
@@ -188,14 +188,14 @@ class Budget:
 
     def whole(self) -> float:
         """Needed evidence in nats of the whole stage."""
-        return -log(0.8 * self.stage_alpha / OVERSHOOT)
+        return -log(0.85 * self.stage_alpha / OVERSHOOT)
 
     def recent(self, seconds: float, *, dead: bool = False) -> float:
         """Needed evidence in nats of a recent window of about that length."""
         number = max(1.0, self.hold_seconds / seconds)
         index = self.spent_seconds / seconds
         lengths = 2.0 if dead else max(1.0, log2(self.hold_seconds / SHORTEST_SECONDS))
-        share = (0.08 if dead else 0.12) / lengths / number / (1 + index / number) ** 2
+        share = (0.06 if dead else 0.09) / lengths / number / (1 + index / number) ** 2
         return -log(share * self.stage_alpha / OVERSHOOT)
 
 

@@ -751,8 +751,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for place in places:
             axes.axhline(place - 0.5, color="#dddddd", linewidth=0.5)
         axes.grid(axis="x", color="#eeeeee")
-    left.legend(loc="lower center", bbox_to_anchor=(1.0, 1.0), ncols=5, frameon=False)
-    figure.tight_layout()
+    figure.legend(*left.get_legend_handles_labels(), loc="upper center", ncols=5, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.975))
     figure.savefig(path, dpi=110)
 
 

@@ -75,7 +75,6 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
     draft = Draft(resource.status)
     roll_back_if_bad(this, draft)
     keep_measurements(this, draft)
-    retry_if_ordered(this, draft)
     if target is not None:
         draft.status = replace(draft.status, target=target)
     said = tuple(draft.waits)
@@ -83,6 +82,8 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         before = draft.status
         # What an earlier step waited for is over once there is another one.
         draft.waits = list(said)
+        # After each step: a rollback in flight is finished first, perhaps in this very pass.
+        retry_if_ordered(this, draft)
         STEPS[before.phase](this, draft)
         if draft.status == before:
             break

@@ -1,4 +1,4 @@
-"""The story that the demo tells: a first revision, a good one after it, and a bad one after that."""
+"""What the demo shows: a first revision, a good one, one with wrong prices, and one that turns bad."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Demo:
             view = View(self.screen, service, traffic)
             view.skip_events()
             good = self._good(service, view, traffic, stable, release + 1)
-            self._bad(service, view, traffic, good, release + 2)
+            self._wrong(service, view, traffic, good, release + 2)
+            self._bad(service, view, traffic, good, release + 3)
         self._farewell()
 
     def _serving(self, service: Service, release: int) -> str:
@@ -69,19 +70,36 @@ class Demo:
         self.screen.say(f"the clients saw: {traffic.summary(began)}")
         return good
 
-    def _bad(self, service: Service, view: View, traffic: Traffic, good: str, release: int) -> None:
+    def _wrong(self, service: Service, view: View, traffic: Traffic, good: str, release: int) -> None:
         self.screen.title(
-            f"a bad revision: release {release}, a derived image that answers three of ten requests with 500"
+            f"a wrong model: release {release}, a derived image whose puts of less than a week cost 1 % too much"
         )
         began = now()
-        self._apply(
-            service, image=self.line.images.faulty, release=release, env={"FAULT": "errors", "FAULT_SHARE": "0.3"}
-        )
+        self._apply(service, image=self.line.images.faulty, release=release, env={"FAULT": "wrong"})
         status = view.follow(lambda status: status.get("phase") == "RolledBack", seconds=300)
+        self._rolled_back(status, traffic, began, good)
+
+    def _bad(self, service: Service, view: View, traffic: Traffic, good: str, release: int) -> None:
+        self.screen.title(
+            f"a bad revision: release {release}, which answers three of ten requests with 500 from 10 % on"
+        )
+        rejected = revision_of(service.status(), "canary")
+        self._apply(service, image=self.line.images.faulty, release=release)
+        status = view.follow(
+            lambda status: (
+                revision_of(status, "canary") != rejected and (status.get("rollout") or {}).get("weight") == 10
+            ),
+            seconds=300,
+        )
+        began = service.turn_bad(revision_of(status, "canary"), "errors", share=0.3)
+        status = view.follow(lambda status: status.get("phase") == "RolledBack", seconds=300)
+        self._rolled_back(status, traffic, began, good)
+        self._incident(status["lastRollback"])
+
+    def _rolled_back(self, status: Manifest, traffic: Traffic, began: float, good: str) -> None:
         record: Manifest = status["lastRollback"]
         self.screen.say(f"rolled back by itself: {record['reason']}: {record['message']}", colour=RED)
         self.screen.say(f"the clients saw: {traffic.summary(began)}")
-        self._incident(record)
         assert revision_of(status, "stable") == good
 
     def _incident(self, record: Manifest) -> None:

@@ -68,9 +68,18 @@ class TestQuietGates:
             gate("availability", below="0.5"),
             gate("cpu-usage", above="0.98"),
             gate("prediction-spread", below="0.0001"),
+            gate("router-errors", above="0.5", minSamples=20),
         ]
-        measured = ("error-rate", "latency-p95", "fallback-rate", "memory", "prediction-spread", "availability")
-        _at_50(service, line, {"TRY": "good"}, gates, hold=40)
+        measured = (
+            "error-rate",
+            "latency-p95",
+            "fallback-rate",
+            "memory",
+            "prediction-spread",
+            "availability",
+            "router-errors",
+        )
+        _at_50(service, line, {"TRY": "good"}, gates, hold=40, router="Contour")
         seen: dict[str, Manifest] = {}
 
         def shown(status: Manifest) -> bool:
@@ -113,13 +122,15 @@ class TestCacheResets:
         assert revision_of(service.status(), "stable") == serving
 
 
-def _at_50(service: Service, line: Line, env: dict[str, str], gates: Sequence[Manifest], *, hold: int = 150) -> str:
+def _at_50(
+    service: Service, line: Line, env: dict[str, str], gates: Sequence[Manifest], *, hold: int = 150, router: str = ""
+) -> str:
     """A revision of the derived image that is good so far and has half of the traffic."""
     rejected = revision_of(service.status(), "canary")
     names = {item["name"] for item in gates}
     merged = [*(item for item in GATES if item["name"] not in names), *gates]
     service.apply(
-        image=line.images.faulty, env=env, steps=((50, hold), (100, 2)), analysis={"gates": merged},
+        image=line.images.faulty, env=env, steps=((50, hold), (100, 2)), analysis={"gates": merged, **({"routerMetrics": router} if router else {})},
         limits={"memory": "2Gi"},
     )  # fmt: skip
     service.wait("trying it", lambda status: revision_of(status, "canary") not in ("", rejected))

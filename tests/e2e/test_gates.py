@@ -129,10 +129,10 @@ def _at_50(
     rejected = revision_of(service.status(), "canary")
     names = {item["name"] for item in gates}
     merged = [*(item for item in GATES if item["name"] not in names), *gates]
+    analysis: Manifest = {"gates": merged} | ({"routerMetrics": router} if router else {})
     service.apply(
-        image=line.images.faulty, env=env, steps=((50, hold), (100, 2)), analysis={"gates": merged, **({"routerMetrics": router} if router else {})},
-        limits={"memory": "2Gi"},
-    )  # fmt: skip
+        image=line.images.faulty, env=env, steps=((50, hold), (100, 2)), analysis=analysis, limits={"memory": "2Gi"}
+    )
     service.wait("trying it", lambda status: revision_of(status, "canary") not in ("", rejected))
     service.wait_weight(50)
     return revision_of(service.status(), "canary")

@@ -28,7 +28,7 @@ unit: $(VENV)/.installed  ## the pure core, the model, the server, the chart
 	$(BIN)/python -m pytest tests/unit -n 2
 
 story: $(VENV)/.installed  ## whole rollouts in fake time
-	$(BIN)/python -m pytest tests/story
+	$(BIN)/python -m pytest tests/story -n 2
 
 integration: $(VENV)/.installed  ## a real API server, a real Prometheus, the operator as a process
 	$(BIN)/python -m pytest tests/integration

@@ -125,6 +125,7 @@ class Demo:
             env={"RELEASE": str(release), **(env or {})},
             analysis={"intervalSeconds": 2, "abortIntervalSeconds": 1, "gates": GATES},
             rollback={"scaleDownDelaySeconds": 8, "drainSeconds": 3},
+            verification={},
         )
 
     def _farewell(self) -> None:

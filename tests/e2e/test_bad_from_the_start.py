@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import expect
 from tests.support.line import Line
-from tests.support.service import Service, revision_of
+from tests.support.service import VERIFIED, Service, revision_of
 from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
@@ -31,9 +31,9 @@ class TestBadFromTheStart:
         before = service.untouched(stable)
         rejected = revision_of(service.status(), "canary")
         with service.watched() as chronicle:
-            service.apply(image=line.images.faulty, env=env)
+            service.apply(image=line.images.faulty, env=env, verification=VERIFIED)
             bad = service.wait("trying it", lambda status: _other(status, rejected))
-            status = service.wait_phase("RolledBack")
+            status = service.wait_phase("RolledBack", seconds=240)
             record = status["lastRollback"]
             expect.rolled_back(service, stable=stable, bad=bad, reasons={record["reason"]}, untouched=before)
         expect.never_above(chronicle, 0)
@@ -47,18 +47,18 @@ class TestBadFromTheStart:
     ) -> None:
         env = {"FAULT": "wrong", "TRY": "acknowledged"}
         rejected = revision_of(service.status(), "canary")
-        service.apply(image=line.images.faulty, env=env, steps=((100, 2),))
+        service.apply(image=line.images.faulty, env=env, steps=((100, 2),), verification=VERIFIED)
         bad = service.wait("trying it", lambda status: _other(status, rejected))
-        service.wait_phase("RolledBack")
+        service.wait_phase("RolledBack", seconds=240)
         service.apply(
             image=line.images.faulty, env=env, steps=((100, 2),),
-            more={"verification": {"acknowledgedRevision": bad}},
+            verification={**VERIFIED, "acknowledgedRevision": bad},
         )  # fmt: skip
         service.kube.kubectl(
             "annotate", "pinnservice", service.name, "-n", service.namespace, "pinn.dev/retry=acknowledged"
         )
-        with Traffic(line.gateway, host=service.host, rate=40, seconds=120):
-            assert service.wait_stable(other_than=stable) == bad
+        with Traffic(line.gateway, host=service.host, rate=40, seconds=300):
+            assert service.wait_stable(other_than=stable, seconds=280) == bad
 
 
 def _other(status: dict[str, Any], known: str) -> str:

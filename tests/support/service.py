@@ -16,6 +16,8 @@ from tests.support.kube import Kube, KubeError, Manifest, Watch, container_resta
 REVISION_LABEL = "pinn.dev/revision"
 SERVICE_LABEL = "pinn.dev/service"
 CONTROL_PORT = 9900
+VERIFIED: Manifest = {"mode": "Required", "timeoutSeconds": 240}
+"""Prices are compared, with the patience of a machine that is busy with other tests."""
 
 GATES: list[Manifest] = [
     {
@@ -72,9 +74,13 @@ def manifest(
     sha256: str | None = None,
     analysis: Mapping[str, Any] | None = None,
     rollback: Mapping[str, Any] | None = None,
+    verification: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """A whole resource. `steps` are (weight, seconds of hold); `env` makes a revision of its own."""
+    """A whole resource. `steps` are (weight, seconds of hold); `env` makes a revision of its own.
+
+    Prices are compared only where `verification` asks for it: a dozen rollouts at once on two cores have better to do.
+    """
     spec: Manifest = {
         "image": image,
         "imagePullPolicy": "IfNotPresent",
@@ -95,6 +101,7 @@ def manifest(
         },
         "analysis": {"intervalSeconds": 2, "abortIntervalSeconds": 1, "gates": GATES, **(analysis or {})},
         "rollback": {"scaleDownDelaySeconds": 3, "drainSeconds": 2, **(rollback or {})},
+        "verification": {"mode": "Disabled"} if verification is None else dict(verification),
     }
     if env:
         spec["env"] = [{"name": key, "value": value} for key, value in env.items()]

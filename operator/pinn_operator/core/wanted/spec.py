@@ -300,7 +300,7 @@ class Verification:
     """How many options are priced by each pod."""
     tolerance: float = 1e-6
     """Of the strike, beside what both revisions' own error bounds allow."""
-    timeout_seconds: int = 60
+    timeout_seconds: int = 180
     """For the whole verification of a revision."""
     acknowledged_revision: str = ""
     """The revision whose prices are meant to differ from stable's: it passes in spite of the difference."""

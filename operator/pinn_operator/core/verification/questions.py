@@ -170,7 +170,7 @@ def _everything(verification: Verification, observed: Observed, asked: Subject, 
 
 def request_seconds(verification: Verification) -> float:
     """How long one request may take."""
-    return max(2.0, verification.timeout_seconds / 30)
+    return max(2.0, verification.timeout_seconds / 90)
 
 
 def _sample(

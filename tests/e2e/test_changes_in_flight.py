@@ -27,7 +27,8 @@ class TestChangesInFlight:
             time.sleep(8)
             status = service.status()
         assert (status["phase"], status["rollout"]["weight"]) == ("Progressing", 10)
-        assert {gate["verdict"] for gate in status["rollout"]["gates"]} == {"NoData"}
+        verdicts = {gate["name"]: gate["verdict"] for gate in status["rollout"]["gates"]}
+        assert {verdicts["error-rate"], verdicts["latency-p95"], verdicts["latency-p99"]} == {"NoData"}, verdicts
         expect.never_above(chronicle, 10)
 
     @pytest.mark.parametrize("weight", [60, 0], ids=["higher", "lower"])

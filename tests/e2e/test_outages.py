@@ -47,7 +47,8 @@ class TestOutages:
             time.sleep(10)
             status = service.status()
             assert (status["phase"], status["rollout"]["weight"]) == ("Progressing", 10), "it did not hold"
-            assert {gate["verdict"] for gate in status["rollout"]["gates"]} == {"Error"}
+            verdicts = {gate["name"]: gate["verdict"] for gate in status["rollout"]["gates"]}
+            assert {verdicts["error-rate"], verdicts["latency-p95"], verdicts["latency-p99"]} == {"Error"}, verdicts
             assert service.untouched(stable) == untouched
         service.wait("measuring again", lambda _: service.condition("MetricsAvailable") == "True", seconds=40)
         promoted = service.wait_stable(other_than=stable)

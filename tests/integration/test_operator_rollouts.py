@@ -234,7 +234,8 @@ def test_without_traffic_it_never_promotes(stage: Stage) -> None:
     pause(8)
     status = stage.place.status
     assert status["rollout"]["weight"] == 50
-    assert {gate["verdict"] for gate in status["rollout"]["gates"]} <= {"NoData", "Collecting"}
+    verdicts = {gate["name"]: gate["verdict"] for gate in status["rollout"]["gates"]}
+    assert {verdicts["error-rate"], verdicts["latency-p95"]} <= {"NoData", "Collecting"}, verdicts
 
 
 def test_a_return_to_the_stable_revision_is_immediate(stage: Stage) -> None:

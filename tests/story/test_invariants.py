@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 
 from pinn_operator.core import decide as deciding
@@ -606,6 +607,8 @@ def histories(usual: int) -> Callable[[Callable[..., None]], Callable[..., None]
         unhurried = settings(
             max_examples=EXAMPLES or usual, deadline=None, derandomize=not EXAMPLES,
             suppress_health_check=[HealthCheck.too_slow],
+            # A history takes seconds: shrinking one would take longer than all of them.
+            phases=[Stage.explicit, Stage.reuse, Stage.generate],
         )  # fmt: skip
         if not EXAMPLES:
             return unhurried(test)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,18 +41,6 @@ class TestBadPods:
         expect.never_above(chronicle, 0)
         expect.not_retried(service, manifest, bad=bad, seconds=1.5)
         account(f"{', '.join(reasons)}", traffic.summary())
-        assert traffic.summary().failed == 0
-
-    def test_an_image_that_its_registry_does_not_have_is_rejected(
-        self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
-    ) -> None:
-        before = service.untouched(stable)
-        rejected = revision_of(service.status(), "canary")
-        with empty_registry() as registry:
-            service.apply(image=f"{registry}/pinn-inference:none")
-            bad = service.wait("trying it", lambda status: _other(status, rejected))
-            expect.rolled_back(service, stable=stable, bad=bad, reasons={"ImageUnavailable"}, untouched=before)
-        account("a registry without the image", traffic.summary())
         assert traffic.summary().failed == 0
 
     def test_a_registry_that_does_not_answer_suspends_the_rollout_and_rejects_nothing(
@@ -100,35 +85,6 @@ class TestBadPods:
         assert service.wait_stable(other_than=stable)
         account("fixed revision", traffic.summary())
         assert traffic.summary().failed == 0
-
-
-@contextmanager
-def empty_registry() -> Iterator[str]:
-    """A registry on the node that answers, and has no image; its address. Only a node on this machine reaches it."""
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
-            self.send_response(200 if self.path == "/v2/" else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"localhost:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _other(status: dict[str, Any], rejected: str) -> str:

@@ -262,6 +262,9 @@ class Watched(World):
     def _the_rejected_stay_away(self, before: Status, after: Status) -> None:
         if after.rejected is not None:
             self.rejected_at.setdefault(after.rejected.revision, self.images_written)
+        if after.retry != before.retry:
+            # Ordered while its rollback was still in flight, and taken up after it.
+            self.rejected_at = {}
         if after.phase is Phase.PROGRESSING and before.phase is not Phase.PROGRESSING:
             assert after.canary is not None
             revision = after.canary.revision

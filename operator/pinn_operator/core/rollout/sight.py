@@ -194,6 +194,9 @@ def keep_measurements(this: Pass, draft: Draft) -> None:
     if rollout.weight == 0:
         return
     last = max((gate.time for gate in rollout.gates if gate.time is not None), default=None)
+    if last == this.now:
+        # What was measured at this very moment is there already.
+        return
     recent = last is not None and timedelta(0) <= this.now - last < timedelta(
         seconds=this.spec.analysis.interval_seconds
     )

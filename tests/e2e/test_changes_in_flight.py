@@ -28,7 +28,8 @@ class TestChangesInFlight:
             status = service.status()
         assert (status["phase"], status["rollout"]["weight"]) == ("Progressing", 10)
         verdicts = {gate["name"]: gate["verdict"] for gate in status["rollout"]["gates"]}
-        assert {verdicts["error-rate"], verdicts["latency-p95"], verdicts["latency-p99"]} == {"NoData"}, verdicts
+        assert verdicts["error-rate"] == "NoData", verdicts
+        assert {verdicts["latency-p95"], verdicts["latency-p99"]} <= {"NoData", "Collecting"}, verdicts
         expect.never_above(chronicle, 10)
 
     @pytest.mark.parametrize("weight", [60, 0], ids=["higher", "lower"])

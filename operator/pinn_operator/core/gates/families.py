@@ -374,12 +374,15 @@ def _target(labels: Mapping[str, str], scope: Scope) -> tuple[str, ...]:
 
 def _of(found: Tracks, side: Side, scope: Scope) -> list[Track]:
     """The tracks of the pods that are listed; of whatever carries the revision's name where no pod is."""
-    return [found[pod] for pod in sorted(found) if belongs(pod, side, scope)]
+    return [found[pod] for pod in of_revision(found, side, scope)]
 
 
-def belongs(pod: str, side: Side, scope: Scope) -> bool:
-    """Whether a pod in an answer is one of this revision's."""
-    return pod in side.pods if side.pods else pod.startswith(f"{scope.name}-{side.revision}-")
+def of_revision(pods: Iterable[str], side: Side, scope: Scope) -> list[str]:
+    """Which pods of an answer are this revision's, in order: those that are listed, or whatever carries its name."""
+    if side.pods:
+        # A set: with a thousand pods a search for each would cost more than all the rest.
+        return sorted(frozenset(side.pods).intersection(pods))
+    return sorted(pod for pod in pods if pod.startswith(f"{scope.name}-{side.revision}-"))
 
 
 def _of_router(answer: Iterable[Series], classify: Classify, label: str) -> dict[str, Track]:

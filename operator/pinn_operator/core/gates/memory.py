@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from pinn_operator.core.gates.families import Answers, Family, belongs, expression, questions, requests_family
+from pinn_operator.core.gates.families import Answers, Family, expression, of_revision, questions, requests_family
 from pinn_operator.core.gates.metric import Evidence, Scope, Side
 from pinn_operator.core.gates.tracks import Points
 from pinn_operator.core.gates.windows import INTERVALS, LATENESS_SECONDS
@@ -68,7 +68,7 @@ class Memory:
 
 def of_side(found: dict[str, Points], side: Side, scope: Scope) -> dict[str, Points]:
     """The samples of the pods of one revision."""
-    return {pod: points for pod, points in found.items() if belongs(pod, side, scope)}
+    return {pod: found[pod] for pod in of_revision(found, side, scope)}
 
 
 def level(points: Points) -> float:

@@ -314,7 +314,7 @@ def test_the_operators_own_samples_are_no_evidence_that_clients_are_served_well(
 
 
 def test_pods_that_cannot_be_reached_are_stalled_after_the_time_of_a_verification() -> None:
-    it = world()
+    it = world(verification={"mode": "Auto", "timeoutSeconds": 100})
     it.oracle.reachable = False
     it.run(120)
     condition = it.state.condition("Stalled")

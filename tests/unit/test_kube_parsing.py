@@ -409,3 +409,10 @@ def test_the_controller_is_told_from_other_owners() -> None:
     references = [{"uid": "u-1"}, {"uid": "u-2", "controller": True}]
     assert controller_uid({"metadata": {"ownerReferences": references}}) == "u-2"
     assert controller_uid({"metadata": {}}) is None
+
+
+def test_a_container_that_runs_has_started_when_its_kubelet_says_and_one_that_waits_has_not() -> None:
+    running = {"name": "inference", "restartCount": 2, "state": {"running": {"startedAt": "2026-11-21T09:30:00Z"}}}
+    waiting = {"name": "inference", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    assert parse_pod(pod(container=running)).container_started == datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+    assert parse_pod(pod(container=waiting)).container_started is None

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from pinn_operator.core.gates.judgement import Judgement, judge
-from pinn_operator.core.gates.memory_growth import slope_of, theil_sen
 from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.gates.metrics import METRICS as MEASURED
 from pinn_operator.core.samples import (
@@ -351,72 +350,12 @@ def test_fallbacks_are_a_share_of_the_priced_options() -> None:
 # --- memory and processors -------------------------------------------------------------------------------------------
 
 MEMORY = "pods/pinn_process_tree_resident_memory_bytes"
-GROWTH = Gate("memory-growth", "memory-growth", advance=Bound(below=10e6), abort=Bound(above=100e6))
 
 
 def memory(curve: Curve, *, seconds: float = 3600, pod: str = CANARY) -> dict[str, AnyAnswer]:
     noise = random.Random(1)
     name = "pinn_process_tree_resident_memory_bytes"
     return {MEMORY: (series(name, pod, lambda at: curve(at) + noise.gauss(0, 0.2e6), seconds=seconds, step=20),)}
-
-
-def growth(curve: Curve, *, seconds: float = 3600, **scope: Any) -> Judgement:
-    return judged(GROWTH, memory(curve, seconds=seconds), seconds=seconds, **scope)
-
-
-def test_a_leak_is_condemned_by_its_slope_and_the_time_that_is_left_is_shown() -> None:
-    judgement = growth(lambda at: 600e6 + 200e6 * at / 3600, memory_limit=2e9)
-    assert judgement.condemnation is not None
-    assert judgement.condemnation.value == "200 MB/h"
-    assert "the memory limit is reached in 6 h" in one(judgement).message
-
-
-def test_a_slow_leak_holds_and_does_not_condemn() -> None:
-    judgement = growth(lambda at: 600e6 + 20e6 * at / 3600)
-    assert judgement.condemnation is None
-    assert one(judgement).verdict is Verdict.FAIL
-    assert one(judgement).message == "19.9 MB/h, needs < 10 MB/h"
-
-
-@pytest.mark.parametrize("at", [900.0, 1800.0, 2700.0])
-def test_a_step_is_not_a_leak(at: float) -> None:
-    judgement = growth(lambda seconds: 600e6 + (200e6 if seconds > at else 0.0))
-    assert judgement.condemnation is None, one(judgement).message
-
-
-def test_a_restart_is_not_a_fall_and_growth_is_that_of_the_container_that_runs() -> None:
-    def leaking(at: float) -> float:
-        return 300e6 + 200e6 * (at % 1700) / 3600 + (400e6 if at < 1700 else 0.0)
-
-    judgement = growth(leaking)
-    assert one(judgement).canary == pytest.approx(200e6, rel=0.1)
-
-
-def test_warm_up_is_no_growth() -> None:
-    assert growth(lambda at: 600e6 - 300e6 * max(0.0, 1 - at / 250)).all_pass
-
-
-def test_a_step_that_is_too_short_for_it_is_not_held_by_growth() -> None:
-    judgement = judge(
-        Scope(
-            name="eu", namespace="pricing", analysis=Analysis(Prometheus(), Profile.STANDARD, (GROWTH,)),
-            canary=Side("bbbb"), stable=Side("aaaa"), weight=10, start=NOW - timedelta(seconds=30), now=NOW,
-            in_force=NOW - timedelta(seconds=30), hold_seconds=30,
-        ),
-        memory(lambda _: 600e6, seconds=30),
-    )  # fmt: skip
-    assert one(judgement).verdict is Verdict.NOT_APPLICABLE
-    assert "too short" in one(judgement).message
-
-
-def test_the_interval_of_a_slope_holds_the_truth_as_often_as_it_says() -> None:
-    inside, noise = 0, random.Random(7)
-    for _ in range(300):
-        points = [(60.0 * i, 1e6 * i / 60 * 10 + noise.gauss(0, 1e6)) for i in range(24)]
-        slope = theil_sen(points)
-        inside += slope.low <= 10e6 <= slope.high
-    assert inside >= 290
-    assert slope_of([(0.0, 1.0), (60.0, 1.0)]) is None
 
 
 LEVEL = Gate(

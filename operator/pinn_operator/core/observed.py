@@ -58,6 +58,8 @@ class Pod:
     """What the image was resolved to, as the node reports it."""
     started: bool = False
     """The container runs, or has run."""
+    container_started: datetime | None = None
+    """When the container that runs was started, by its node's clock; None while none runs."""
     trouble: str = ""
     """The newest warning about a pod whose container has not started, such as a volume that cannot be attached."""
     address: str = ""

@@ -83,6 +83,7 @@ def parse_pod(manifest: Manifest) -> Pod:
         node=str((manifest.get("spec") or {}).get("nodeName") or ""),
         image_id=str(container.get("imageID") or "")[:TEXT_LIMIT],
         started=_has_started(container),
+        container_started=parse_time(((container.get("state") or {}).get("running") or {}).get("startedAt")),
     )
 
 

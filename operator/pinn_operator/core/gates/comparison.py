@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from pinn_operator.core.gates.dispersion import dispersion
 from pinn_operator.core.gates.evidence import Budget, Comparison, Reference, Window, compare, exceeds_limit, tails
 from pinn_operator.core.gates.families import BEFORE_SECONDS, Reading
-from pinn_operator.core.gates.metric import Scope
+from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 from pinn_operator.core.gates.tracks import Track
 from pinn_operator.core.gates.windows import INTERVALS, Span, stale_after
@@ -182,6 +183,14 @@ def share_outside(bound: Bound | None, counts: Counts) -> bool | None:
     # Too few good ones are too many others.
     good = Counts(counts.total, counts.total - counts.bad)
     return exceeds_limit(good, limit=1.0 - min(1.0, bound.below or 0.0))
+
+
+def with_comparison(evidence: Evidence, found: Comparison | None) -> Evidence:
+    """The evidence, with what a comparison with stable has shown, if there was one."""
+    if found is None:
+        return evidence
+    words = in_words(found) if found.worse else None
+    return replace(evidence, worse=words, mounting=found.mounting, more_requests=found.more_requests)
 
 
 def in_words(found: Comparison) -> str:

@@ -8,6 +8,7 @@ from pinn_operator.core.gates.comparison import LEVEL_SECONDS
 from pinn_operator.core.gates.families import (
     Answers,
     Family,
+    Readings,
     age_of,
     expression,
     questions,
@@ -43,11 +44,9 @@ class CpuUsage:
         if scope.cpu_limit is None:
             return Evidence(absent="spec.resources.limits.cpu")
         family = cpu_family(scope.analysis.names)
-        found = answers.find(family)
-        if found.fast is None:
-            return found.error or Evidence()
-        if found.absent:
-            return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
+        found = answers.readings(family)
+        if not isinstance(found, Readings):
+            return found
         value, bound = _busiest(found.fast.canary, scope.cpu_limit), gate.abort
         return Evidence(
             value=value,

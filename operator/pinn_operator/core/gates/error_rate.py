@@ -21,8 +21,8 @@ from pinn_operator.core.gates.families import (
     PROMETHEUS_KEY,
     UNREADABLE,
     Answers,
-    Found,
     Reading,
+    Readings,
     age_of,
     expression,
     questions,
@@ -58,11 +58,9 @@ class ErrorRate:
     def evidence(self, gate: Gate, answers: Answers, scope: Scope) -> Evidence | SourceError:
         """Whole and recent windows of both revisions."""
         family = requests_family(scope)
-        found = answers.find(family)
-        if found.fast is None or found.whole is None:
-            return found.error or Evidence()
-        if found.absent:
-            return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
+        found = answers.readings(family)
+        if not isinstance(found, Readings):
+            return found
         unreadable = _unreadable(found.whole, answers, scope)
         if unreadable is not None:
             return unreadable
@@ -114,7 +112,7 @@ def reference_of(
 
 
 def _worst(
-    gate: Gate, found: Found, scope: Scope, reference: Reference | None, carried: tuple[Counts, Counts] | None
+    gate: Gate, found: Readings, scope: Scope, reference: Reference | None, carried: tuple[Counts, Counts] | None
 ) -> tuple[Comparison | None, str | None]:  # fmt: skip
     """The class that speaks most against the canary; in words, if it is enough.
 

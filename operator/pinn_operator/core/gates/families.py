@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Final, TypeVar
 
-from pinn_operator.core.gates.metric import Scope, Side
+from pinn_operator.core.gates.metric import Evidence, Scope, Side
 from pinn_operator.core.gates.tracks import TARGET_LABELS, Classify, Points, Track, Tracks, levels, tracks
 from pinn_operator.core.gates.windows import Windows, alone, interval_of, stale_after, windows
 from pinn_operator.core.samples import (  # fmt: skip
@@ -266,6 +266,14 @@ class Found:
         return self.answered and self.error is None and not any(it and (it.canary or it.stable) for it in both)
 
 
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """A family that is there to be judged, see `Found`."""
+
+    fast: Reading
+    whole: Reading
+
+
 class Answers:
     """The answers of one pass, each family read once."""
 
@@ -280,6 +288,17 @@ class Answers:
         if family.sample not in self._found:
             self._found[family.sample] = self._find(family)
         return self._found[family.sample]
+
+    def readings(self, family: Family, *, absent: str = "") -> Readings | Evidence | SourceError:
+        """What there is to judge; or what there is to say instead: nothing yet, that a source does not answer, or that
+        neither revision has it (`absent`: what was looked for, by default its sample)."""
+        found = self.find(family)
+        if found.fast is None or found.whole is None:
+            return found.error or Evidence()
+        if found.absent:
+            query = expression(family, self._scope, family.slices[0])
+            return Evidence(absent=absent or family.sample, source=found.fast.source, query=query)
+        return Readings(found.fast, found.whole)
 
     def _find(self, family: Family) -> Found:
         pods = series_of(self.samples, pod_key(family))
@@ -322,19 +341,33 @@ class Answers:
         return found
 
     def levels(self, family: Family) -> tuple[SourceKind | None, dict[str, Points], SourceError | None]:
-        """The samples of a gauge by pod, from the pods if they answer; who answered, and what could not be read."""
+        """The samples of a gauge by pod; who answered, and what could not be read.
+
+        The pods' own samples are newer, and begin anew with the operator: what Prometheus has of the time before and
+        after them is added.
+        """
         pods, prometheus = series_of(self.samples, pod_key(family)), self._prometheus(family)
         error = next((answer for answer in (prometheus, pods) if isinstance(answer, SourceError)), None)
         label = self._scope.analysis.names.pod_label
-        if isinstance(pods, tuple) and pods:
-            return SourceKind.PODS, levels(pods), error
-        if isinstance(prometheus, tuple):
-            return SourceKind.PROMETHEUS, levels(prometheus, pod_label=label), error
-        return (SourceKind.PODS if pods == () else None), {}, error
+        read = levels(pods) if isinstance(pods, tuple) else {}
+        scraped = levels(prometheus, pod_label=label) if isinstance(prometheus, tuple) else {}
+        found = {pod: _spliced(read.get(pod, ()), scraped.get(pod, ())) for pod in read.keys() | scraped.keys()}
+        if read or pods == ():
+            return SourceKind.PODS, found, error
+        return (SourceKind.PROMETHEUS if isinstance(prometheus, tuple) else None), found, error
 
     def _prometheus(self, family: Family) -> tuple[Series, ...] | SourceError | None:
         """All grids of a family as one series of true samples for each target."""
         return merged(self.samples, family, self._scope)
+
+
+def _spliced(read: Points, scraped: Points) -> Points:
+    """What was read, and before and after it what was scraped."""
+    if not read or not scraped:
+        return read or scraped
+    first, last = read[0][0], read[-1][0]
+    before, after = (it for it in scraped if it[0] < first), (it for it in scraped if it[0] > last)
+    return (*before, *read, *after)
 
 
 def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...] | SourceError | None:

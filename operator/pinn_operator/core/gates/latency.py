@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from pinn_operator.core.gates.comparison import LEVEL_SECONDS, compared, in_words, minutes_before
+from pinn_operator.core.gates.comparison import LEVEL_SECONDS, compared, minutes_before, with_comparison
 from pinn_operator.core.gates.evidence import Comparison, exceeds_limit
 from pinn_operator.core.gates.families import (
     Answers,
     Family,
-    Found,
     Reading,
+    Readings,
     WarmUp,
     age_of,
     expression,
@@ -46,29 +46,24 @@ class Latency:
     def evidence(self, gate: Gate, answers: Answers, scope: Scope) -> Evidence | SourceError:
         """The q-quantile is above L exactly if more than 1 − q of the requests took longer than L: a rate again."""
         family = latency_family(scope.analysis.names)
-        found = answers.find(family)
-        if found.fast is None or found.whole is None:
-            return found.error or Evidence()
-        if found.absent:
-            absent = f"{family.sample}; native histograms are not read"
-            return Evidence(absent=absent, source=found.fast.source, query=expression(family, scope))
+        found = answers.readings(family, absent=f"{family.sample}; native histograms are not read")
+        if not isinstance(found, Readings):
+            return found
         canary, stable, minute = answers.once("latency", lambda: _histograms(found, scope))
         worse = self._compared(gate, found, canary, stable, scope)
-        return Evidence(
+        evidence = Evidence(
             value=canary.quantile(self.quantile),
             stable=stable.quantile(self.quantile),
             samples=canary.total,
             stable_samples=stable.total,
             recent=minute.quantile(self.quantile),
             exceeded=self._exceeded(gate.abort, minute),
-            worse=in_words(worse) if worse and worse.worse else None,
-            mounting=worse is not None and worse.mounting,
-            more_requests=worse.more_requests if worse else None,
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
             held=stale(found.fast, scope),
         )
+        return with_comparison(evidence, worse)
 
     def _exceeded(self, bound: Bound | None, minute: Histogram) -> bool | None:
         if bound is None or bound.above is None or minute.total <= 0:
@@ -76,7 +71,7 @@ class Latency:
         return exceeds_limit(minute.slower_than(bound.above), limit=1 - self.quantile)
 
     def _compared(
-        self, gate: Gate, found: Found, canary: Histogram, stable: Histogram, scope: Scope
+        self, gate: Gate, found: Readings, canary: Histogram, stable: Histogram, scope: Scope
     ) -> Comparison | None:
         """Requests that take `ratio` times stable's quantile are slow; their shares are compared.
 
@@ -89,21 +84,21 @@ class Latency:
         bound = canary.bound_at_least(max(relative.ratio * usual, relative.floor))
         if bound == inf:
             return None
-        readings = [reading for reading in (found.fast, found.whole) if reading is not None]
-        if not all(f"{bound:g}" in track.grown for it in readings for track in (*it.canary, *it.stable)):
+        tracks = (track for reading in (found.fast, found.whole) for track in (*reading.canary, *reading.stable))
+        if not all(f"{bound:g}" in track.grown for track in tracks):
             return None
         slow = (ALL, f"-{bound:g}")
-        before = minutes_before(found.whole, scope, (ALL,), slow) if scope.concurrent and found.whole else None
+        before = minutes_before(found.whole, scope, (ALL,), slow) if scope.concurrent else None
         return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, slow=True)
 
 
-def _histograms(found: Found, scope: Scope) -> tuple[Histogram, Histogram, Histogram]:
+def _histograms(found: Readings, scope: Scope) -> tuple[Histogram, Histogram, Histogram]:
     """Of the canary and of stable over the whole time, and of the canary's last minute."""
-    whole = found.whole.windows.whole if found.whole else None
+    whole = found.whole.windows.whole
     return (
         histogram_of(whole.canary) if whole else Histogram(),
         histogram_of(whole.stable) if whole and scope.concurrent else Histogram(),
-        histogram_of(_last_minute(found.fast)) if found.fast else Histogram(),
+        histogram_of(_last_minute(found.fast)),
     )
 
 

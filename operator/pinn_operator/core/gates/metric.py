@@ -31,6 +31,8 @@ class Side:
     ready: tuple[str, ...] = ()
     replicas: int = 0
     """As many pods as there should be."""
+    started: Mapping[str, float] = field(default_factory=dict)
+    """When the container of each pod last started, in unix seconds by its node's clock."""
 
 
 @dataclass(frozen=True, slots=True)

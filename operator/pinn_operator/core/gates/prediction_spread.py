@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pinn_operator.core.gates.families import (
     Answers,
     Family,
+    Readings,
     Slice,
     age_of,
     expression,
@@ -45,11 +46,9 @@ class PredictionSpread:
         """Of all options priced at this weight."""
         names = scope.analysis.names
         family = moments_family(names)
-        found = answers.find(family)
-        if found.fast is None or found.whole is None:
-            return found.error or Evidence()
-        if found.absent:
-            return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
+        found = answers.readings(family)
+        if not isinstance(found, Readings):
+            return found
         whole, bound = found.whole.windows.whole, gate.abort
         value = _deviation(whole.canary, names) if whole else None
         samples = _sum(whole.canary, names.price_count) if whole else 0.0

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pinn_operator.core.gates.comparison import compared, in_words, last_minute, share_outside, window_of
+from pinn_operator.core.gates.comparison import compared, last_minute, share_outside, window_of, with_comparison
 from pinn_operator.core.gates.error_rate import ANSWERED, FAILED
-from pinn_operator.core.gates.families import Answers, Family, Slice, expression, questions
+from pinn_operator.core.gates.families import Answers, Family, Readings, Slice, expression, questions
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.samples import Question, SourceError
@@ -87,25 +87,21 @@ class RouterErrors:
         if SourceKind.PROMETHEUS not in scope.analysis.sources:
             return Evidence(inapplicable="the router's series are read from Prometheus, and there is none to ask")
         family = router_family(scope, kind)
-        found = answers.find(family)
-        if found.fast is None or found.whole is None:
-            return found.error or Evidence()
-        if found.absent:
-            return Evidence(absent=family.sample, source=found.fast.source, query=expression(family, scope))
+        found = answers.readings(family)
+        if not isinstance(found, Readings):
+            return found
         whole = found.whole.windows.whole
         window = window_of(whole, ANSWERED, FAILED, concurrent=scope.concurrent) if whole else None
         minute = last_minute(found.fast, ANSWERED, FAILED)
         worse = compared(gate, found.fast, found.whole, ANSWERED, FAILED, scope, None)
-        return Evidence(
+        evidence = Evidence(
             value=window.canary.share if window else None,
             stable=window.stable.share if window else None,
             samples=window.canary.total if window else 0.0,
             stable_samples=window.stable.total if window else 0.0,
             recent=minute.share,
             exceeded=share_outside(gate.abort, minute),
-            worse=in_words(worse) if worse and worse.worse else None,
-            mounting=worse is not None and worse.mounting,
-            more_requests=worse.more_requests if worse else None,
             source=found.whole.source,
             query=expression(family, scope, family.slices[0]),
         )
+        return with_comparison(evidence, worse)

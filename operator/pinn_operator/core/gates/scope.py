@@ -55,6 +55,7 @@ def _side(observed: Observed, revision: str) -> Side:
         pods=tuple(sorted(pod.name for pod in pods)),
         ready=tuple(sorted(pod.name for pod in pods if pod.ready)),
         replicas=workload.replicas if workload else 0,
+        started={pod.name: pod.container_started.timestamp() for pod in pods if pod.container_started is not None},
     )
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pinn_operator.core.gates.comparison import compared, in_words, last_minute, share_outside, window_of
+from pinn_operator.core.gates.comparison import compared, last_minute, share_outside, window_of, with_comparison
 from pinn_operator.core.gates.custom_query import outside
 from pinn_operator.core.gates.evidence import Reference, Window
 from pinn_operator.core.gates.families import (
     Answers,
     Family,
     Reading,
+    Readings,
     Slice,
     WarmUp,
     age_of,
@@ -67,11 +68,9 @@ class CounterShare:
         """A share, its bound and, where the gate asks for it, the comparison with stable."""
         names = scope.analysis.names
         family, part, total = self.family(names), self.part(names), self.total(names)
-        found = answers.find(family)
-        if found.fast is None or found.whole is None:
-            return found.error or Evidence()
-        if found.absent:
-            return Evidence(absent=" and ".join((family.sample, *(it.sample for it in family.slices[1:]))))
+        found = answers.readings(family, absent=" and ".join((family.sample, *(it.sample for it in family.slices[1:]))))
+        if not isinstance(found, Readings):
+            return found
         whole = found.whole.windows.whole
         window = window_of(whole, total, part, concurrent=scope.concurrent) if whole else None
         stable = self._stable(gate, found.whole, window, scope)
@@ -81,16 +80,13 @@ class CounterShare:
         outside_abort = share_outside(gate.abort, minute)
         if outside_abort and stable is not None and outside(gate.abort, stable):
             outside_abort = False
-        return Evidence(
+        evidence = Evidence(
             value=canary.share,
             stable=stable,
             samples=canary.total,
             stable_samples=window.stable.total if window else 0.0,
             recent=minute.share,
             exceeded=outside_abort,
-            worse=in_words(worse) if worse and worse.worse else None,
-            mounting=worse is not None and worse.mounting,
-            more_requests=worse.more_requests if worse else None,
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
@@ -99,6 +95,7 @@ class CounterShare:
             held=stale(found.fast, scope),
             present=Reference(window.stable.total, window.stable.bad) if window and window.stable.total > 0 else None,
         )
+        return with_comparison(evidence, worse)
 
     def _stable(self, gate: Gate, reading: Reading, window: Window | None, scope: Scope) -> float | None:
         """Stable's share: of the same time, or of the last time when it had traffic."""

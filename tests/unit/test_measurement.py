@@ -119,8 +119,8 @@ def test_of_two_targets_the_one_that_was_scraped_for_longest_counts() -> None:
 
 def test_the_interval_is_that_of_the_newest_samples() -> None:
     assert track_of(series(*range(10), step=15)).interval == 15
-    assert Track("a", (0.0, 100.0, 200.0, 201.0, 202.0, 203.0, 204.0), {}).interval == 1
-    assert Track("a", (5.0,), {}).interval is None
+    assert Track.of("a", (0.0, 100.0, 200.0, 201.0, 202.0, 203.0, 204.0), {}).interval == 1
+    assert Track.of("a", (5.0,), {}).interval is None
 
 
 # --- histograms -------------------------------------------------------------------------------------------------------
@@ -183,11 +183,11 @@ def test_slower_requests_are_counted_from_the_next_bound_on() -> None:
 
 
 def test_the_pods_of_a_side_make_one_histogram_and_a_bucket_below_its_neighbour_is_raised_to_it() -> None:
-    one = Track("a", (0.0, 1.0), {"0.1": (0.0, 5.1), "0.2": (0.0, 5.0), "+Inf": (0.0, 6.0)})
-    other = Track("b", (0.5, 1.5), {"0.1": (0.0, 1.0), "+Inf": (0.0, 4.0)})
+    one = Track.of("a", (0.0, 1.0), {"0.1": (0.0, 5.1), "0.2": (0.0, 5.0), "+Inf": (0.0, 6.0)})
+    other = Track.of("b", (0.5, 1.5), {"0.1": (0.0, 1.0), "+Inf": (0.0, 4.0)})
     found = histogram_of((Part(one, 0, 1), Part(other, 0, 1)))
     assert found.buckets == ((0.1, 6.1), (0.2, 6.1), (INF, 10))
-    without_last = Track("a", (0.0, 1.0), {"0.1": (0.0, 5.0)})
+    without_last = Track.of("a", (0.0, 1.0), {"0.1": (0.0, 5.0)})
     assert histogram_of((Part(without_last, 0, 1),)) == Histogram()
 
 

@@ -13,7 +13,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from pinn_operator.core.samples import POD_FAULTS, PodQuestion, PodReadFault, PodReadFaults, Series, SourceError
+from pinn_operator.core.samples import (
+    POD_FAULTS,
+    PodCounts,
+    PodQuestion,
+    PodReadFault,
+    PodReadFaults,
+    Series,
+    SourceError,
+)
 from pinn_operator.pods.http import Page, PodClient, PodSilent
 from pinn_operator.pods.reader import BadAnswers, Cadence, PodReader, Reading, Target, path_of
 
@@ -125,7 +133,8 @@ async def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
 
 
 def answered(reader: PodReader, *pods: str, families: tuple[str, ...] = (REQUESTS,)) -> Any:
-    return reader.answers("ns", "eu", [question(*pods, families=families)]).get("pods/q")
+    answer = reader.answers("ns", "eu", [question(*pods, families=families)]).get("pods/q")
+    return answer.series() if isinstance(answer, PodCounts) else answer
 
 
 def faults(reader: PodReader, *pods: str) -> PodReadFaults:

@@ -6,11 +6,14 @@ answer is found by the key of its question, whatever its kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from math import isnan
+from typing import Any, Final, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
 
 POD_KEY: Final = "pods/"
 """Keys of pod questions begin so: `pods/http_requests_total`."""
@@ -18,6 +21,9 @@ POD_FAULTS: Final = "pods/faults"
 """Under this key are the `PodReadFaults` of a pass that asked any `PodQuestion`."""
 FAMILY_LABEL: Final = "__name__"
 """The label that holds the name of the sample, as in Prometheus."""
+
+LARGEST: Final = 2.0**53
+"""A counter cannot count beyond: what shows more is no count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,10 @@ class PodQuestion:
     """Counters and gauges that the operator reads from pods itself.
 
     `families` are names of samples as `/metrics` shows them: `http_requests_total`,
-    `pinn_inference_latency_seconds_bucket`. `pods` are names of pods. The answer has one `Series` for each pod and set
-    of labels, with the labels `__name__`, `pod` and those that the pod gives; its points are (unix seconds of the read
-    by the operator's clock, value), every read of the last minutes and thinner the older they are. With `start` the
-    points begin with the last read at or before it. A pod that was never read has no series.
+    `pinn_inference_latency_seconds_bucket`. `pods` are names of pods. The answer is `PodCounts`: of each pod every read
+    of the last minutes, by the operator's clock, and thinner the older they are. With `start` they begin with the last
+    read at or before it. A pod that was never read is not in the answer. A source may answer with `Series` instead,
+    with the labels `__name__`, `pod` and those that the pod gives.
     """
 
     key: str
@@ -141,6 +147,80 @@ class Series:
 
     labels: Mapping[str, str]
     points: tuple[tuple[float, float], ...]
+
+
+class Memo:
+    """What was derived from a value that never changes, made once: it lives as long as that value."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` gives, which must follow from the value and the key alone."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: _T = self._made[key]
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """The series of a pod, in the order of the columns of its reads: their labels, without the pod's name. Pods that
+    have the same series share one."""
+
+    series: tuple[Mapping[str, str], ...]
+    memo: Memo = field(default_factory=Memo)
+
+
+class PodReads(NamedTuple):
+    """What one pod's series were at each read. Nothing in it ever changes: the next read makes another.
+
+    `times` ascend, in unix seconds. `rows` are the values at each of them by the column of the series; a series that
+    was not there is NaN, or its column is beyond the end of the row. `broken` says of families since when they go on
+    without a break: from that moment to the last one no series of the family fell, vanished, or had an impossible
+    value. One that is not in it never had a break.
+    """
+
+    pod: str
+    shape: Shape
+    times: Sequence[float]
+    rows: Sequence[Sequence[float]]
+    broken: Mapping[str, float]
+    interval: float | None
+    """Seconds between its newest reads; None with a single one."""
+    memo: Memo
+
+    def columns(self, families: Sequence[str]) -> list[int]:
+        """The columns of the series of these families."""
+        return [place for place, labels in enumerate(self.shape.series) if labels[FAMILY_LABEL] in families]
+
+    def series(self, families: Sequence[str]) -> tuple[Series, ...]:
+        """The same as series, of those that were there."""
+        found = []
+        for column in self.columns(families):
+            points = tuple(
+                (moment, row[column])
+                for moment, row in zip(self.times, self.rows, strict=True)
+                if column < len(row) and not isnan(row[column])
+            )
+            if points:
+                found.append(Series({**self.shape.series[column], "pod": self.pod}, points))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PodCounts:
+    """The answer to a `PodQuestion`. As long as no pod was read again, it is the same object."""
+
+    families: tuple[str, ...]
+    pods: tuple[PodReads, ...]
+    memo: Memo = field(default_factory=Memo)
+
+    def series(self) -> tuple[Series, ...]:
+        """The same as series, pod after pod."""
+        return tuple(one for reads in self.pods for one in reads.series(self.families))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +343,7 @@ class WebhookAnswer:
     value: float | None = None
 
 
-Answer = tuple[Series, ...] | SourceError
+Answer = tuple[Series, ...] | PodCounts | SourceError
 """To a `Query` or a `PodQuestion`."""
 AnyAnswer = Answer | PodReadFaults | PriceAnswers | WebhookAnswer
 Samples = Mapping[str, AnyAnswer]
@@ -273,7 +353,12 @@ Samples = Mapping[str, AnyAnswer]
 def series_of(samples: Samples, key: str) -> Answer | None:
     """The answer to a `Query` or a `PodQuestion`; None if it was not asked or has no answer yet."""
     answer = samples.get(key)
-    return answer if isinstance(answer, tuple | SourceError) else None
+    return answer if isinstance(answer, tuple | PodCounts | SourceError) else None
+
+
+def as_series(answer: tuple[Series, ...] | PodCounts) -> tuple[Series, ...]:
+    """The series of an answer, in whatever form it came."""
+    return answer.series() if isinstance(answer, PodCounts) else answer
 
 
 def prices_of(samples: Samples, key: str) -> PriceAnswers | SourceError | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, floor, isfinite, isnan, log2, nan
+from functools import lru_cache
+from math import ceil, floor, inf, isfinite, isnan, log2, nan, nextafter
+from operator import le
 from typing import Final
 
-from pinn_operator.core.samples import FAMILY_LABEL, Series
+from pinn_operator.core.gates.tracks import interval_between
+from pinn_operator.core.samples import FAMILY_LABEL, LARGEST, Memo, PodReads, Series, Shape
 from pinn_operator.pods.text import lines_of, name_of, number_of, parse
 
 SERIES_LIMIT: Final = 1000
@@ -22,11 +25,15 @@ CLOCK_SECONDS: Final = 5.0
 _FINE_WIDTH: Final = 1.0
 _SHARE: Final = 64.0
 """Beyond, reads are kept at least this share of their age apart."""
-_ANSWERS_LIMIT: Final = 64
+_ANSWERS_LIMIT: Final = 16
 _LAYOUTS_LIMIT: Final = 8
 _SMALL: Final = 16384
 _THIN_EVERY: Final = 64
 """Reads between two thinnings."""
+
+
+Identity = tuple[tuple[str, str], ...]
+"""The labels of a series, sorted, without the pod's name."""
 
 
 class TooManySeries(Exception):
@@ -71,9 +78,15 @@ class History:
     _rows: list[array[float]] = field(default_factory=list)
     """What was read at each moment, by the number of the series; NaN, or a row that ends before, where it was not
     there."""
-    _labels: list[Mapping[str, str]] = field(default_factory=list)
-    _numbers: dict[tuple[tuple[str, str], ...], int] = field(default_factory=dict)
-    """Of the series, by their labels."""
+    _numbers: dict[Identity, int] = field(default_factory=dict)
+    """Of the series, in their order, by their labels."""
+    _families: list[str] = field(default_factory=list)
+    """Of the series, by their numbers."""
+    _known_families: set[str] = field(default_factory=set)
+    _shape: Shape | None = None
+    """Of the series that were known when it was last asked for."""
+    _broken: Mapping[str, float] = field(default_factory=dict)
+    """See `PodReads`. Never changed in place: earlier answers have it too."""
     _known: dict[bytes, int] = field(default_factory=dict)
     """The same by their text as the pod writes it."""
     _bad: list[int] = field(default_factory=list)
@@ -81,7 +94,7 @@ class History:
     """By the number of their lines: a pod is asked now for more families, now for fewer."""
     _longest: int = 0
     """Bytes of the longest page that has a layout."""
-    _answers: dict[tuple[tuple[str, ...], float | None], tuple[Series, ...]] = field(default_factory=dict)
+    _answers: dict[float | None, PodReads] = field(default_factory=dict)
     """Until the next read."""
     _until_thinned: int = _THIN_EVERY
 
@@ -94,13 +107,13 @@ class History:
         if self.moments and moment <= self.moments[-1]:
             if moment > self.moments[-1] - CLOCK_SECONDS:
                 return
-            self.moments.clear()
-            self._rows.clear()
+            self.moments, self._rows, self._broken = [], [], {}
         # A page of many other lines is not even split: it is searched for the families.
         lines = page.split(b"\n") if len(page) <= 2 * self._longest + _SMALL else None
         row = self._quickly(lines) if lines else None
         if row is None:
             row = self._carefully(page, families, lines)
+        self._look_for_breaks(row, moment)
         self._rows.append(row)
         self.moments.append(moment)
         self._answers.clear()
@@ -111,20 +124,33 @@ class History:
             self._until_thinned = _THIN_EVERY
             self._keep(kept_moments(self.moments, moment))
 
-    def series(self, families: Sequence[str], start: float | None = None) -> tuple[Series, ...]:
-        """The series of these families, from the last read at or before `start`."""
-        key = (tuple(families), start)
-        found = self._answers.get(key)
-        if found is None:
+    def reads(self, start: float | None = None) -> PodReads | None:
+        """Everything that is kept, from the last read at or before `start`. The same object until the next read."""
+        found = self._answers.get(start)
+        if found is None and self.moments:
             if len(self._answers) >= _ANSWERS_LIMIT:
                 self._answers.clear()
-            found = self._answers[key] = self._series(families, start)
+            begin = 0 if start is None else max(0, bisect_right(self.moments, start) - 1)
+            times = self.moments[begin:]
+            found = self._answers[start] = PodReads(
+                self.pod, self._present_shape(), times, self._rows[begin:], self._broken, interval_between(times),
+                Memo(),
+            )  # fmt: skip
         return found
+
+    def series(self, families: Sequence[str], start: float | None = None) -> tuple[Series, ...]:
+        """The series of these families, from the last read at or before `start`."""
+        found = self.reads(start)
+        return found.series(families) if found is not None else ()
+
+    def has(self, families: Iterable[str]) -> bool:
+        """Whether it was ever read of any of these families."""
+        return any(family in self._known_families for family in families)
 
     @property
     def size(self) -> int:
         """How many values are kept."""
-        return len(self.moments) * len(self._labels)
+        return len(self.moments) * len(self._numbers)
 
     def coarsen(self) -> None:
         """Keep every second read of those that are not of the last `RAW_SECONDS`: memory is short."""
@@ -139,9 +165,9 @@ class History:
         values = layout.values(lines) if layout is not None else None
         if layout is None or values is None:
             return None
-        if layout.columns == _IN_ORDER[: len(self._labels)]:
+        if layout.columns == _IN_ORDER[: len(self._numbers)]:
             return array("d", values)
-        row = array("d", [nan]) * len(self._labels)
+        row = array("d", [nan]) * len(self._numbers)
         for number, value in zip(layout.columns, values, strict=True):
             row[number] = value
         return row
@@ -162,7 +188,7 @@ class History:
             if number is not None and value is not None:
                 read[number] = value
                 lengths[line] = len(key)
-        row = array("d", [nan]) * len(self._labels)
+        row = array("d", [nan]) * len(self._numbers)
         for number, value in read.items():
             row[number] = value
         layout = self._layout_of(lines, families, lengths, read) if lines else None
@@ -200,16 +226,18 @@ class History:
         sample = parse(line)
         if sample is None:
             return None
+        labels = {**sample.labels, FAMILY_LABEL: sample.name}
         # As in Prometheus: what a pod says of itself does not decide whose it is.
-        labels = {**sample.labels, FAMILY_LABEL: sample.name, "pod": self.pod}
+        labels.pop("pod", None)
         identity = tuple(sorted(labels.items()))
         number = self._numbers.get(identity)
         if number is None:
-            if len(self._labels) >= SERIES_LIMIT:
+            if len(self._numbers) >= SERIES_LIMIT:
                 self._forget()  # or a pod that makes up series would never be read again
                 raise TooManySeries
-            number = self._numbers[identity] = len(self._labels)
-            self._labels.append(labels)
+            number = self._numbers[identity] = len(self._numbers)
+            self._families.append(sample.name)
+            self._known_families.add(sample.name)
             if self.is_bad(labels):
                 self._bad.append(number)
         if len(self._known) >= 4 * SERIES_LIMIT:
@@ -219,30 +247,48 @@ class History:
 
     # --- answering and thinning ---------------------------------------------------------------------------------------
 
-    def _series(self, families: Sequence[str], start: float | None) -> tuple[Series, ...]:
-        begin = 0 if start is None else max(0, bisect_right(self.moments, start) - 1)
-        found = []
-        for number, labels in enumerate(self._labels):
-            if labels[FAMILY_LABEL] not in families:
+    def _look_for_breaks(self, row: array[float], moment: float) -> None:
+        """Note the families that do not simply go on in this row from the one before."""
+        before = self._rows[-1] if self._rows else ()
+        if len(before) == len(row) and all(map(le, before, row)) and max(row, default=0.0) <= LARGEST:
+            return  # as nearly always: nothing fell, nothing came or went
+        broken = dict[str, float]()
+        for place, (value, family) in enumerate(zip(row, self._families, strict=True)):
+            last = before[place] if place < len(before) else nan
+            if isnan(value):
+                goes_on = isnan(last)
+            elif not -LARGEST <= value <= LARGEST:
+                # Not even this read is a beginning.
+                broken[family] = nextafter(moment, inf)
                 continue
-            # Rows grow with the number of known series: those before its first read end before it.
-            born = bisect_left(self._rows, number + 1, lo=begin, key=len)
-            values = [row[number] for row in self._rows[born:]]
-            points = tuple(zip(self.moments[born:], values, strict=True))
-            if isnan(sum(values)):
-                points = tuple(point for point in points if not isnan(point[1]))
-            if points:
-                found.append(Series(labels=labels, points=points))
-        return tuple(found)
+            else:
+                goes_on = isnan(last) or -LARGEST <= last <= value
+            if not goes_on:
+                broken.setdefault(family, moment)
+        if broken:
+            self._broken = {**self._broken, **broken}
+
+    def _present_shape(self) -> Shape:
+        if self._shape is None or len(self._shape.series) != len(self._numbers):
+            self._shape = shape_of(tuple(self._numbers))
+        return self._shape
 
     def _keep(self, kept: Sequence[int]) -> None:
         if len(kept) < len(self.moments):
             self.moments = [self.moments[place] for place in kept]
             self._rows = [self._rows[place] for place in kept]
+            self._answers.clear()
 
     def _forget(self) -> None:
-        self.moments, self._rows, self._labels, self._bad = [], [], [], []
-        self._numbers, self._known, self._layouts, self._longest = {}, {}, {}, 0
+        self.moments, self._rows, self._bad, self._broken, self._answers = [], [], [], {}, {}
+        self._numbers, self._families, self._known_families, self._shape = {}, [], set(), None
+        self._known, self._layouts, self._longest = {}, {}, 0
+
+
+@lru_cache(maxsize=256)
+def shape_of(identities: tuple[Identity, ...]) -> Shape:
+    """The shape of these series: pods of one server have one, so what follows from it is found out once for all."""
+    return Shape(tuple(dict(identity) for identity in identities))
 
 
 _IN_ORDER: Final = tuple(range(SERIES_LIMIT))

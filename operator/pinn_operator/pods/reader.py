@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import is_
 from typing import Final
 from urllib.parse import quote
 
@@ -24,9 +25,11 @@ from pinn_operator.core.samples import (
     FAMILY_LABEL,
     POD_FAULTS,
     AnyAnswer,
+    PodCounts,
     PodQuestion,
     PodReadFault,
     PodReadFaults,
+    PodReads,
     Series,
     SourceError,
 )
@@ -157,6 +160,13 @@ class _Pod:
     size: int = 0
     last_read: float = 0.0
 
+    def reads(self, families: Iterable[str], start: float | None) -> PodReads | None:
+        """What was read of these families, which are in one history; None if nothing was."""
+        for history in (self.quick, self.slow):
+            if history.has(families):
+                return history.reads(start)
+        return None
+
 
 @dataclass(slots=True, eq=False)
 class _Rollout:
@@ -166,6 +176,17 @@ class _Rollout:
     close_until: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    _counts: dict[tuple[str, ...], PodCounts] = field(default_factory=dict)
+    """The last answers, by families."""
+
+    def counts(self, families: tuple[str, ...], reads: tuple[PodReads, ...]) -> PodCounts:
+        """These reads as an answer: the last one, if they are its reads."""
+        last = self._counts.get(families)
+        if last is None or len(last.pods) != len(reads) or not all(map(is_, last.pods, reads)):
+            if len(self._counts) >= FAMILIES_LIMIT:
+                self._counts.clear()
+            last = self._counts[families] = PodCounts(families, reads)
+        return last
 
 
 class PodReader:
@@ -238,17 +259,11 @@ class PodReader:
             pods = [rollout.pods[pod] for pod in question.pods if pod in rollout.pods]
             asked.update(question.pods)
             start = question.start.timestamp() if question.start is not None else None
-            series = tuple(
-                one
-                for pod in pods
-                for history in (pod.quick, pod.slow)
-                for one in history.series(question.families, start)
-            )
-            known = [pod for pod in pods if pod.last_read or pod.failures]
-            if series or any(pod.last_read for pod in known):
-                answers[question.key] = series
-            elif known:
-                answers[question.key] = SourceError(_none_read(known))
+            reads = tuple([found for pod in pods if (found := pod.reads(question.families, start)) is not None])
+            if reads or any(pod.last_read for pod in pods):
+                answers[question.key] = rollout.counts(question.families, reads)
+            elif any(pod.failures for pod in pods):
+                answers[question.key] = SourceError(_none_read([pod for pod in pods if pod.failures]))
         now = time.monotonic()
         failed = sorted(
             (pod for pod in rollout.pods.values() if pod.name in asked and pod.reported_until > now),

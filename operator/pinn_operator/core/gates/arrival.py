@@ -9,6 +9,7 @@ and none is with probability (1 − w)^N.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from pinn_operator.core.gates.families import Answers, requests_family, stale
@@ -51,7 +52,7 @@ def arrival(answers: Answers, scope: Scope) -> Arrival | None:
         return None
     earliest = scope.in_force.timestamp() + GRACE_SECONDS
     longest = None
-    for span in (*reading.windows.recent, *filter(None, (reading.windows.whole,))):
+    for span in chain(reading.windows.each(), filter(None, (reading.windows.whole,))):
         if any(part.track.times[part.begin] < earliest for part in span.canary):
             break
         if longest is not None and span.canary_counts(_EVERY, ()).total > 0:

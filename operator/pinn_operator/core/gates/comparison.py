@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from operator import add, sub
 
 from pinn_operator.core.gates.dispersion import dispersion
-from pinn_operator.core.gates.evidence import Budget, Comparison, Reference, Window, compare, exceeds_limit, tails
+from pinn_operator.core.gates.evidence import (
+    FEWEST,
+    Budget,
+    Comparison,
+    Reference,
+    Window,
+    compare,
+    exceeds_limit,
+    tails,
+)
 from pinn_operator.core.gates.families import BEFORE_SECONDS, Reading
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 from pinn_operator.core.gates.tracks import Track
-from pinn_operator.core.gates.windows import INTERVALS, Span, stale_after
+from pinn_operator.core.gates.windows import INTERVALS, Part, Span, stale_after
 from pinn_operator.core.wanted.metrics import METRICS
 from pinn_operator.core.wanted.spec import Bound, Gate
 
@@ -57,42 +66,56 @@ def carried_counts(gate: Gate, reading: Reading, scope: Scope) -> tuple[Counts, 
 
 def last_minute(reading: Reading | None, total: Classes, bad: Classes) -> Counts:
     """What the canary answered in the last minute, up to its own newest samples."""
-    counts = Counts(0, 0)
-    for track in reading.canary if reading else ():
-        end = len(track.times) - 1
+    all_of = failed = 0.0
+    for track, begin, end in reading.memo.once("last minute", lambda: last_parts(reading)) if reading else ():
+        more = track.count(total, begin, end)
+        all_of += more
+        failed += min(more, track.count(bad, begin, end))
+    return Counts(all_of, failed)
+
+
+def last_parts(reading: Reading) -> list[Part]:
+    """The last minute of each pod of the canary, or four sample intervals if that is longer."""
+    parts = []
+    for track in reading.canary:
         seconds = max(LEVEL_SECONDS, INTERVALS * (track.interval or 0.0))
-        begin = max(track.at_or_before(track.times[-1] - seconds), 0)
-        all_of = track.count(total, begin, end)
-        counts += Counts(all_of, min(all_of, track.count(bad, begin, end)))
-    return counts
+        parts.append(Part(track, max(track.at_or_before(track.times[-1] - seconds), 0), len(track.times) - 1))
+    return parts
 
 
 def compared(
     gate: Gate, fast: Reading | None, whole: Reading | None, total: Classes, bad: Classes, scope: Scope,
-    reference: Reference | None, *, part: float = 1.0, slow: bool = False,
+    reference: Reference | Callable[[], Reference | None] | None, *, part: float = 1.0, slow: bool = False,
     carried: tuple[Counts, Counts] | None = None,
 ) -> Comparison | None:  # fmt: skip
     """What speaks against the canary in the recent windows and in the whole; None where nothing can be compared.
 
-    `part` is the share of the gate's error probability that may be spent here; `carried` is what the whole has lost.
+    `reference` may be a function: it is asked for only where stable answers at the same moment and there is something
+    to compare. `part` is the share of the gate's error probability that may be spent here; `carried` is what the whole
+    has lost.
     """
     relative = gate.relative
     if relative is None or not relative.enabled or fast is None or whole is None or whole.windows.whole is None:
         return None
     if not scope.concurrent and reference is None:
         return None
-    tracks = (*fast.canary, *whole.canary)
+    tracks = fast.canary if fast is whole else (*fast.canary, *whole.canary)
     lost = carried is not None and carried[0].bad > 0
     if not lost and not any(track.count(bad, 0, len(track.times) - 1) > 0 for track in tracks):
         # Nothing bad, nothing to compare: the usual case, and the cheap one.
         return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
-    windows = [window_of(span, total, bad, concurrent=scope.concurrent) for span in fast.windows.recent]
     everything = with_carried(window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent), carried)
     if reference is not None and not scope.concurrent:
+        assert not callable(reference)
+        windows = [window_of(span, total, bad, concurrent=False) for span in fast.windows.recent]
         return against_reference(gate, windows, everything, reference, budget_of(gate, scope, part))
     judge = tails if slow else compare
+    # What holds so few bad answers proves nothing, so what stable did meanwhile need not be counted.
+    telling = (span for span in fast.windows.recent if span.canary_counts(total, bad).bad >= FEWEST)
     return judge(
-        windows, everything, relative=relative, budget=budget_of(gate, scope, part), reference=reference,
+        [window_of(span, total, bad, concurrent=scope.concurrent) for span in telling], everything,
+        relative=relative, budget=budget_of(gate, scope, part),
+        reference=reference() if callable(reference) else reference,
         dispersion=lambda: clustering(whole.stable, total, bad),
     )  # fmt: skip
 
@@ -150,12 +173,19 @@ def clustering(stable: Sequence[Track], total: Classes, bad: Classes) -> float:
 
 def bins(track: Track, edges: Sequence[float], total: Classes, bad: Classes) -> list[Counts]:
     """Requests between each two edges, as far as the pod was read."""
+    return list(map(Counts, *_between(track, edges, total, bad)))
+
+
+def _between(
+    track: Track, edges: Sequence[float], total: Classes, bad: Classes
+) -> tuple[list[float], list[float]]:  # fmt: skip
     at = [max(0, track.at_or_before(edge)) for edge in edges]
-    found = []
-    for begin, end in pairwise(at):
-        all_of = track.count(total, begin, end)
-        found.append(Counts(all_of, min(all_of, track.count(bad, begin, end))))
-    return found
+    all_of, failed = ([max(0.0, more) for more in _steps(track.counts(it, at))] for it in (total, bad))
+    return all_of, list(map(min, all_of, failed))
+
+
+def _steps(values: Sequence[float]) -> Iterable[float]:
+    return map(sub, values[1:], values)
 
 
 def minutes_of(stable: Sequence[Track], begin: float, end: float, total: Classes, bad: Classes) -> Reference | None:
@@ -164,8 +194,11 @@ def minutes_of(stable: Sequence[Track], begin: float, end: float, total: Classes
         return None
     count = min(MOST_BINS, int((end - begin) / 60.0))
     edges = [end - (count - index) * 60.0 for index in range(count + 1)] if count else [begin, end]
-    of_pods = [bins(track, edges, total, bad) for track in stable]
-    return Reference.of([sum(column, Counts(0, 0)) for column in zip(*of_pods, strict=True)])
+    sums = [[0.0] * (len(edges) - 1), [0.0] * (len(edges) - 1)]
+    for track in stable:
+        all_of, failed = _between(track, edges, total, bad)
+        sums = [list(map(add, sums[0], all_of)), list(map(add, sums[1], failed))]
+    return Reference.of(list(map(Counts, *sums)))
 
 
 def minutes_before(reading: Reading, scope: Scope, total: Classes, bad: Classes) -> Reference | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pinn_operator.core.gates.comparison import LEVEL_SECONDS
 from pinn_operator.core.gates.families import (
@@ -26,7 +26,11 @@ _SECONDS = "seconds"
 
 def cpu_family(names: MetricNames) -> Family:
     """CPU seconds by pod."""
-    return Family(names.cpu, classify=lambda _labels: _SECONDS, sparse=True)
+    return Family(names.cpu, classify=_all_seconds, sparse=True)
+
+
+def _all_seconds(_labels: Mapping[str, str]) -> str:
+    return _SECONDS
 
 
 class CpuUsage:

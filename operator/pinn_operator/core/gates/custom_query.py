@@ -51,8 +51,8 @@ class CustomQuery:
         """A value is evidence by itself: how many samples it rests on is the query's business."""
         assert gate.query is not None
         answer = series_of(answers.samples, custom_key(gate))
-        if answer is None or isinstance(answer, SourceError):
-            return answer or Evidence()
+        if not isinstance(answer, tuple):
+            return answer if isinstance(answer, SourceError) else Evidence()
         query = render(gate.query, scope)
         value = single_value(answer)
         if isinstance(value, SourceError):

@@ -32,7 +32,7 @@ from pinn_operator.core.gates.families import (
 )
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.sequential import Counts
-from pinn_operator.core.samples import Query, Question, SourceError, series_of
+from pinn_operator.core.samples import Query, Question, SourceError, as_series, series_of
 from pinn_operator.core.wanted.spec import Gate, SourceKind
 
 ANSWERED: Final = ("1", "2", "3", "4", "5")
@@ -142,14 +142,15 @@ def _unreadable(reading: Reading, answers: Answers, scope: Scope) -> SourceError
 
 
 def _only_unreadable(reading: Reading) -> bool:
-    return all(set(track.grown) == {UNREADABLE} for track in reading.canary) if reading.canary else False
+    return all(track.columns.classes == (UNREADABLE,) for track in reading.canary) if reading.canary else False
 
 
 def _labels(answers: Answers, scope: Scope) -> set[str]:
     for key in (LABELS_KEY, f"pods/{scope.analysis.names.requests}"):
         answer = series_of(answers.samples, key)
-        if isinstance(answer, tuple) and answer:
-            return set(answer[0].labels) - {"__name__"}
+        found = () if answer is None or isinstance(answer, SourceError) else as_series(answer)
+        if found:
+            return set(found[0].labels) - {"__name__"}
     return {"unknown"}
 
 

@@ -8,28 +8,41 @@ so a grid gives true samples with their moments, and an answer stays small howev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from math import ceil
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from pinn_operator.core.gates.metric import Evidence, Scope, Side
-from pinn_operator.core.gates.tracks import TARGET_LABELS, Classify, Points, Track, Tracks, levels, tracks
-from pinn_operator.core.gates.windows import Windows, alone, interval_of, stale_after, windows
+from pinn_operator.core.gates.tracks import (
+    TARGET_LABELS,
+    Classify,
+    Points,
+    Track,
+    Tracks,
+    levels,
+    levels_of_reads,
+    tracks,
+    tracks_of_reads,
+)
+from pinn_operator.core.gates.windows import LATENESS_SECONDS, Windows, alone, interval_of, stale_after, windows
 from pinn_operator.core.samples import (  # fmt: skip
     POD_KEY,
+    Memo,
+    PodCounts,
     PodQuestion,
     Query,
     Question,
     Samples,
     Series,
     SourceError,
+    as_series,
     series_of,
 )
 from pinn_operator.core.wanted.spec import MetricNames, SourceKind
 
-_T = TypeVar("_T")
 PROMETHEUS_KEY: Final = "prom/"
 TIMES: Final = "times"
 BEFORE_SECONDS: Final = 900.0
@@ -204,8 +217,12 @@ def handler_classes(probe_paths: Iterable[str]) -> tuple[str, ...]:
 
 def requests_family(scope: Scope) -> Family:
     """Answered requests by the first digit of their status, without probes; of paths that do not exist apart (`u4`)."""
-    names = scope.analysis.names
-    probes = "|".join(handler_classes(scope.probe_paths))
+    return _requests_family(scope.analysis.names, scope.probe_paths)
+
+
+@lru_cache(maxsize=64)
+def _requests_family(names: MetricNames, probe_paths: tuple[str, ...]) -> Family:
+    probes = "|".join(handler_classes(probe_paths))
     quoted = f"{probes}|{UNMATCHED}".replace("\\", "\\\\")
     return Family(
         names.requests, (names.status_label,), _by_status(names, re.compile(probes)),
@@ -241,6 +258,7 @@ class Reading:
     canary: tuple[Track, ...]
     stable: tuple[Track, ...]
     windows: Windows
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
     @property
     def begin(self) -> float:
@@ -281,7 +299,6 @@ class Answers:
         self.samples = samples
         self._scope = scope
         self._found: dict[str, Found] = {}
-        self._made: dict[Hashable, Any] = {}
 
     def find(self, family: Family) -> Found:
         """What the sources say of a family."""
@@ -306,7 +323,7 @@ class Answers:
         readings = [
             self._reading(source, answer, family)
             for source, answer in ((SourceKind.PODS, pods), (SourceKind.PROMETHEUS, prometheus))
-            if isinstance(answer, tuple)
+            if isinstance(answer, tuple | PodCounts)
         ]
         known = [reading for reading in readings if reading.canary] or readings
         # Pods that cannot be read hide nothing as long as Prometheus answers for them.
@@ -319,26 +336,21 @@ class Answers:
             whole = known[1]
         return Found(fast, whole, error, answered=True)
 
-    def _reading(self, source: SourceKind, answer: tuple[Series, ...], family: Family) -> Reading:
+    def _reading(self, source: SourceKind, answer: tuple[Series, ...] | PodCounts, family: Family) -> Reading:
         scope = self._scope
+        if isinstance(answer, PodCounts):
+            # The same follows from the same reads at every look.
+            sides = tuple((side.revision, side.pods) for side in (scope.canary, scope.stable))
+            return answer.memo.once(
+                ("reading", family.classify, family.warm_up, sides, scope.since, scope.concurrent),
+                lambda: _reading_of(source, tracks_of_reads(answer, family.classify), family, scope),
+            )
         label = scope.analysis.names.pod_label if source is SourceKind.PROMETHEUS else "pod"
         if family.of_router:
             found = _of_router(answer, family.classify, label)
-            canary, stable = ([found[pod] for pod in sorted(found) if pod.startswith(side)] for side in SIDES)
         else:
             found = tracks(answer, family.classify, pod_label=label, targets=source is SourceKind.PROMETHEUS)
-            canary, stable = _of(found, scope.canary, scope), _of(found, scope.stable, scope)
-        if family.warm_up is not None:
-            canary = [track.after(_warm(track, family.warm_up)) for track in canary]
-        fair = windows(canary, stable, scope.since) if scope.concurrent and stable else alone(canary, scope.since)
-        return Reading(source, tuple(canary), tuple(stable), fair)
-
-    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """What `make` gives, made once in a pass: several gates need the same."""
-        if key not in self._made:
-            self._made[key] = make()
-        found: _T = self._made[key]
-        return found
+        return _reading_of(source, found, family, scope)
 
     def levels(self, family: Family) -> tuple[SourceKind | None, dict[str, Points], SourceError | None]:
         """The samples of a gauge by pod; who answered, and what could not be read.
@@ -349,10 +361,13 @@ class Answers:
         pods, prometheus = series_of(self.samples, pod_key(family)), self._prometheus(family)
         error = next((answer for answer in (prometheus, pods) if isinstance(answer, SourceError)), None)
         label = self._scope.analysis.names.pod_label
-        read = levels(pods) if isinstance(pods, tuple) else {}
+        if isinstance(pods, PodCounts):
+            read, empty = levels_of_reads(pods), not pods.pods
+        else:
+            read, empty = levels(pods) if isinstance(pods, tuple) else {}, pods == ()
         scraped = levels(prometheus, pod_label=label) if isinstance(prometheus, tuple) else {}
         found = {pod: _spliced(read.get(pod, ()), scraped.get(pod, ())) for pod in read.keys() | scraped.keys()}
-        if read or pods == ():
+        if read or empty:
             return SourceKind.PODS, found, error
         return (SourceKind.PROMETHEUS if isinstance(prometheus, tuple) else None), found, error
 
@@ -370,6 +385,17 @@ def _spliced(read: Points, scraped: Points) -> Points:
     return (*before, *read, *after)
 
 
+def _reading_of(source: SourceKind, found: Tracks, family: Family, scope: Scope) -> Reading:
+    if family.of_router:
+        canary, stable = ([found[pod] for pod in sorted(found) if pod.startswith(side)] for side in SIDES)
+    else:
+        canary, stable = _of(found, scope.canary, scope), _of(found, scope.stable, scope)
+    if family.warm_up is not None:
+        canary = [track.after(_warm(track, family.warm_up)) for track in canary]
+    fair = windows(canary, stable, scope.since) if scope.concurrent and stable else alone(canary, scope.since)
+    return Reading(source, tuple(canary), tuple(stable), fair)
+
+
 def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...] | SourceError | None:
     """All grids of a family as true samples: points are (moment of the scrape, value)."""
     collected: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
@@ -385,8 +411,8 @@ def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...]
                 return values
             if isinstance(times, SourceError):
                 return times
-            moments = _moments(times or (), scope)
-            for series in values:
+            moments = _moments(as_series(times or ()), scope)
+            for series in as_series(values):
                 scraped = moments.get(_target(series.labels, scope), {})
                 labels = tuple(sorted({**series.labels, **part.labels}.items()))
                 kept = collected.setdefault(labels, {})
@@ -414,7 +440,8 @@ def of_revision(pods: Iterable[str], side: Side, scope: Scope) -> list[str]:
     """Which pods of an answer are this revision's, in order: those that are listed, or whatever carries its name."""
     if side.pods:
         # A set: with a thousand pods a search for each would cost more than all the rest.
-        return sorted(frozenset(side.pods).intersection(pods))
+        there = frozenset(pods)
+        return [pod for pod in side.pods if pod in there]
     return sorted(pod for pod in pods if pod.startswith(f"{scope.name}-{side.revision}-"))
 
 
@@ -453,7 +480,7 @@ def age_of(reading: Reading, scope: Scope) -> float | None:
     read = {track.pod for track in reading.canary}
     if not reading.canary or any(pod not in read for pod in scope.canary.ready):
         return None
-    ready = scope.canary.ready or tuple(read)
+    ready = frozenset(scope.canary.ready) or read
     return max(0.0, scope.now.timestamp() - min(track.times[-1] for track in reading.canary if track.pod in ready))
 
 
@@ -462,10 +489,11 @@ def stale(reading: Reading | None, scope: Scope) -> str:
     if reading is None:
         return ""
     read = {track.pod: track for track in reading.canary}
+    now = scope.now.timestamp()
     for pod in scope.canary.ready or tuple(read):
         if pod not in read:
             return f"no sample of pod {pod} yet"
-        age = scope.now.timestamp() - read[pod].times[-1]
-        if age > stale_after(read[pod].interval):
+        age = now - read[pod].times[-1]
+        if age > LATENESS_SECONDS and age > stale_after(read[pod].interval):
             return f"the newest sample of pod {pod} is {age:.0f} s old"
     return ""

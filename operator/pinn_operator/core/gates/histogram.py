@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
+from operator import sub
 
 from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.gates.windows import Part
@@ -60,11 +61,18 @@ def bound_of(labels: Mapping[str, str]) -> str | None:
 
 def histogram_of(parts: Iterable[Part]) -> Histogram:
     """The observations within these stretches of tracks, whose classes are those of `bound_of`."""
-    sums: dict[float, float] = {}
+    # Pods that have the same series are summed up column by column, all at once.
+    alike: dict[tuple[str, ...], tuple[list[tuple[float, ...]], list[tuple[float, ...]]]] = {}
     for part in parts:
-        for name, values in part.track.grown.items():
-            bound = float(name)
-            sums[bound] = sums.get(bound, 0.0) + values[part.end] - values[part.begin]
+        track = part.track
+        ends, begins = alike.setdefault(track.columns.classes, ([], []))
+        ends.append(track.row(part.end))
+        begins.append(track.row(part.begin))
+    sums: dict[float, float] = {}
+    for names, (ends, begins) in alike.items():
+        grown = map(sub, map(sum, zip(*ends, strict=True)), map(sum, zip(*begins, strict=True)))
+        for name, more in zip(names, grown, strict=True):
+            sums[float(name)] = sums.get(float(name), 0.0) + more
     running, buckets = 0.0, []
     for bound in sorted(sums):
         running = max(running, sums[bound])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from pinn_operator.core.gates.comparison import LEVEL_SECONDS, compared, minutes_before, with_comparison
+from pinn_operator.core.gates.comparison import compared, last_parts, minutes_before, with_comparison
 from pinn_operator.core.gates.evidence import Comparison, exceeds_limit
 from pinn_operator.core.gates.families import (
     Answers,
@@ -22,7 +22,6 @@ from pinn_operator.core.gates.families import (
 )
 from pinn_operator.core.gates.histogram import ALL, Histogram, bound_of, histogram_of
 from pinn_operator.core.gates.metric import Evidence, Scope
-from pinn_operator.core.gates.windows import INTERVALS, Part
 from pinn_operator.core.samples import Question, SourceError
 from pinn_operator.core.wanted.spec import Bound, Gate, MetricNames
 
@@ -49,7 +48,7 @@ class Latency:
         found = answers.readings(family, absent=f"{family.sample}; native histograms are not read")
         if not isinstance(found, Readings):
             return found
-        canary, stable, minute = answers.once("latency", lambda: _histograms(found, scope))
+        canary, stable, minute = _histograms(found.fast, found.whole, scope)
         worse = self._compared(gate, found, canary, stable, scope)
         evidence = Evidence(
             value=canary.quantile(self.quantile),
@@ -85,26 +84,18 @@ class Latency:
         if bound == inf:
             return None
         tracks = (track for reading in (found.fast, found.whole) for track in (*reading.canary, *reading.stable))
-        if not all(f"{bound:g}" in track.grown for track in tracks):
+        if not all(f"{bound:g}" in track.columns.of for track in tracks):
             return None
         slow = (ALL, f"-{bound:g}")
-        before = minutes_before(found.whole, scope, (ALL,), slow) if scope.concurrent else None
+        before = (lambda: minutes_before(found.whole, scope, (ALL,), slow)) if scope.concurrent else None
         return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, slow=True)
 
 
-def _histograms(found: Readings, scope: Scope) -> tuple[Histogram, Histogram, Histogram]:
-    """Of the canary and of stable over the whole time, and of the canary's last minute."""
-    whole = found.whole.windows.whole
+def _histograms(fast: Reading, whole: Reading, scope: Scope) -> tuple[Histogram, Histogram, Histogram]:
+    """Of the canary and of stable over the whole time, and of the canary's last minute. All quantiles need the same."""
+    span = whole.windows.whole
     return (
-        histogram_of(whole.canary) if whole else Histogram(),
-        histogram_of(whole.stable) if whole and scope.concurrent else Histogram(),
-        histogram_of(_last_minute(found.fast)),
+        whole.memo.once("canary", lambda: histogram_of(span.canary)) if span else Histogram(),
+        whole.memo.once("stable", lambda: histogram_of(span.stable)) if span and scope.concurrent else Histogram(),
+        fast.memo.once("minute", lambda: histogram_of(last_parts(fast))),
     )
-
-
-def _last_minute(reading: Reading) -> list[Part]:
-    parts = []
-    for track in reading.canary:
-        seconds = max(LEVEL_SECONDS, INTERVALS * (track.interval or 0.0))
-        parts.append(Part(track, max(track.at_or_before(track.times[-1] - seconds), 0), len(track.times) - 1))
-    return parts

@@ -19,6 +19,7 @@ from pinn_operator.core.gates.families import (
     stale,
 )
 from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.gates.shares import by_name
 from pinn_operator.core.gates.windows import Part
 from pinn_operator.core.samples import FAMILY_LABEL, Question, SourceError
 from pinn_operator.core.wanted.spec import Gate, MetricNames
@@ -28,7 +29,7 @@ def moments_family(names: MetricNames) -> Family:
     """Count, sum and sum of squares of price ÷ strike."""
     samples = (names.price_count, names.price_sum, names.price_squares)
     return Family(
-        names.price_count, classify=lambda labels: labels.get(FAMILY_LABEL), sparse=True,
+        names.price_count, classify=by_name, sparse=True,
         slices=tuple(Slice(sample if index else "", labels={FAMILY_LABEL: sample}, sample=sample)
                      for index, sample in enumerate(samples)),
     )  # fmt: skip

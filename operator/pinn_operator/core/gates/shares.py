@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -38,10 +38,15 @@ SETTLED_COUNT: Final = 800.0
 """Until a warm pod has counted so much or so long, no abort bound is held against it: its cache may still fill."""
 
 
+def by_name(labels: Mapping[str, str]) -> str | None:
+    """The class of a series is the name of its sample."""
+    return labels.get(FAMILY_LABEL)
+
+
 def counters(first: str, second: str, *, warm_up: WarmUp | None = None) -> Family:
     """Two counters as one family, its classes their names."""
     return Family(
-        first, classify=lambda labels: labels.get(FAMILY_LABEL),
+        first, classify=by_name,
         slices=(Slice("", labels={FAMILY_LABEL: first}), Slice(second, labels={FAMILY_LABEL: second}, sample=second)),
         sparse=True, warm_up=warm_up,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from pinn_operator.core.samples import (
     Samples,
     Series,
     SourceError,
+    as_series,
     series_of,
 )
 from pinn_operator.core.wanted.spec import Analysis, SourceKind
@@ -79,8 +80,8 @@ def stands_still(counts: Answer, scrapes: Answer) -> bool | None:
     """As `silent`, by what Prometheus has: counters on a grid, and when each pod was last scraped."""
     if isinstance(counts, SourceError) or isinstance(scrapes, SourceError):
         return None
-    changes = [_last_change(points) for points in map(_finite, counts) if points]
-    seen = [points[-1][1] for points in map(_finite, scrapes) if points]
+    changes = [_last_change(points) for points in map(_finite, as_series(counts)) if points]
+    seen = [points[-1][1] for points in map(_finite, as_series(scrapes)) if points]
     if not changes or not seen:
         return None
     return min(seen) - max(changes) >= STILL_SECONDS
@@ -90,7 +91,9 @@ def _pods_stand_still(read: Answer, analysis: Analysis, now: datetime, probe_pat
     if isinstance(read, SourceError):
         return None
     kept = [
-        points for series in read if not _is_probe(series.labels, analysis, probe_paths) and (points := _finite(series))
+        points
+        for series in as_series(read)
+        if not _is_probe(series.labels, analysis, probe_paths) and (points := _finite(series))
     ]
     if not kept or now.timestamp() - max(points[-1][0] for points in kept) > UNREAD_SECONDS:
         return None

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, isfinite, nan
-from operator import le, lt
-from typing import Final
+from math import inf, isfinite, isnan, nan
+from operator import itemgetter, le, lt, sub
+from typing import Final, NamedTuple
 
-from pinn_operator.core.samples import Series
+from pinn_operator.core.samples import LARGEST, PodCounts, PodReads, Series
 
 Points = Sequence[tuple[float, float]]
 Classify = Callable[[Mapping[str, str]], str | None]
@@ -25,8 +24,6 @@ TARGET_LABELS = ("job", "instance", "service", "endpoint", "container", "prometh
 """Labels that Prometheus and its operator add for a target: two targets of one pod differ in one of them."""
 LATEST: Final = 1e11
 """No moment in unix seconds is later."""
-LARGEST: Final = 2.0**53
-"""A counter cannot count beyond: what shows more is no count."""
 RESTARTED_BELOW = 0.5
 """A restarted container has counted less than this part of what it had; a replica that lags lacks a few seconds."""
 _WITNESSES = 0.25
@@ -35,15 +32,75 @@ tells nothing."""
 _INTERVALS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One pod: moments in ascending order (unix seconds), and at each of them what it has counted of each class in all
-    its life, as if its container had never restarted."""
+class Columns:
+    """Which columns of a row of values belong to each class."""
+
+    __slots__ = ("_chosen", "_kept", "all", "classes", "highest", "of", "width")
+
+    def __init__(self, of: Mapping[str, tuple[int, ...]]) -> None:
+        self.of = of
+        self.classes = tuple(of)
+        everything = tuple(column for columns in of.values() for column in columns)
+        self.highest = max(everything, default=-1)
+        self.all = _taking(everything)
+        self.width = len(everything)
+        self._chosen: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._kept: dict[frozenset[int], Columns] = {}
+
+    def chosen(self, classes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The columns that are added for these classes, and those that are taken off: a class that is written "-x"."""
+        found = self._chosen.get(classes)
+        if found is None:
+            added = [column for name in classes if name[0] != "-" for column in self.of.get(name, ())]
+            taken = [column for name in classes if name[0] == "-" for column in self.of.get(name[1:], ())]
+            found = self._chosen[classes] = (tuple(added), tuple(taken))
+        return found
+
+    def within(self, there: frozenset[int]) -> Columns:
+        """The same without the columns that are not among these."""
+        found = self._kept.get(there)
+        if found is None:
+            kept = {name: tuple(column for column in columns if column in there) for name, columns in self.of.items()}
+            found = self._kept[there] = Columns({name: columns for name, columns in kept.items() if columns})
+        return found
+
+
+def _taking(columns: Sequence[int]) -> Callable[[Sequence[float]], tuple[float, ...]]:
+    if len(columns) > 1:
+        return itemgetter(*columns)
+    return (lambda row: (row[columns[0]],)) if columns else (lambda _row: ())
+
+
+class Track(NamedTuple):
+    """One pod: moments in ascending order (unix seconds), and at each of them a row of what it has counted in all its
+    life, as if its container had never restarted. `columns` says what of a row belongs to which class. Unless the track
+    is `complete`, rows may lack values, or have NaN: what was not there yet had counted nothing.
+    """
 
     pod: str
-    times: tuple[float, ...]
-    grown: Mapping[str, tuple[float, ...]]
+    times: Sequence[float]
+    rows: Sequence[Sequence[float]]
+    columns: Columns
+    interval: float | None
+    """Seconds between its newest samples (the median of five); None with a single sample."""
+    complete: bool = True
     restarts: tuple[float, ...] = ()
+
+    @classmethod
+    def of(
+        cls, pod: str, times: Sequence[float], grown: Mapping[str, Sequence[float]], restarts: tuple[float, ...] = ()
+    ) -> Track:
+        """From what was counted of each class at each moment."""
+        columns = Columns({name: (place,) for place, name in enumerate(grown)})
+        rows = tuple(zip(*grown.values(), strict=True)) if grown else ((),) * len(times)
+        return cls(pod, times, rows, columns, interval_between(times), restarts=restarts)
+
+    @property
+    def grown(self) -> Mapping[str, tuple[float, ...]]:
+        """What was counted of each class, at all moments."""
+        return {
+            name: tuple(sum(self._at(row, columns)) for row in self.rows) for name, columns in self.columns.of.items()
+        }
 
     def at_or_before(self, moment: float) -> int:
         """Index of the newest sample at or before that moment; -1 if there is none."""
@@ -53,33 +110,63 @@ class Track:
         """Index of the oldest sample at or after that moment; the number of samples if there is none."""
         return bisect_left(self.times, moment)
 
-    def count(self, classes: Iterable[str], begin: int, end: int) -> float:
+    def count(self, classes: Iterable[str], begin: int, end: int) -> float:  # type: ignore[override]
         """How far these classes have grown together between two samples; one that is written "-x" is taken off."""
+        added, taken = self.columns.chosen(tuple(classes))
+        before, later = self.rows[begin], self.rows[end]
         total = 0.0
-        for name in classes:
-            values = self.grown.get(name.removeprefix("-"))
-            if values is not None:
-                total += (values[begin] - values[end]) if name[0] == "-" else (values[end] - values[begin])
+        if self.complete:
+            for column in added:
+                total += later[column] - before[column]
+            for column in taken:
+                total -= later[column] - before[column]
+        else:
+            total = sum(self._at(later, added)) - sum(self._at(before, added))
+            total -= sum(self._at(later, taken)) - sum(self._at(before, taken))
         return max(0.0, total)
+
+    def counts(self, classes: Iterable[str], indices: Iterable[int]) -> list[float]:
+        """What these classes had counted together by each of these samples."""
+        added, taken = self.columns.chosen(tuple(classes))
+        rows = [self.rows[index] for index in indices]
+        if not self.complete:
+            return [sum(self._at(row, added)) - sum(self._at(row, taken)) for row in rows]
+        if taken:
+            return [sum([row[it] for it in added]) - sum([row[it] for it in taken]) for row in rows]
+        return [sum([row[it] for it in added]) for row in rows]
+
+    def row(self, index: int) -> tuple[float, ...]:
+        """What was counted by a sample, class after class."""
+        if self.complete and len(self.columns.of) == self.columns.width:
+            return self.columns.all(self.rows[index])
+        row = self.rows[index]
+        return tuple(sum(self._at(row, columns)) for columns in self.columns.of.values())
 
     def after(self, index: int) -> Track:
         """The track from its sample with that index on."""
         if index <= 0:
             return self
         restarts = tuple(moment for moment in self.restarts if moment > self.times[index])
-        grown = {name: values[index:] for name, values in self.grown.items()}
-        return Track(self.pod, self.times[index:], grown, restarts)
+        times = self.times[index:]
+        return self._replace(times=times, rows=self.rows[index:], interval=interval_between(times), restarts=restarts)
 
     def has_counted(self, index: int) -> bool:
         """Whether it had counted anything by that sample."""
-        return any(values[index] > 0 for values in self.grown.values())
+        return any(counted > 0 for counted in self.row(index))
 
-    @property
-    def interval(self) -> float | None:
-        """Seconds between its newest samples (the median of five); None with a single sample."""
-        times = self.times[-_INTERVALS - 1 :]
-        gaps = sorted(after - before for before, after in pairwise(times))
-        return gaps[len(gaps) // 2] if gaps else None
+    def _at(self, row: Sequence[float], columns: Iterable[int]) -> list[float]:
+        if self.complete:
+            return [row[column] for column in columns]
+        there = len(row)
+        # A value that differs from itself is NaN.
+        return [row[it] if it < there and row[it] == row[it] else 0.0 for it in columns]
+
+
+def interval_between(times: Sequence[float]) -> float | None:
+    """Seconds between the newest of these moments: the median of five; None if there is only one."""
+    newest = times[-_INTERVALS - 1 :]
+    gaps = sorted(map(sub, newest[1:], newest))
+    return gaps[len(gaps) // 2] if gaps else None
 
 
 Tracks = Mapping[str, Track]
@@ -102,6 +189,63 @@ def tracks(
         target = tuple(one.labels.get(label, "") for label in TARGET_LABELS) if targets else ()
         found.setdefault(pod, {}).setdefault(target, []).append((name, points))
     return {pod: _track(pod, _one_target(targets)) for pod, targets in found.items()}
+
+
+def tracks_of_reads(counts: PodCounts, classify: Classify) -> dict[str, Track]:
+    """The tracks of pods as they were read: the same as `tracks` of the answer's series.
+
+    A pod whose counters only grew, and that is nearly every pod, is not copied: its reads are its track.
+    """
+    return counts.memo.once(("tracks", classify), lambda: dict(_each_track(counts, classify)))
+
+
+def _each_track(counts: PodCounts, classify: Classify) -> Iterable[tuple[str, Track]]:
+    families, key = counts.families, ("track", counts.families, classify)
+    for reads in counts.pods:
+        track = reads.memo.once(key, lambda: _track_of_reads(reads, families, classify))  # noqa: B023 - called at once
+        if track is not None:
+            yield reads.pod, track
+
+
+def _track_of_reads(reads: PodReads, families: tuple[str, ...], classify: Classify) -> Track | None:
+    columns = reads.shape.memo.once(
+        ("columns", families, classify), lambda: _columns(reads, families, classify)
+    )  # fmt: skip
+    times, rows = reads.times, reads.rows
+    if any(reads.broken.get(family, -inf) > times[0] for family in families):
+        members: list[tuple[str, Points]] = [
+            (name, one.points) for one in reads.series(families) if (name := classify(one.labels)) is not None
+        ]
+        return _track(reads.pod, members) if members else None
+    # From here on no series vanishes: what is in the first row is in all, and what is not in the last one is in none.
+    if not _has_all(rows[-1], columns):
+        columns = columns.within(_there(rows[-1], columns))
+    if columns.width == 0:
+        return None
+    complete = _has_all(rows[0], columns)
+    if not complete and not _there(rows[0], columns):
+        born = bisect_left(rows, 1, key=lambda row: len(_there(row, columns)))
+        times, rows = times[born:], rows[born:]
+        return Track(reads.pod, times, rows, columns, interval_between(times), _has_all(rows[0], columns))
+    return Track(reads.pod, times, rows, columns, reads.interval, complete)
+
+
+def _columns(reads: PodReads, families: tuple[str, ...], classify: Classify) -> Columns:
+    found: dict[str, list[int]] = {}
+    for column in reads.columns(families):
+        name = classify(reads.shape.series[column])
+        if name is not None:
+            found.setdefault(name, []).append(column)
+    return Columns({name: tuple(columns) for name, columns in found.items()})
+
+
+def _has_all(row: Sequence[float], columns: Columns) -> bool:
+    return len(row) > columns.highest and not isnan(sum(columns.all(row)))
+
+
+def _there(row: Sequence[float], columns: Columns) -> frozenset[int]:
+    numbers = (column for each in columns.of.values() for column in each)
+    return frozenset(column for column in numbers if column < len(row) and not isnan(row[column]))
 
 
 def in_order(points: Points) -> Points:
@@ -152,10 +296,10 @@ def _track(pod: str, members: list[tuple[str, Points]]) -> Track:
         for name, kept in classes.items()
     }
     if all(values is zeros or all(map(le, values, values[1:])) for values in raw.values()):
-        return Track(pod, times, raw)
+        return Track.of(pod, times, raw)
     restarts = _restarts(times, raw)
     cuts = [index for index, moment in enumerate(times) if moment in restarts]
-    return Track(pod, times, {name: _joined(values, cuts) for name, values in raw.items()}, restarts)
+    return Track.of(pod, times, {name: _joined(values, cuts) for name, values in raw.items()}, restarts)
 
 
 def _filled(
@@ -234,6 +378,13 @@ def levels(series: Iterable[Series], *, pod_label: str = "pod") -> dict[str, Poi
     return found
 
 
+def levels_of_reads(counts: PodCounts) -> dict[str, Points]:
+    """The samples of a gauge, by pod, as `levels` of the answer's series."""
+    key = ("levels", counts.families)
+    found = ((it.pod, it.memo.once(key, lambda: levels(it.series(counts.families)))) for it in counts.pods)  # noqa: B023
+    return {pod: points[pod] for pod, points in found if points}
+
+
 def newest(found: Iterable[Track]) -> float:
     """The newest moment of any of them; minus infinity without any."""
-    return max((track.times[-1] for track in found), default=-inf)
+    return max([track.times[-1] for track in found], default=-inf)

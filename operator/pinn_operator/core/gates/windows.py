@@ -14,12 +14,14 @@ each of them, so its overlap o is at least every o_c, and stable's total is scal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from math import inf
+from typing import NamedTuple
 
 from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.gates.tracks import Track, newest
+from pinn_operator.core.samples import Memo
 
 SHORTEST_SECONDS = 1.5
 INTERVALS = 4
@@ -28,8 +30,7 @@ LATENESS_SECONDS = 3.0
 """A sample is never called stale before this: a read may take its time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A stretch of a pod's track: from the sample with index `begin` to that with index `end`."""
 
     track: Track
@@ -40,7 +41,7 @@ class Part:
     def seconds(self) -> float:
         return self.track.times[self.end] - self.track.times[self.begin]
 
-    def count(self, classes: Iterable[str]) -> float:
+    def count(self, classes: Iterable[str]) -> float:  # type: ignore[override]
         """Growth of all these classes."""
         return self.track.count(classes, self.begin, self.end)
 
@@ -52,24 +53,35 @@ class Span:
     seconds: float
     canary: tuple[Part, ...]
     stable: tuple[Part, ...]
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
     def canary_counts(self, total: Sequence[str], bad: Sequence[str]) -> Counts:
         """Requests of the canary: of the classes `total`, and those of the classes `bad`."""
-        return _counts(sum(part.count(total) for part in self.canary), sum(part.count(bad) for part in self.canary))
+        return _counts(self._canary_total(total), self._canary_total(bad))
 
     def stable_counts(self, total: Sequence[str], bad: Sequence[str]) -> Counts:
         """Bad answers over the covering intervals, the total in proportion to the canary's."""
-        length = self._length(total)
-        all_of = sum(part.count(total) * _scale(length, part.seconds) for part in self.stable)
-        return _counts(all_of, sum(part.count(bad) for part in self.stable))
+        return self.memo.once(("stable", total, bad), lambda: self._stable_counts(total, bad))
+
+    def _canary_total(self, classes: Sequence[str]) -> float:
+        return self.memo.once(
+            ("canary", classes), lambda: sum([track.count(classes, begin, end) for track, begin, end in self.canary])
+        )
+
+    def _stable_counts(self, total: Sequence[str], bad: Sequence[str]) -> Counts:
+        length, all_of, failed = self._length(total), 0.0, 0.0
+        for track, begin, end in self.stable:
+            all_of += track.count(total, begin, end) * _scale(length, track.times[end] - track.times[begin])
+            failed += track.count(bad, begin, end)
+        return _counts(all_of, failed)
 
     def _length(self, total: Sequence[str]) -> float:
         """The canary's mean length, each pod weighted with its rate."""
         requests = [(part.count(total), part.seconds) for part in self.canary if part.seconds > 0]
-        rates = sum(count / seconds for count, seconds in requests)
+        rates = sum([count / seconds for count, seconds in requests])
         if rates <= 0:
             return max((seconds for _, seconds in requests), default=0.0)
-        return sum(count for count, _ in requests) / rates
+        return sum([count for count, _ in requests]) / rates
 
 
 def _scale(length: float, seconds: float) -> float:
@@ -84,12 +96,27 @@ def _counts(total: float, bad: float) -> Counts:
 class Windows:
     """`recent` ones from short to long, and `whole`, all of the time at this weight. None where nothing can be said."""
 
-    recent: tuple[Span, ...]
     whole: Span | None
     end: float
     """Up to here every stable pod was read; minus infinity without any."""
     interval: float | None
     """Measured seconds between two samples of a pod."""
+    seconds: tuple[float, ...] = ()
+    """Lengths of the recent ones."""
+    make: Callable[[float], Span | None] = lambda _seconds: None
+    """The recent one of a length. Few looks need all of them, so each is made when it is asked for."""
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+
+    def each(self) -> Iterator[Span]:
+        """The recent ones from short to long, each made once."""
+        for seconds in self.seconds:
+            span = self.memo.once(seconds, lambda: self.make(seconds))  # noqa: B023 - called at once
+            if span is not None:
+                yield span
+
+    @property
+    def recent(self) -> tuple[Span, ...]:
+        return tuple(self.each())
 
 
 def windows(canary: Sequence[Track], stable: Sequence[Track], start: float) -> Windows:
@@ -103,18 +130,12 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float) -> W
     """
     interval = interval_of([*canary, *stable])
     fresh = fresh_tracks(stable)
-    end = min((track.times[-1] for track in fresh), default=-inf)
+    end = min([track.times[-1] for track in fresh], default=-inf)
     first = _first_of_most(fresh)
     begin = max(start, first)
     if end <= begin or not canary:
-        return Windows((), None, end, interval)
-    whole = _span(canary, fresh, begin, end, first=first, fresh_start=True)
-    recent = []
-    for seconds in lengths(end - begin, interval):
-        span = _span(canary, fresh, end - seconds, end, first=first)
-        if span is not None:
-            recent.append(span)
-    return Windows(tuple(recent), whole, end, interval)
+        return Windows(None, end, interval)
+    return _windows(canary, fresh, begin, end, interval, first)
 
 
 def alone(canary: Sequence[Track], start: float) -> Windows:
@@ -122,10 +143,21 @@ def alone(canary: Sequence[Track], start: float) -> Windows:
     interval = interval_of(canary)
     end = newest(canary)
     if end <= start:
-        return Windows((), None, end, interval)
-    whole = _span(canary, (), start, end, first=-inf, fresh_start=True)
-    recent = [_span(canary, (), end - seconds, end, first=-inf) for seconds in lengths(end - start, interval)]
-    return Windows(tuple(span for span in recent if span is not None), whole, end, interval)
+        return Windows(None, end, interval)
+    return _windows(canary, (), start, end, interval, -inf)
+
+
+def _windows(
+    canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, interval: float | None, first: float
+) -> Windows:
+    upto = [(track, last) for track in canary if (last := track.at_or_before(end)) >= 0]
+    return Windows(
+        _span(upto, stable, begin, end, first=first, fresh_start=True),
+        end,
+        interval,
+        tuple(lengths(end - begin, interval)),
+        lambda seconds: _span(upto, stable, end - seconds, end, first=first),
+    )
 
 
 def lengths(whole: float, interval: float | None) -> list[float]:
@@ -141,7 +173,7 @@ def lengths(whole: float, interval: float | None) -> list[float]:
 
 def interval_of(tracks: Iterable[Track]) -> float | None:
     """The median interval of the pods; None as long as none has two samples."""
-    found = sorted(interval for track in tracks if (interval := track.interval) is not None)
+    found = sorted([track.interval for track in tracks if track.interval is not None])
     return found[len(found) // 2] if found else None
 
 
@@ -153,33 +185,37 @@ def stale_after(interval: float | None) -> float:
 def fresh_tracks(tracks: Sequence[Track]) -> list[Track]:
     """Those that are read as the others are. One that is not read any more must not hold back all judgement."""
     latest = newest(tracks)
-    return [track for track in tracks if track.times[-1] >= latest - stale_after(interval_of([track]))]
+    return [
+        track
+        for track in tracks
+        if latest - track.times[-1] <= LATENESS_SECONDS or latest - track.times[-1] <= stale_after(track.interval)
+    ]
 
 
 def _first_of_most(tracks: Sequence[Track]) -> float:
     """Since when most pods were read: those that came later are not waited for."""
-    firsts = sorted(track.times[0] for track in tracks)
+    firsts = sorted([track.times[0] for track in tracks])
     return firsts[len(firsts) // 2] if firsts else -inf
 
 
 def _span(
-    canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, *, first: float,
+    canary: Sequence[tuple[Track, int]], stable: Sequence[Track], begin: float, end: float, *, first: float,
     fresh_start: bool = False,
 ) -> Span | None:  # fmt: skip
-    parts = []
-    for track in canary:
-        last = track.at_or_before(end)
+    """`canary` has tracks with the index of their newest sample at or before `end`."""
+    parts, low, high = list[Part](), inf, -inf
+    for track, last in canary:
+        times = track.times
         start = track.at_or_before(begin)
         # At the start of a weight a sample from before it may hold requests of the weight before.
-        older = fresh_start and start >= 0 and track.times[start] < begin and track.has_counted(start)
-        if start < 0 or track.times[start] < first or older:
+        older = fresh_start and start >= 0 and times[start] < begin and track.has_counted(start)
+        if start < 0 or times[start] < first or older:
             start = track.at_or_after(max(begin, first))
         if 0 <= start < last:
             parts.append(Part(track, start, last))
+            low, high = min(low, times[start]), max(high, times[last])
     if not parts:
         return None
-    low = min(part.track.times[part.begin] for part in parts)
-    high = max(part.track.times[part.end] for part in parts)
     cover = []
     for track in stable:
         start, last = track.at_or_before(low), track.at_or_after(high)

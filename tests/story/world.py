@@ -139,6 +139,10 @@ class World:
         """How long the router goes on with the endpoints it knew."""
         self.connections = 0
         """With router Replicas: so many clients keep one connection each; 0: each request has its own."""
+        self.connection_seconds = float("inf")
+        """So long on average a client keeps a connection before it makes a new one."""
+        self.clients: dict[int, float] = {}
+        """Share of the requests of single clients that fail, whoever answers them."""
         self.stamps = True
         """Whether the Gateway says which generation of the route it speaks of."""
         self.parents_absent: set[str] = set()
@@ -154,7 +158,7 @@ class World:
         self._counter = 0
         self._failures: dict[str, str] = {}
         self._endpoints: list[tuple[float, list[StoryPod]]] = []
-        self._pinned: dict[int, StoryPod] = {}
+        self._pinned: dict[int, tuple[StoryPod, float]] = {}
         self._route_generation, self._accepted_generation = 0, 0
         self._route_seen: tuple[tuple[Any, ...], Route | None] = ((), None)
         self._route_changes: list[tuple[float, dict[str, int]]] = []
@@ -620,12 +624,15 @@ class World:
         swallowed = [behaviour.swallowed(self.seconds) for behaviour in behaviours]
         slow = [behaviour.slow(self.seconds) for behaviour in behaviours]
         for _ in range(count):
-            index = self._chosen(backends, selected)
+            client = int(self.random.random() * self.connections) if self.connections else None
+            index = self._chosen(client, backends, selected)
             pod, behaviour = backends[index], behaviours[index]
             if not pod.answers or self.nodes.get(pod.node) is not None:
                 self.failed_requests += 1
                 continue
             failed = self.random.random() < errors[index]
+            if client in self.clients and self.random.random() < self.clients[client]:
+                failed = True
             latency = latencies[index] * self.random.lognormvariate(0, 0.3)
             if slow[index] and self.random.random() < slow[index]:
                 latency = 3.0
@@ -640,17 +647,19 @@ class World:
 
     def _kept(self, backends: list[StoryPod]) -> list[StoryPod]:
         """Pods that clients are connected to, whether the Service selects them still or not."""
-        kept = {id(pod): pod for pod in self._pinned.values() if pod.answers}
+        kept = {id(pod): pod for pod, _ in self._pinned.values() if pod.answers}
         return [pod for pod in kept.values() if pod not in backends]
 
-    def _chosen(self, backends: list[StoryPod], selected: int) -> int:
+    def _chosen(self, client: int | None, backends: list[StoryPod], selected: int) -> int:
         """Which of them gets the next request: with kept connections the one that its client is connected to."""
-        if not self.connections:
+        if client is None:
             return int(self.random.random() * selected)
-        client = int(self.random.random() * self.connections)
-        pinned = self._pinned.get(client)
-        if pinned is None or not pinned.answers:
-            pinned = self._pinned[client] = backends[int(self.random.random() * selected)]
+        pinned, until = self._pinned.get(client, (None, 0.0))
+        if pinned is None or not pinned.answers or self.seconds >= until:
+            pinned = backends[int(self.random.random() * selected)]
+            keeps = self.connection_seconds
+            until = self.seconds + (keeps if keeps == float("inf") else self.random.expovariate(1 / keeps))
+            self._pinned[client] = (pinned, until)
         return backends.index(pinned)
 
     # --- Prometheus ---------------------------------------------------------------------------------------------------

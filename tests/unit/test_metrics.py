@@ -119,6 +119,22 @@ def test_refusals_that_stable_gives_as_well_condemn_nobody() -> None:
     assert judgement.all_pass
 
 
+def test_without_a_router_errors_that_moved_along_with_a_client_s_connection_condemn_nobody() -> None:
+    """One of ten clients fails in 10 % of its requests, and is connected to the canary now."""
+    known = GateStatus(
+        "error-rate", Verdict.PASS, reference_total=27_000, reference_bad=270, reference_minutes=15,
+        reference_variation=0.1,
+    )  # fmt: skip
+    moved: dict[str, AnyAnswer] = {REQUESTS: (*requests(CANARY, 7.5, failed=0.04), *requests(STABLE, 22.5))}
+    added: dict[str, AnyAnswer] = {REQUESTS: (*requests(CANARY, 7.5, failed=0.2), *requests(STABLE, 22.5, failed=0.01))}
+    earlier = {"error-rate": known}
+    assert judged(ERRORS, moved, weight=25, earlier=earlier).condemnation is not None, "a router divides requests"
+    assert judged(ERRORS, moved, weight=25, earlier=earlier, weighted=False).condemnation is None
+    assert judged(ERRORS, added, weight=25, earlier=earlier, weighted=False).condemnation is not None
+    unknown = {"error-rate": replace(known, reference_minutes=1)}
+    assert judged(ERRORS, moved, weight=25, earlier=unknown, weighted=False).condemnation is not None
+
+
 def test_requests_for_paths_that_do_not_exist_are_no_evidence_for_a_pass() -> None:
     scanned = series("http_requests_total", CANARY, lambda at: at, status="404", handler="unmatched")
     beside = series("http_requests_total", STABLE, lambda at: 9 * at, status="404", handler="unmatched")

@@ -45,6 +45,8 @@ def progressing(**changes: Any) -> Status:
     return Status(phase=Phase.PROGRESSING, stable=STABLE, canary=CANARY, rollout=rollout(**changes))
 
 
+REMEMBERED = GateStatus("error-rate", Verdict.NO_DATA, reference_total=100)
+
 PODS_SEEN = Observed(
     pods=tuple(
         Pod(f"eu-{revision}-7f9-x{number}", revision, START, "Running", ready=True)
@@ -93,8 +95,19 @@ def test_a_resource_that_never_was_valid_is_asked_nothing_about() -> None:
 def test_longer_times_are_asked_about_on_wider_grids() -> None:
     for after, grids in ((5, {"newest", "recent"}), (600, {"newest", "recent", "1024s"}),
                          (86400, {"newest", "recent", "1024s", "8192s", "65536s", "524288s"})):  # fmt: skip
-        found = asked(progressing(), after=after)
+        found = asked(progressing(gates=(REMEMBERED,)), after=after)
         assert {key.rpartition("/")[2] for key in found if key.startswith("prom/http_requests_total/")} == grids
+
+
+def test_without_a_router_what_stable_did_before_is_asked_until_it_is_remembered() -> None:
+    def before(status: Status) -> list[Query]:
+        return [it for key, it in asked(status).items() if key == "prom/http_requests_total/before"]
+
+    [found] = before(progressing())
+    assert found.start is not None
+    assert (START - found.start).total_seconds() >= 900
+    assert found.end < START, "nothing of this weight is in it"
+    assert before(progressing(gates=(REMEMBERED,))) == []
 
 
 def test_the_whole_time_is_asked_about_every_interval_and_while_a_bound_is_exceeded() -> None:
@@ -178,7 +191,7 @@ def test_pods_of_both_revisions_are_meant_and_of_no_other() -> None:
 def test_grids_end_now_reach_back_to_the_weight_and_stay_small(after: float) -> None:
     now = START + timedelta(seconds=after)
     earliest = now
-    for query in asked(progressing(), after=after).values():
+    for query in asked(progressing(gates=(REMEMBERED,)), after=after).values():
         assert query.end == now
         if query.start is None:
             continue

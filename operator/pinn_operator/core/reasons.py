@@ -328,6 +328,14 @@ class Reason(StrEnum):
         ),
         "look at the canary's NetworkPolicies, its port, and the mesh's TLS; ask one of its pods directly",
     )
+    CONNECTIONS_KEPT = (
+        "ConnectionsKept",
+        (
+            "Without a router, connections are divided, not requests: clients keep those that they have to stable's "
+            "pods, and the canary gets no requests."
+        ),
+        "restart the clients, limit how long they keep a connection, or use a router",
+    )
     SUSPENDED_TOO_OFTEN = (
         "SuspendedTooOften",
         "The rollout was suspended more than five times at one step, and is not tried again by itself.",

@@ -4,6 +4,9 @@ A canary that answers nothing has no errors. Its pods may be cut off by a networ
 listen at another port; or they accept requests and never answer. If stable answered enough requests meanwhile, so that
 the canary should have answered many, none at all is no chance: of N requests, each is the canary's with probability w,
 and none is with probability (1 − w)^N.
+
+Without a router it is connections that are divided, and clients that keep theirs never meet a new pod: then the same
+silence says that nobody has made a new connection.
 """
 
 from __future__ import annotations
@@ -19,20 +22,33 @@ ENOUGH: Final = 100.0
 """So many requests of the canary are expected before their absence proves anything: chance leaves e⁻¹⁰⁰."""
 GRACE_SECONDS: Final = 30.0
 """Routers follow endpoints and weights late; what was expected before proves nothing."""
+KEPT_SECONDS: Final = 60.0
+"""Clients that make a new connection now and then have some time for it."""
 _EVERY: Final = ("1", "2", "3", "4", "5", "u1", "u2", "u3", "u4", "u5", "?", "u?")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Requests that the canary should have answered by its weight, and those that it did, in the last `seconds`."""
+    """Requests that the canary should have answered by its share, and those that it did, in the last `seconds`."""
 
     expected: float
     counted: float
     seconds: float
+    by_weight: bool = True
+    """The router divides requests by weight; else connections were expected in proportion to the ready pods."""
 
     @property
     def missing(self) -> bool:
         """Nothing arrives, beyond chance."""
+        return self.by_weight and self._silent
+
+    @property
+    def kept_away(self) -> bool:
+        """Nothing arrives, because clients keep the connections that they have."""
+        return not self.by_weight and self._silent and self.seconds >= KEPT_SECONDS
+
+    @property
+    def _silent(self) -> bool:
         return self.counted <= 0 and self.expected >= ENOUGH
 
     def __str__(self) -> str:
@@ -40,12 +56,9 @@ class Arrival:
 
 
 def arrival(answers: Answers, scope: Scope) -> Arrival | None:
-    """The longest time without a request of the canary, or the whole; None if it cannot be told.
-
-    Only routers that divide requests by weight promise a share: connections are divided by chance, and a client that
-    keeps its own never meets a new pod.
-    """
-    if not (scope.weighted and scope.concurrent and scope.weight > 0 and scope.in_force is not None):
+    """The longest time without a request of the canary, or the whole; None if it cannot be told."""
+    odds = _odds(scope)
+    if not (odds > 0 and scope.concurrent and scope.weight > 0 and scope.in_force is not None):
         return None
     reading = answers.find(requests_family(scope)).fast
     if reading is None or not reading.canary or stale(reading, scope):
@@ -60,8 +73,15 @@ def arrival(answers: Answers, scope: Scope) -> Arrival | None:
         longest = span
     if longest is None:
         return None
-    expected = longest.stable_counts(_EVERY, ()).total * scope.weight / (100.0 - scope.weight)
-    return Arrival(expected, longest.canary_counts(_EVERY, ()).total, longest.seconds)
+    expected = longest.stable_counts(_EVERY, ()).total * odds
+    return Arrival(expected, longest.canary_counts(_EVERY, ()).total, longest.seconds, by_weight=scope.weighted)
+
+
+def _odds(scope: Scope) -> float:
+    """How many requests the canary should get for each of stable's; 0 if that cannot be told."""
+    if scope.weighted:
+        return scope.weight / (100.0 - scope.weight) if scope.concurrent else 0.0
+    return len(scope.canary.ready) / len(scope.stable.ready) if scope.stable.ready else 0.0
 
 
 def observed_share(answers: Answers, scope: Scope) -> tuple[float | None, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from math import sqrt
 from operator import add, sub
 
 from pinn_operator.core.gates.dispersion import dispersion
@@ -32,6 +33,7 @@ BAKE_LIMIT = 0.05
 REFERENCE_LIMIT = 2000.0
 """A remembered reference is a memory, not a measurement: it weighs no more than this many requests."""
 BIN_SECONDS, MOST_BINS = 10.0, 240
+MOVED_DEVIATIONS, KNOWN_MINUTES = 3.0, 5
 
 Classes = Sequence[str]
 
@@ -112,12 +114,31 @@ def compared(
     judge = tails if slow else compare
     # What holds so few bad answers proves nothing, so what stable did meanwhile need not be counted.
     telling = (span for span in fast.windows.recent if span.canary_counts(total, bad).bad >= FEWEST)
-    return judge(
+    known = reference() if callable(reference) else reference
+    found = judge(
         [window_of(span, total, bad, concurrent=scope.concurrent) for span in telling], everything,
-        relative=relative, budget=budget_of(gate, scope, part),
-        reference=reference() if callable(reference) else reference,
+        relative=relative, budget=budget_of(gate, scope, part), reference=known,
         dispersion=lambda: clustering(whole.stable, total, bad),
     )  # fmt: skip
+    if scope.weighted or found.window is None or known is None or known.minutes < KNOWN_MINUTES:
+        # A client that was watched for less time may have been missed: then nothing is excused.
+        return found
+    excused = no_more_than(known, found.window)
+    return replace(found, worse=False, mounting=False, more_requests=None) if excused else found
+
+
+def no_more_than(before: Reference, window: Window) -> bool:
+    """Both revisions together have no more bad requests than there were before, beyond chance and usual variation.
+
+    Without a router a client keeps its connection, and one whose requests fail whoever answers them takes its failures
+    along to the canary. That moves bad requests from one revision to the other and adds none; a bad revision adds some.
+    The bound is `MOVED_DEVIATIONS` standard deviations: Poisson's, that of the share itself from minute to minute, and
+    that of its estimate. It comes on top of the evidence of the comparison, and spends nothing of its budget.
+    """
+    requests = window.canary + window.stable
+    expected = requests.total * (before.bad + 0.5) / (before.total + 1.0)
+    variance = expected + (before.variation * expected) ** 2 + expected**2 / (before.bad + 0.5)
+    return requests.bad <= expected + MOVED_DEVIATIONS * sqrt(variance)
 
 
 def against_reference(
@@ -202,9 +223,10 @@ def minutes_of(stable: Sequence[Track], begin: float, end: float, total: Classes
 
 
 def minutes_before(reading: Reading, scope: Scope, total: Classes, bad: Classes) -> Reference | None:
-    """What stable did before this weight, as far as the source goes back."""
-    begin = max(scope.since - BEFORE_SECONDS, min((track.times[0] for track in reading.stable), default=scope.since))
-    return minutes_of(reading.stable, begin, scope.since, total, bad)
+    """What stable did before this weight, as far as the source that knows most of it goes back."""
+    tracks = reading.earlier or reading.stable
+    begin = max(scope.since - BEFORE_SECONDS, min((track.times[0] for track in tracks), default=scope.since))
+    return minutes_of(tracks, begin, scope.since, total, bad)
 
 
 def share_outside(bound: Bound | None, counts: Counts) -> bool | None:

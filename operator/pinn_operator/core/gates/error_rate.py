@@ -92,8 +92,12 @@ class ErrorRate:
 
 
 def _present(reading: Reading, window: Window | None, scope: Scope) -> Reference | None:
-    """What stable does at this weight."""
-    if window is None or not scope.concurrent or not scope.advance_due or window.stable.total <= 0:
+    """What stable does at this weight.
+
+    Without a router that is not remembered: a client that fails everywhere may be the canary's now, and stable's then.
+    """
+    to_compare = scope.weighted and scope.concurrent and scope.advance_due
+    if window is None or not to_compare or window.stable.total <= 0:
         return None
     minutes = minutes_of(reading.stable, scope.since, reading.windows.end, ANSWERED, FAILED)
     return minutes or Reference(window.stable.total, window.stable.bad)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from math import ceil
@@ -68,6 +68,8 @@ class Grid:
 
 NEWEST: Final = Grid("newest", 8.0, 1.0)
 RECENT: Final = Grid("recent", 128.0, 4.0)
+BEFORE: Final = Grid("before", BEFORE_SECONDS, 30.0)
+"""Of the time before a weight; ends before it, so that no moment of it is that of a later sample."""
 LONG: Final = tuple(Grid(f"{32 * step:g}s", 32.0 * step, step) for step in (32.0, 256.0, 2048.0, 16384.0))
 
 
@@ -195,6 +197,16 @@ def _of_prometheus(families: Iterable[Family], scope: Scope) -> Iterable[Query]:
             for grid in grids(scope.seconds, whole=scope.advance_due, sparse=family.sparse):
                 key = prometheus_key(family, part, grid)
                 yield grid.query(key, asked, scope.start, scope.now, sparse=family.sparse)
+            if family.sample == scope.analysis.names.requests and _asks_before(scope):
+                end = scope.start - timedelta(seconds=BEFORE.step)
+                start = scope.start - timedelta(seconds=BEFORE.seconds)
+                yield BEFORE.query(prometheus_key(family, part, BEFORE), asked, start, end, sparse=False)
+
+
+def _asks_before(scope: Scope) -> bool:
+    """Without a router, until it is remembered: what stable did before tells whose failures a client took along."""
+    remembered = any(gate.reference_total > 0 for gate in scope.earlier.values())
+    return not scope.weighted and scope.advance_due and not remembered
 
 
 # --- requests: every gate needs them ----------------------------------------------------------------------------------
@@ -259,6 +271,8 @@ class Reading:
     stable: tuple[Track, ...]
     windows: Windows
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+    earlier: tuple[Track, ...] = ()
+    """Stable's, of the source that knows most of the time before this weight; empty: this one."""
 
     @property
     def begin(self) -> float:
@@ -331,6 +345,9 @@ class Answers:
         error = next((answer for answer in answers if isinstance(answer, SourceError)), None)
         if not known:
             return Found(error=error)
+        if not self._scope.weighted:
+            earlier = min((it.stable for it in readings if it.stable), key=_first, default=())
+            known = [replace(reading, earlier=earlier) for reading in known]
         fast, whole = known[0], known[0]
         if len(known) > 1 and not _covers_as_much(known[0], known[1], self._scope):
             whole = known[1]
@@ -400,7 +417,7 @@ def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...]
     """All grids of a family as true samples: points are (moment of the scrape, value)."""
     collected: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
     asked = False
-    for grid in (NEWEST, RECENT, *LONG):
+    for grid in (NEWEST, RECENT, *LONG, BEFORE):
         times = series_of(samples, f"{PROMETHEUS_KEY}{TIMES}/{grid.name}")
         for part in family.slices:
             values = series_of(samples, prometheus_key(family, part, grid))
@@ -464,6 +481,10 @@ def _warm(track: Track, warm_up: WarmUp) -> int:
         if began is None and counted > 0:
             began = moment
     return len(track.times) - 1
+
+
+def _first(tracks: Iterable[Track]) -> float:
+    return min(track.times[0] for track in tracks)
 
 
 def _covers_as_much(one: Reading, other: Reading, scope: Scope) -> bool:

@@ -221,7 +221,8 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
     passed = (this.judgement.all_pass or rollout.passed_time == this.now) and this.now > rollout.programmed_time
     if rollout.weight == 0 or passed:
         return True
-    waiting = [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.holds]
+    kept_away = _kept_away(this)
+    waiting = [kept_away] if kept_away else [f"{gate.name}: {gate.message}" for gate in rollout.gates if gate.holds]
     over = rollout.programmed_time + timedelta(seconds=hold_of(this.spec, rollout))
     late = this.now > over + timedelta(seconds=this.spec.analysis.deadline_seconds)
     if not waiting and this.now < over:
@@ -231,10 +232,23 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
             f"{rollout.weight}% since {rollout.programmed_time:%H:%M:%S}: {'; '.join(waiting) or 'no gate was judged'}"
         )
         draft.wait("AnalysisDeadlineExceeded", text, gravity=Gravity.STALLED)
+    elif kept_away:
+        draft.wait("ConnectionsKept", kept_away, gravity=Gravity.DEGRADED)
     else:
         until = over if over > this.now else None
         draft.wait("Analysis", "; ".join(waiting) or "the next judgement of all gates", until)
     return False
+
+
+def _kept_away(this: Pass) -> str:
+    """What is waited for, and the way out, if no client has connected to the canary's pods; empty if one has."""
+    arriving = this.judgement.arrival
+    if arriving is None or not arriving.kept_away:
+        return ""
+    return (
+        f"new connections: clients keep those to stable's pods, the canary got {arriving}. Restart the clients, limit "
+        f"how long they keep a connection, or set spec.traffic.router"
+    )
 
 
 def _hold_over(this: Pass, draft: Draft) -> bool:

@@ -33,6 +33,8 @@ from pinn_operator.telemetry import Telemetry
 
 ACT_FAILED = "ActionFailed"
 NAME_TAKEN = "NameTaken"
+PODS_IN_LOOP = 200
+"""A decision about more pods may take longer than the passes of other resources should wait."""
 
 _TOLD_FAULTS = 5
 NO_PROMETHEUS = SourceError(
@@ -166,7 +168,7 @@ class Reconciler:
             return PassResult(Outcome.GONE, self._resync())
         situation = situation_of(resource, await self._cluster.observe(resource), has_prometheus=self._has_prometheus)
         samples = await self._ask(situation)
-        decision = decide_in(situation, samples, self._now())
+        decision = await self._decide(situation, samples)
         committed = await self._commit(resource, decision)
         failure, resets = await asyncio.gather(
             self._act(resource, decision.actions), self._reset(situation, decision.resets if committed else ())
@@ -179,6 +181,13 @@ class Reconciler:
             return PassResult(Outcome.FAILED, self._delay(decision))
         outcome = Outcome.COMMITTED if committed or decision.actions else Outcome.QUIET
         return PassResult(outcome, self._delay(decision))
+
+    async def _decide(self, situation: Situation, samples: Samples) -> Decision:
+        """A rollout of very many pods is decided in a thread of its own: others, who may have to be taken back, must
+        not wait for it. Everything that is given to it never changes."""
+        if len(situation.observed.pods) > PODS_IN_LOOP:
+            return await asyncio.to_thread(decide_in, situation, samples, self._now())
+        return decide_in(situation, samples, self._now())
 
     # --- ask ----------------------------------------------------------------------------------------------------------
 

@@ -160,6 +160,18 @@ def test_a_gauge_of_reads_has_the_samples_of_the_series(dice: random.Random) -> 
     assert {name: list(points) for name, points in found.items()} == reference_levels(pod.series(("b_bucket",), None))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(dice=_DICE)
+def test_the_ends_of_reads_are_the_first_and_the_last_point_of_each_series(dice: random.Random) -> None:
+    pod = life("eu-1", dice)
+    reads = pod.history.reads(dice.choice([None, *(moment for moment, _ in pod.reads)]))
+    assert reads is not None
+    expected = {one.labels["code"]: (one.points[0], one.points[-1]) for one in reads.series(("a_total",))}
+    found = {one.labels["code"]: (one.points[0], one.points[-1]) for one in reads.ends(("a_total",))}
+    assert found == expected
+    assert all(len(one.points) <= 2 for one in reads.ends(("a_total",)))
+
+
 def test_what_a_pass_was_given_stays_as_it_was_when_the_pod_is_read_again() -> None:
     pod = Remembered(History("eu-1"))
     for second in range(100):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +30,7 @@ from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import Phase, Status
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ApiError, Conflict, Forbidden, NotOwned, Unreachable
-from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, NO_PROMETHEUS, Outcome, Pace, Reconciler
+from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, NO_PROMETHEUS, PODS_IN_LOOP, Outcome, Pace, Reconciler
 from pinn_operator.telemetry import Telemetry
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -181,6 +183,27 @@ async def test_a_pass_without_news_writes_nothing(world: World) -> None:
     assert world.cluster.done == ["read", "observe"]
     assert result.outcome is Outcome.QUIET
     assert 800 <= result.delay <= 1200
+
+
+async def test_others_go_on_while_a_resource_of_very_many_pods_is_decided(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.cluster.pods = tuple(
+        Pod(f"eu-a-x-{number}", "a", NOW, "Running", ready=True) for number in range(PODS_IN_LOOP + 1)
+    )
+    went_on = threading.Event()
+
+    def decide(situation: Situation, samples: Samples, now: datetime) -> Decision:
+        assert went_on.wait(20), "the loop stood still"
+        return Decision(status=situation.resource.status)
+
+    monkeypatch.setattr(module, "decide_in", decide)
+
+    async def other() -> None:
+        went_on.set()
+
+    result, _ = await asyncio.gather(world.once(), other())
+    assert result.outcome is Outcome.QUIET
 
 
 async def test_nothing_is_told_that_was_not_committed(world: World) -> None:

@@ -6,7 +6,7 @@ answer is found by the key of its question, whatever its kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -192,14 +192,31 @@ class PodReads(NamedTuple):
     """Seconds between its newest reads; None with a single one."""
     memo: Memo
 
-    def columns(self, families: Sequence[str]) -> list[int]:
+    def columns(self, families: tuple[str, ...]) -> list[int]:
         """The columns of the series of these families."""
-        return [place for place, labels in enumerate(self.shape.series) if labels[FAMILY_LABEL] in families]
+        return self.shape.memo.once(
+            ("columns", families),
+            lambda: [place for place, labels in enumerate(self.shape.series) if labels[FAMILY_LABEL] in families],
+        )
 
-    def series(self, families: Sequence[str]) -> tuple[Series, ...]:
-        """The same as series, of those that were there."""
-        found = []
+    def ends(self, families: tuple[str, ...]) -> list[Series]:
+        """The same as `series`, with nothing between the first and the last point of each."""
+        first, last, found = self.rows[0], self.rows[-1], []
         for column in self.columns(families):
+            if column < len(first) and not isnan(first[column]) and not isnan(last[column]):
+                points = ((self.times[0], first[column]), (self.times[-1], last[column]))
+                found.append(Series(self.shape.series[column], points[: len(self.times)]))
+            else:
+                found += [Series(one.labels, one.points[:1] + one.points[1:][-1:]) for one in self._series((column,))]
+        return found
+
+    def series(self, families: tuple[str, ...]) -> tuple[Series, ...]:
+        """The same as series, of those that were there."""
+        return self._series(self.columns(families))
+
+    def _series(self, columns: Iterable[int]) -> tuple[Series, ...]:
+        found = []
+        for column in columns:
             points = tuple(
                 (moment, row[column])
                 for moment, row in zip(self.times, self.rows, strict=True)

@@ -141,11 +141,11 @@ class History:
     def series(self, families: Sequence[str], start: float | None = None) -> tuple[Series, ...]:
         """The series of these families, from the last read at or before `start`."""
         found = self.reads(start)
-        return found.series(families) if found is not None else ()
+        return found.series(tuple(families)) if found is not None else ()
 
     def has(self, families: Iterable[str]) -> bool:
         """Whether it was ever read of any of these families."""
-        return any(family in self._known_families for family in families)
+        return not self._known_families.isdisjoint(families)
 
     @property
     def size(self) -> int:

@@ -132,11 +132,13 @@ class Reading:
     is_bad: Callable[[Mapping[str, str]], bool] = lambda _labels: False
     alarm: Alarm | None = None
     """Which of its bad answers wake a pass; by default those that wake it for any rollout."""
+    alarmed: tuple[str, ...] = ()
+    """The families that this is told by; by default the quick ones."""
 
 
 Alarm = Callable[[Sequence[Series], Sequence[Series]], bool]
-"""Whether a pass is worth while now, by the newest series of the quick families of the canary and of stable. Asked each
-time the canary has given more bad answers."""
+"""Whether a pass is worth while now, by the first and the last of the newest reads of the canary and of stable. Asked
+each time the canary has given more bad answers."""
 
 
 def always(_canary: Sequence[Series], _stable: Sequence[Series]) -> bool:
@@ -330,8 +332,9 @@ class PodReader:
             self._wake(*key)
 
     def _newest(self, rollout: _Rollout, targets: Iterable[Target]) -> list[Series]:
-        start, quick = self._now() - self._cadence.alarm_seconds, rollout.reading.quick
-        return [one for target in targets for one in rollout.pods[target.name].quick.series(quick, start)]
+        start, counted = self._now() - self._cadence.alarm_seconds, rollout.reading.alarmed or rollout.reading.quick
+        reads = (rollout.pods[target.name].quick.reads(start) for target in targets)
+        return [one for found in reads if found is not None for one in found.ends(counted)]
 
     def _slack(self, rollout: _Rollout, *, canary: bool) -> float:
         """Seconds by which a pod may be read early: those of a rollout are read together."""

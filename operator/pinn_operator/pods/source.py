@@ -86,4 +86,5 @@ def reading_of(questions: Sequence[PodQuestion], observed: Observed, *, canary: 
         slow=(slow if quick else slow[1:])[: FAMILIES_LIMIT - len(quick)],
         is_bad=BadAnswers(names.requests, names.status_label, names.handler_label),
         alarm=alarm_of(names),
+        alarmed=(names.requests,),
     )

@@ -381,8 +381,17 @@ def levels(series: Iterable[Series], *, pod_label: str = "pod") -> dict[str, Poi
 def levels_of_reads(counts: PodCounts) -> dict[str, Points]:
     """The samples of a gauge, by pod, as `levels` of the answer's series."""
     key = ("levels", counts.families)
-    found = ((it.pod, it.memo.once(key, lambda: levels(it.series(counts.families)))) for it in counts.pods)  # noqa: B023
-    return {pod: points[pod] for pod, points in found if points}
+    found = ((it.pod, it.memo.once(key, lambda: _levels_of(it, counts.families))) for it in counts.pods)  # noqa: B023
+    return {pod: points for pod, points in found if points}
+
+
+def _levels_of(reads: PodReads, families: tuple[str, ...]) -> Points:
+    columns = reads.columns(families)
+    if len(columns) == 1 and columns[0] < len(reads.rows[0]):
+        values = list(map(itemgetter(columns[0]), reads.rows))
+        if isfinite(sum(values)) and max(values) <= LARGEST and min(values) >= -LARGEST:
+            return tuple(zip(reads.times, values, strict=True))
+    return levels(reads.series(families)).get(reads.pod, ())
 
 
 def newest(found: Iterable[Track]) -> float:

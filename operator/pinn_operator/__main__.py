@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from pinn_operator.kube.errors import CredentialsError
 from pinn_operator.logs import configure_logging
 from pinn_operator.service import Operator
 from pinn_operator.settings import Settings, SettingsError, parse_settings
+
+COLLECTOR: Final = (50_000, 20, 10)
+"""Thresholds of the garbage collector. What is kept of pods and objects is large and has hardly any cycles: with
+Python's own thresholds it would be searched for them again and again, a tenth of a second each time."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pinn-operator: {error}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level, settings.log_format)
+    gc.set_threshold(*COLLECTOR)
     try:
         asyncio.run(_run(settings))
     except CredentialsError as error:

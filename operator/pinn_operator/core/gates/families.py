@@ -313,6 +313,7 @@ class Answers:
         self.samples = samples
         self._scope = scope
         self._found: dict[str, Found] = {}
+        self._scraped = any(key.startswith(PROMETHEUS_KEY) for key in samples)
 
     def find(self, family: Family) -> Found:
         """What the sources say of a family."""
@@ -390,7 +391,7 @@ class Answers:
 
     def _prometheus(self, family: Family) -> tuple[Series, ...] | SourceError | None:
         """All grids of a family as one series of true samples for each target."""
-        return merged(self.samples, family, self._scope)
+        return merged(self.samples, family, self._scope) if self._scraped else None
 
 
 def _spliced(read: Points, scraped: Points) -> Points:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster import host, oci, render
@@ -24,6 +24,8 @@ from cluster.toolchain import CONTROL_PLANE_TOOLS, FULL_TOOLS, Toolchain
 
 _LOG_LIMIT = 64 * 1024 * 1024
 _SHIM = "containerd-shim"
+_READERS = ("contour", "prometheus", "coredns", "proxy", "kubelet", "scheduler", "kcm", "apiserver")
+"""What watches the objects that etcd keeps, in the order in which it is stopped."""
 _NODE_READY = ("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=2s")
 # The controller manager answers before its controllers run; this one makes what every pod needs.
 _CONTROLLERS_WORK = ("get", "serviceaccount", "default", "--namespace=default")
@@ -189,7 +191,7 @@ class LocalCluster:
     def _start_all(self, mode: Mode) -> None:
         by_name = {component.name: component for component in self._components(mode)}
         with self._progress.step("control plane"):
-            self._ensure_etcd(by_name["etcd"])
+            self._ensure_etcd(by_name["etcd"], readers=[by_name[name] for name in _READERS if name in by_name])
             early = [by_name[name] for name in ("apiserver", "containerd") if name in by_name]
             self._ensure(early)
             self._ensure([by_name["kcm"]])
@@ -262,8 +264,11 @@ class LocalCluster:
         log = self._table.log(component.name)
         return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(no log)"
 
-    def _ensure_etcd(self, etcd: Component) -> None:
-        """Starts etcd; data that it cannot read (it runs without fsync, so a power cut breaks it) is given up."""
+    def _ensure_etcd(self, etcd: Component, *, readers: Sequence[Component]) -> None:
+        """Starts etcd; data that it cannot read (it runs without fsync, so a power cut breaks it) is given up.
+
+        An empty one counts its versions from 1 again. `readers` wait for higher ones, so they are started anew as well.
+        """
         data = self._settings.state / "etcd"
         try:
             self._ensure([etcd])
@@ -271,6 +276,8 @@ class LocalCluster:
             if self._table.find("etcd") is not None or not data.exists():
                 raise
             self._progress.say("etcd cannot read its data: beginning with an empty one")
+            for reader in readers:
+                self._table.stop(reader.name, grace=reader.grace)
             shutil.rmtree(data)
             self._ensure([etcd])
 

@@ -171,7 +171,15 @@ def test_thresholds_are_quantities(text: str, number: float) -> None:
 
 
 def test_an_integer_may_be_written_as_a_float() -> None:
-    assert parsed({"image": "a", "replicas": 4.0}).replicas == 4
+    assert parsed({"image": "a", "terminationGracePeriodSeconds": 60.0})
+
+
+def test_replicas_have_no_fraction_as_the_api_server_wants_it_for_kubectl_scale() -> None:
+    spec = parse_spec({"image": "a", "replicas": 4.0})
+    assert isinstance(spec, InvalidSpec)
+    assert [str(it) for it in spec.errors] == [
+        "spec.replicas: must be an integer written without a fraction: 4, not 4.0"
+    ]
 
 
 def test_a_null_is_an_absent_field() -> None:

@@ -37,7 +37,7 @@ def parse_spec(manifest: Manifest, *, path: str = "spec") -> Spec | InvalidSpec:
     check_serving(spec)
     steps = parse_steps(spec.child_or_empty("strategy"))
     parsed = Spec(
-        replicas=spec.integer("replicas", minimum=0, maximum=REPLICA_LIMIT, default=3),
+        replicas=_replicas(spec),
         serving=serving_fields(manifest),
         steps=steps,
         traffic=parse_traffic(spec.child_or_empty("traffic")),
@@ -48,3 +48,12 @@ def parse_spec(manifest: Manifest, *, path: str = "spec") -> Spec | InvalidSpec:
     )
     spec.close()
     return InvalidSpec(tuple(errors)) if errors else parsed
+
+
+def _replicas(spec: Fields) -> int:
+    """Elsewhere 2.0 is an integer. Here the API server refuses it: it reads this field for `kubectl scale` itself."""
+    value = spec.raw("replicas")
+    if isinstance(value, float) and value.is_integer():
+        spec.fault("replicas", f"must be an integer written without a fraction: {value:.0f}, not {value}")
+        return int(value)
+    return spec.integer("replicas", minimum=0, maximum=REPLICA_LIMIT, default=3)

@@ -75,6 +75,20 @@ class TestInfrastructure:
         service.kube.apply({**secret, "stringData": {"token": "x"}})
         _promoted_after(service, canary, account, traffic)
 
+    def test_a_route_that_no_gateway_accepts_is_named_and_waited_for(
+        self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
+    ) -> None:
+        canary = _at_10(service, line, "route")
+        route = {"router": "HTTPRoute", "hostnames": [service.host]}
+        nowhere = {**route, "parentRefs": [{"name": "nowhere", "namespace": "edge"}]}
+        service.apply(image=line.images.inference, steps=STEPS, env={"TRY": "route"}, more={"traffic": nowhere})
+        service.wait("naming the route", lambda status: "edge/nowhere" in str(status.get("reason")), seconds=30)
+        service.wait("stalled", lambda _: service.condition("Stalled") == "True", seconds=150)
+        assert (service.route_weight(), revision_of(service.status(), "canary")) == (10, canary), service.line()
+        service.apply(image=line.images.inference, steps=STEPS, env={"TRY": "route"})
+        assert service.wait_stable(other_than=stable, seconds=150) == canary
+        account("a route without a Gateway", traffic.summary())
+
 
 def _started(service: Service, line: Line, **arguments: Any) -> str:
     before = {revision_of(service.status(), role) for role in ("stable", "canary")}

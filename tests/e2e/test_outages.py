@@ -71,6 +71,30 @@ class TestOutages:
         account("API server restarted at 10 %", traffic.summary())
         assert traffic.summary().failed == 0
 
+    def test_a_drained_node_suspends_the_rollout_and_it_goes_on_when_the_node_is_back(
+        self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
+    ) -> None:
+        before = revision_of(service.status(), "stable")
+        service.apply(image=line.images.inference, env={"RELEASE": "4"}, steps=((10, 6), (100, 4)))
+        service.wait_weight(10)
+        canary = revision_of(service.status(), "canary")
+        node = service.kube.request("GET", "/api/v1/nodes").body["items"][0]["metadata"]["name"]
+        began = time.time()
+        try:
+            # The only node: all pods of both revisions go, and none can come back before it is uncordoned.
+            service.kube.kubectl(
+                "drain", node, f"--pod-selector=pinn.dev/service={service.name}", "--ignore-daemonsets",
+                "--delete-emptydir-data", "--timeout=60s", timeout=90,
+            )  # fmt: skip
+            service.wait("saying so", lambda status: "node" in str(status.get("next", {})), seconds=20)
+            time.sleep(10)
+            assert service.status()["phase"] != "RolledBack", service.line()
+        finally:
+            service.kube.kubectl("uncordon", node)
+        assert service.wait_stable(other_than=before) == canary
+        account(f"node drained and back after {time.time() - began:.0f} s", traffic.summary(began))
+        assert "lastRollback" not in service.status(), service.line()
+
     def test_without_the_operator_the_pods_serve_on_and_a_deleted_resource_is_gone(
         self, line: Line, service: Service, traffic: Traffic, account: Account
     ) -> None:

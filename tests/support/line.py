@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.kube import REPOSITORY, Kube, KubeError, Manifest, is_ready, program, wait_until
 from tests.support.prometheus import Prometheus
@@ -223,13 +224,14 @@ def _digest(folder: Path, names: Sequence[str], salt: str) -> str:
 # --- chart ------------------------------------------------------------------------------------------------------------
 
 
-def install_chart(kube: Kube, images: Images, *, prometheus: str) -> None:
-    """`helm upgrade --install`, as a user does; waits until the operator serves."""
+def install_chart(kube: Kube, images: Images, *, prometheus: str, **more: Any) -> None:
+    """`helm upgrade --install`, as a user does, with `more` values; waits until the operator serves."""
     repository, _, tag = images.operator.rpartition(":")
     registry, _, name = repository.partition("/")
     values = {
         "image": {"registry": registry, "repository": name, "tag": tag, "pullPolicy": "IfNotPresent"},
         "prometheus": {"address": prometheus},
+        **more,
     }
     done = subprocess.run(
         [

@@ -285,6 +285,29 @@ def test_a_weight_that_the_route_never_takes_up_is_taken_back_and_stalls_with_th
     world.until_stable("pinn:2")
 
 
+def _in_force(world: World, weight: int) -> bool:
+    rollout = world.state.rollout
+    return rollout is not None and rollout.weight == weight and rollout.programmed_time is not None
+
+
+@pytest.mark.parametrize("breaks", [_unstamped, _parent_gone], ids=["unstamped", "parent gone"])
+def test_a_weight_that_was_in_force_stays_and_stalls_when_the_route_loses_its_gateway(
+    breaks: Callable[[World], None],
+) -> None:
+    world = started("pinn:2").run_until(lambda it: _in_force(it, 10))
+    breaks(world)
+    world.run(20, tick=1)
+    assert world.state.condition("Stalled") is None
+    world.run(110, tick=1)
+    assert world.weight == 10
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert "edge/edge" in stalled.message
+    assert world.state.rejected is None
+    world.stamps, world.route_accepted, world.parents_absent = True, True, set()
+    world.until_stable("pinn:2")
+
+
 def test_endpoints_that_lag_behind_condemn_nobody() -> None:
     world = started("pinn:2")
     world.endpoint_lag = 20.0

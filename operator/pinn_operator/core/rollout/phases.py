@@ -20,6 +20,7 @@ from pinn_operator.core.rollout.sight import (
     selected_revision,
     selectors_in_place,
     strangers,
+    weight_in_force,
     why_not_in_force,
 )
 from pinn_operator.core.rollout.steps import aim, hold_of, replicas_at
@@ -212,9 +213,10 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
     rollout = draft.rollout
     if this.spec.paused or draft.held is not None:
         return False
-    if rollout.programmed_time is None:
+    if rollout.programmed_time is None or (rollout.weight > 0 and not weight_in_force(this, draft)):
+        # Also a weight that was in force: the route may have lost its Gateway, or have been given another one.
         reason, message = why_not_in_force(this, draft)
-        late = this.now >= rollout.weight_time + timedelta(seconds=ROUTE_SECONDS)
+        late = this.now >= _not_in_force_since(this, draft) + timedelta(seconds=ROUTE_SECONDS)
         draft.wait(reason, message, gravity=Gravity.STALLED if late else Gravity.NORMAL)
         return False
     # What this pass judged was measured at the weight that it found, and not at one that it has just written or seen.
@@ -238,6 +240,13 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
         until = over if over > this.now else None
         draft.wait("Analysis", "; ".join(waiting) or "the next judgement of all gates", until)
     return False
+
+
+def _not_in_force_since(this: Pass, draft: Draft) -> datetime:
+    if draft.rollout.programmed_time is None:
+        return draft.rollout.weight_time
+    said = draft.status.condition("TrafficProgrammed")
+    return this.now if said is None or said.status != "False" else said.last_transition_time
 
 
 def _kept_away(this: Pass) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -61,8 +61,9 @@ _DICE = st.integers(0, 2**32).map(random.Random)
 _STEPS = [0.25, 0.5, 1.0, 1.0, 2.0, 2.0, 7.0, 7.0, 40.0]
 
 
-def life(name: str, dice: random.Random) -> Remembered:
-    """A pod that counts, restarts, lags behind itself, loses and wins series; now and then its clock is set back."""
+def life(name: str, dice: random.Random, look: Callable[[History], None] = lambda _history: None) -> Remembered:
+    """A pod that counts, restarts, lags behind itself, loses and wins series; now and then its clock is set back. What
+    it has shown is looked at in between."""
     pod, moment = Remembered(History(name)), 1000.0 + dice.choice([1, 1, 60]) * dice.random()
     counted = {line: dice.choice([0.0, 5.0, 1000.0]) for line in LINES if dice.random() < 0.7}
     kinds = [_EVENTS, ["grow"], ["grow", "grow", "born"], ["grow", "all gone", "born", "gone"], ["huge", "grow"]]
@@ -89,6 +90,8 @@ def life(name: str, dice: random.Random) -> Remembered:
                 counted = shown = {it: value + 0.125 for it, value in counted.items()}
             moment += dice.choice([-1.0, -30.0]) if dice.random() < 0.005 else dice.choice(steps)
             pod.add(moment, shown)
+            if dice.random() < 0.5:
+                look(pod.history)
     if dice.random() < 0.3:
         pod.history.coarsen()
     return pod
@@ -114,9 +117,16 @@ def alike(one: Track, other: Track) -> None:
 @settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(dice=_DICE, families=st.sampled_from([("a_total",), ("b_bucket",), FAMILIES]))
 def test_a_track_of_reads_is_the_track_of_the_same_series(dice: random.Random, families: tuple[str, ...]) -> None:
-    pod = life("eu-1", dice)
+    start = dice.choice([None, dice.uniform(990, 1100), dice.uniform(990, 1600)])
+
+    def look(history: History) -> None:
+        seen = history.reads(start)
+        assert seen is not None
+        tracks_of_reads(PodCounts(families, (seen,)), classify)
+
+    pod = life("eu-1", dice, look)
     moments = [moment for moment, _ in pod.reads]
-    start = dice.choice([None, moments[-1], dice.choice(moments), dice.uniform(moments[0] - 5, moments[-1] + 5)])
+    start = dice.choice([start, start, moments[-1], dice.choice(moments)])
     reads = pod.history.reads(start)
     assert reads is not None
     found = tracks_of_reads(PodCounts(families, (reads,)), classify)

@@ -191,6 +191,8 @@ class PodReads(NamedTuple):
     interval: float | None
     """Seconds between its newest reads; None with a single one."""
     memo: Memo
+    lasting: dict[Hashable, Any]
+    """What is made of its reads one after the other: the next ones have it too, until older reads are thinned."""
 
     def columns(self, families: tuple[str, ...]) -> list[int]:
         """The columns of the series of these families."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import ceil, floor, inf, isfinite, isnan, log2, nan, nextafter
 from operator import le
-from typing import Final
+from typing import Any, Final
+from zlib import crc32
 
 from pinn_operator.core.gates.tracks import interval_between
 from pinn_operator.core.samples import FAMILY_LABEL, LARGEST, Memo, PodReads, Series, Shape
@@ -96,7 +97,13 @@ class History:
     """Bytes of the longest page that has a layout."""
     _answers: dict[float | None, PodReads] = field(default_factory=dict)
     """Until the next read."""
+    _lasting: dict[Hashable, Any] = field(default_factory=dict)
+    """See `PodReads`. A new one for other rows: earlier answers keep theirs."""
     _until_thinned: int = _THIN_EVERY
+
+    def __post_init__(self) -> None:
+        # Pods that are read together are not thinned together: what follows from their rows is then made anew.
+        self._until_thinned = 1 + crc32(self.pod.encode()) % _THIN_EVERY
 
     def add(self, moment: float, page: bytes, families: Sequence[bytes]) -> None:
         """Take one read in. Raises TooManySeries, and keeps nothing of the page then.
@@ -107,7 +114,7 @@ class History:
         if self.moments and moment <= self.moments[-1]:
             if moment > self.moments[-1] - CLOCK_SECONDS:
                 return
-            self.moments, self._rows, self._broken = [], [], {}
+            self.moments, self._rows, self._broken, self._lasting = [], [], {}, {}
         # A page of many other lines is not even split: it is searched for the families.
         lines = page.split(b"\n") if len(page) <= 2 * self._longest + _SMALL else None
         row = self._quickly(lines) if lines else None
@@ -134,7 +141,7 @@ class History:
             times = self.moments[begin:]
             found = self._answers[start] = PodReads(
                 self.pod, self._present_shape(), times, self._rows[begin:], self._broken, interval_between(times),
-                Memo(),
+                Memo(), self._lasting,
             )  # fmt: skip
         return found
 
@@ -278,9 +285,11 @@ class History:
             self.moments = [self.moments[place] for place in kept]
             self._rows = [self._rows[place] for place in kept]
             self._answers.clear()
+            self._lasting = {}
 
     def _forget(self) -> None:
-        self.moments, self._rows, self._bad, self._broken, self._answers = [], [], [], {}, {}
+        self.moments, self._rows, self._bad = [], [], []
+        self._broken, self._answers, self._lasting = {}, {}, {}
         self._numbers, self._families, self._known_families, self._shape = {}, [], set(), None
         self._known, self._layouts, self._longest = {}, {}, 0
 

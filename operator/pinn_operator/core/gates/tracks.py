@@ -8,10 +8,10 @@ Prometheus may lag a little behind another. A pod counts once, whatever targets 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import inf, isfinite, isnan, nan
-from operator import itemgetter, le, lt, sub
+from operator import add, itemgetter, le, lt, sub
 from typing import Final, NamedTuple
 
 from pinn_operator.core.samples import LARGEST, PodCounts, PodReads, Series
@@ -35,7 +35,7 @@ _INTERVALS = 5
 class Columns:
     """Which columns of a row of values belong to each class."""
 
-    __slots__ = ("_chosen", "_kept", "all", "classes", "highest", "of", "width")
+    __slots__ = ("_chosen", "_joined", "_kept", "all", "classes", "highest", "of", "width")
 
     def __init__(self, of: Mapping[str, tuple[int, ...]]) -> None:
         self.of = of
@@ -46,6 +46,7 @@ class Columns:
         self.width = len(everything)
         self._chosen: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self._kept: dict[frozenset[int], Columns] = {}
+        self._joined: dict[frozenset[str], Columns] = {}
 
     def chosen(self, classes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The columns that are added for these classes, and those that are taken off: a class that is written "-x"."""
@@ -54,6 +55,14 @@ class Columns:
             added = [column for name in classes if name[0] != "-" for column in self.of.get(name, ())]
             taken = [column for name in classes if name[0] == "-" for column in self.of.get(name[1:], ())]
             found = self._chosen[classes] = (tuple(added), tuple(taken))
+        return found
+
+    def classes_within(self, there: frozenset[str]) -> Columns:
+        """Those of rows that have one value for each class, in order; only of these classes."""
+        found = self._joined.get(there)
+        if found is None:
+            every = {name: (place,) for place, name in enumerate(self.classes) if name in there}
+            found = self._joined[there] = Columns(every)
         return found
 
     def within(self, there: frozenset[int]) -> Columns:
@@ -194,7 +203,8 @@ def tracks(
 def tracks_of_reads(counts: PodCounts, classify: Classify) -> dict[str, Track]:
     """The tracks of pods as they were read: the same as `tracks` of the answer's series.
 
-    A pod whose counters only grew, and that is nearly every pod, is not copied: its reads are its track.
+    A pod whose counters only grew, and that is nearly every pod, is not copied: its reads are its track. The others are
+    joined read by read.
     """
     return counts.memo.once(("tracks", classify), lambda: dict(_each_track(counts, classify)))
 
@@ -213,10 +223,7 @@ def _track_of_reads(reads: PodReads, families: tuple[str, ...], classify: Classi
     )  # fmt: skip
     times, rows = reads.times, reads.rows
     if any(reads.broken.get(family, -inf) > times[0] for family in families):
-        members: list[tuple[str, Points]] = [
-            (name, one.points) for one in reads.series(families) if (name := classify(one.labels)) is not None
-        ]
-        return _track(reads.pod, members) if members else None
+        return _joined_reads(reads, columns, ("joining", families, classify, times[0]))
     # From here on no series vanishes: what is in the first row is in all, and what is not in the last one is in none.
     if not _has_all(rows[-1], columns):
         columns = columns.within(_there(rows[-1], columns))
@@ -228,6 +235,82 @@ def _track_of_reads(reads: PodReads, families: tuple[str, ...], classify: Classi
         times, rows = times[born:], rows[born:]
         return Track(reads.pod, times, rows, columns, interval_between(times), _has_all(rows[0], columns))
     return Track(reads.pod, times, rows, columns, reads.interval, complete)
+
+
+def _joined_reads(reads: PodReads, columns: Columns, key: Hashable) -> Track | None:
+    joining = reads.lasting.get(key)
+    if joining is None or joining.columns is not columns or joining.done > len(reads.times):
+        joining = reads.lasting[key] = _Joining(columns)
+    for place in range(joining.done, len(reads.times)):
+        joining.add(reads.times[place], reads.rows[place])
+    if not joining.times:
+        return None
+    # Both lists only ever grow, and what was given away must not.
+    there = columns.classes_within(frozenset(joining.there))
+    times, rows = joining.times[:], joining.rows[:]
+    return Track(reads.pod, times, rows, there, interval_between(times), restarts=tuple(joining.restarts))
+
+
+class _Joining:
+    """The counters of a pod that was started anew, or whose counters fell or vanished, joined read by read.
+
+    The same as `_track`, which has all reads at once: what a read adds does not depend on later ones.
+    """
+
+    __slots__ = (
+        "_finite", "_grown", "_held", "_highest", "_last", "_members", "_total", "columns", "done", "restarts", "rows",
+        "there", "times",
+    )  # fmt: skip
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns, self.done = columns, 0
+        self.times, self.rows = list[float](), list[tuple[float, ...]]()
+        self.restarts, self.there = list[float](), set[str]()
+        self._members = [(place, name, it) for place, name in enumerate(columns.classes) for it in columns.of[name]]
+        self._last = self._held = self._finite = [0.0] * len(self._members)
+        self._grown, self._highest, self._total = list[float](), list[float](), 0.0
+
+    def add(self, moment: float, row: Sequence[float]) -> None:
+        """Take the next read in."""
+        self.done += 1
+        seen = [
+            (place, row[column])
+            for place, (_, _, column) in enumerate(self._members)
+            if column < len(row) and not isnan(row[column])
+        ]
+        if not seen:
+            return
+        last, held = list(self._last), list(self._held)
+        before, after = sum([held[place] for place, _ in seen]), sum([value for _, value in seen])
+        if after < before * RESTARTED_BELOW and before >= sum(held) * _WITNESSES:
+            last, held = [0.0] * len(last), [0.0] * len(held)
+        for place, value in seen:
+            last[place] = held[place] = value
+            self.there.add(self._members[place][1])
+        finite = [new if _possible(new) else old for new, old in zip(last, self._finite, strict=True)]
+        self._last, self._held, self._finite = last, held, finite
+        counted = [0.0] * len(self.columns.of)
+        for (place, _, _), value in zip(self._members, finite, strict=True):
+            counted[place] += value
+        self._grow(moment, counted)
+        self.times.append(moment)
+        self.rows.append(tuple(self._grown))
+
+    def _grow(self, moment: float, counted: list[float]) -> None:
+        total = sum(counted)
+        if not self.times:
+            self._grown, self._highest = counted, counted
+        elif total < self._total * RESTARTED_BELOW:
+            self.restarts.append(moment)
+            self._grown, self._highest = list(map(add, self._grown, counted)), counted
+        else:
+            highest = list(map(max, self._highest, counted))
+            self._grown = [
+                grown + value - before
+                for grown, value, before in zip(self._grown, highest, self._highest, strict=True)
+            ]  # fmt: skip
+            self._highest = highest
+        self._total = total
 
 
 def _columns(reads: PodReads, families: tuple[str, ...], classify: Classify) -> Columns:

@@ -83,7 +83,6 @@ class TestInfrastructure:
         nowhere = {**route, "parentRefs": [{"name": "nowhere", "namespace": "edge"}]}
         service.apply(image=line.images.inference, steps=STEPS, env={"TRY": "route"}, more={"traffic": nowhere})
         service.wait("naming the route", lambda status: "edge/nowhere" in str(status.get("reason")), seconds=30)
-        service.wait("stalled", lambda _: service.condition("Stalled") == "True", seconds=150)
         assert (service.route_weight(), revision_of(service.status(), "canary")) == (10, canary), service.line()
         service.apply(image=line.images.inference, steps=STEPS, env={"TRY": "route"})
         assert service.wait_stable(other_than=stable, seconds=150) == canary

@@ -240,6 +240,56 @@ def test_an_autoscaler_that_finds_no_room_in_the_bake_rolls_nothing_back() -> No
     world.until_stable("pinn:2")
 
 
+STRICT = {"analysis": {"intervalSeconds": 10, "abortIntervalSeconds": 2, "profile": "Strict"}, "replicas": 6}
+
+
+def _slow_start(world: World) -> None:
+    world.run(45)
+    world.images["pinn:2"] = Behaviour(startup_seconds=45)
+
+
+def _full_quota(world: World) -> None:
+    world.quota = 7
+
+
+def _no_room(world: World) -> None:
+    world.room = 7
+
+
+def _registry_away(world: World) -> None:
+    world.images["pinn:2"] = Behaviour(pull=until(world.seconds + 150, REGISTRY_AWAY))
+
+
+@pytest.mark.parametrize(
+    "happens", [_slow_start, _full_quota, _no_room, _registry_away], ids=lambda it: it.__name__.strip("_")
+)
+def test_pods_that_a_step_adds_and_that_are_not_there_yet_reject_nothing(happens: Callable[[World], None]) -> None:
+    world = at_step(10, spec=STRICT, rate=20)
+    happens(world)
+    world.run(120, tick=1)
+    world.quota = world.room = 1000
+    world.run_until(lambda it: it.weight == 50, at_most=300, tick=1).run(40, tick=1)
+    assert world.state.last_rollback is None
+    assert world.failed_requests == 0
+
+
+def test_an_autoscaler_that_adds_many_slow_pods_to_a_step_rejects_nothing() -> None:
+    slow = Behaviour(startup_seconds=45)
+    world = at_step(50, spec={**STRICT, "replicas": 4}, images={"pinn:1": slow, "pinn:2": slow})
+    world.apply(replicas=12)
+    world.run_until(lambda it: it.weight == 100, at_most=300, tick=1)
+    assert world.state.last_rollback is None
+
+
+def test_pods_that_were_ready_and_fail_their_probes_are_still_rejected() -> None:
+    world = at_step(50, spec=STRICT)
+    world.blink("pinn:2", 600)
+    world.of("pinn:2")[0].unready_until = 0.0
+    world.run_until(lambda it: it.state.last_rollback is not None, at_most=60)
+    assert world.state.last_rollback is not None
+    assert world.state.last_rollback.reason in ("AvailabilityOutOfBounds", "NotReady")
+
+
 def test_a_missing_image_is_condemned_and_one_that_a_pod_runs_never_is() -> None:
     images = {"pinn:2": Behaviour(image_missing=True)}
     world = started("pinn:2", images=images)

@@ -432,14 +432,34 @@ def test_memory_and_processor_are_shares_of_their_limits() -> None:
 # --- what is not a counter -------------------------------------------------------------------------------------------
 
 
-def test_availability_is_the_share_of_pods_that_are_ready() -> None:
-    gate = Gate("availability", "availability", abort=Bound(below=0.5))
-    pods = ("a", "b", "c")
+AVAILABILITY = Gate("availability", "availability", abort=Bound(below=0.5))
+
+
+def availability_of(canary: Side, *, stable: Side | None = None) -> Judgement:
     answers: dict[str, AnyAnswer] = {REQUESTS: ()}
-    assert judged(gate, answers, canary=Side("bbbb", pods, pods, 3)).all_pass
-    down = judged(gate, answers, canary=Side("bbbb", pods, ("a",), 3))
+    return judged(AVAILABILITY, answers, canary=canary, stable=stable)
+
+
+def test_availability_is_the_share_of_pods_that_are_ready() -> None:
+    pods = ("a", "b", "c")
+    assert availability_of(Side("bbbb", pods, pods, replicas=3)).all_pass
+    down = availability_of(Side("bbbb", pods, ("a",), failed=("b", "c"), replicas=3))
     assert down.condemnation is not None
     assert down.condemnation.value == "33.3%"
+
+
+def test_pods_that_start_or_are_kept_away_say_nothing_of_the_availability() -> None:
+    found = availability_of(Side("bbbb", ("a", "b", "c"), ("a",), replicas=10))
+    assert found.all_pass
+    assert found.gates[0].message == "100% (1 of 1 pods ready; 9 more start or are kept away, and do not count)"
+
+
+def test_availability_that_is_as_bad_of_stable_condemns_nobody() -> None:
+    pods = ("a", "b", "c")
+    canary = Side("bbbb", pods, ("a",), failed=("b", "c"), replicas=3)
+    assert availability_of(canary, stable=replace(canary, revision="aaaa")).condemnation is None
+    well = Side("aaaa", ("x", "y"), ("x",), failed=("y",), replicas=2)
+    assert availability_of(canary, stable=well).condemnation is not None
 
 
 def test_a_model_that_gives_one_price_whatever_it_is_asked_is_condemned() -> None:

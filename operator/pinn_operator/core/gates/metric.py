@@ -29,6 +29,8 @@ class Side:
     revision: str
     pods: tuple[str, ...] = ()
     ready: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    """Not ready by their own doing: not those that only start, or that something beside them keeps away."""
     replicas: int = 0
     """As many pods as there should be."""
     started: Mapping[str, float] = field(default_factory=dict)

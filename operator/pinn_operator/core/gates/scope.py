@@ -8,12 +8,13 @@ from typing import Any
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.gates.metric import Scope, Side
+from pinn_operator.core.gates.readiness import has_failed
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.values import GOES_ON, GateStatus, RolloutStatus
 from pinn_operator.core.verification.questions import own_requests
 from pinn_operator.core.wanted.quantity import parse_quantity
-from pinn_operator.core.wanted.spec import SourceKind, Spec
+from pinn_operator.core.wanted.spec import Rollback, SourceKind, Spec
 
 
 def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) -> Scope | None:
@@ -26,8 +27,8 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         name=resource.name,
         namespace=resource.namespace,
         analysis=spec.analysis,
-        canary=_side(observed, status.canary.revision),
-        stable=_side(observed, status.stable.revision),
+        canary=_side(observed, status.canary.revision, spec.rollback, now, rollout.weight_time),
+        stable=_side(observed, status.stable.revision, spec.rollback, now, rollout.weight_time),
         weight=rollout.weight,
         start=rollout.weight_time,
         now=now,
@@ -47,13 +48,14 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
     )
 
 
-def _side(observed: Observed, revision: str) -> Side:
-    pods = [pod for pod in observed.living(revision) if pod.phase in ("Running", "")]
+def _side(observed: Observed, revision: str, rollback: Rollback, now: datetime, expected_from: datetime) -> Side:
+    pods = sorted((pod for pod in observed.living(revision) if pod.phase in ("Running", "")), key=lambda pod: pod.name)
     workload = observed.workloads.get(revision)
     return Side(
         revision,
-        pods=tuple(sorted(pod.name for pod in pods)),
-        ready=tuple(sorted(pod.name for pod in pods if pod.ready)),
+        pods=tuple(pod.name for pod in pods),
+        ready=tuple(pod.name for pod in pods if pod.ready),
+        failed=tuple(pod.name for pod in pods if has_failed(pod, rollback, now, expected_from)),
         replicas=workload.replicas if workload else 0,
         started={pod.name: pod.container_started.timestamp() for pod in pods if pod.container_started is not None},
     )

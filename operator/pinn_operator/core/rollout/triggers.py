@@ -9,10 +9,11 @@ Reasons are the kubelet's where it has one (core/v1 ContainerStateWaiting.reason
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import ceil
 
 from pinn_operator.core.gates.judgement import Condemnation
+from pinn_operator.core.gates.readiness import is_over, patience_with, unready_by_itself
 from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.rollout.trouble import IMAGE_REASONS, pull_failure
 from pinn_operator.core.wanted.spec import Rollback
@@ -65,7 +66,8 @@ def pod_failure(observed: Observed, revision: str, *, rollback: Rollback, now: d
 
 def next_deadline(observed: Observed, revision: str, *, rollback: Rollback, now: datetime) -> datetime | None:
     """When the oldest patience with an unready pod ends, if that is still to come."""
-    ends = (_patience_ends(pod, rollback) for pod in observed.living(revision) if not pod.ready)
+    waited_for = (pod for pod in observed.living(revision) if not pod.ready)
+    ends = (patience_with(pod, rollback, _LONG_AGO).ends for pod in waited_for)
     return min((end for end in ends if end > now), default=None)
 
 
@@ -138,26 +140,13 @@ def _model_refused(pod: Pod) -> Condemnation | None:
 
 
 def _not_ready(pod: Pod, rollback: Rollback, now: datetime, patience_from: datetime) -> Condemnation | None:
-    if pod.ready or not pod.started or pod.unready_cause or pod.disruption:
+    patience = patience_with(pod, rollback, patience_from)
+    if not unready_by_itself(pod) or not is_over(patience, pod, now):
         return None
-    if pod.termination is not None and pod.termination.cause:
-        # Its container was started again by a restart of its node: it starts, like a new one.
-        patience_from = max(patience_from, pod.ready_changed or patience_from)
-        pod_starts = True
-    else:
-        pod_starts = not pod.was_ready
-    patience = rollback.ready_deadline_seconds if pod_starts else rollback.unready_seconds
-    since = max(pod.created, patience_from) if pod_starts else (pod.ready_changed or pod.created)
-    if now < since + timedelta(seconds=patience):
-        return None
-    if pod.unready_seen is not None and pod.unready_seen < patience:
-        # By the node's clock it is unready for longer; that clock, or the operator's, may be wrong.
-        return None
-    field = "spec.rollback.readyDeadlineSeconds" if pod_starts else "spec.rollback.unreadySeconds"
     why = next(iter(_reasons(pod)), "")
     return Condemnation(
-        reason="NotReady", message=f"pod {pod.name} is not ready for more than {patience} s{why}",
-        value=f"> {patience} s", limit=f"{field} {patience} s",
+        reason="NotReady", message=f"pod {pod.name} is not ready for more than {patience.seconds} s{why}",
+        value=f"> {patience.seconds} s", limit=f"{patience.field} {patience.seconds} s",
     )  # fmt: skip
 
 
@@ -166,13 +155,6 @@ def _reasons(pod: Pod) -> Iterable[str]:
         yield f": {pod.report.reason}: {pod.report.message[:200]}"
     if pod.waiting_reason:
         yield f": {pod.waiting_reason}: {pod.waiting_message[:200]}"
-
-
-def _patience_ends(pod: Pod, rollback: Rollback, patience_from: datetime = _LONG_AGO) -> datetime:
-    if pod.was_ready:
-        return (pod.ready_changed or pod.created) + timedelta(seconds=rollback.unready_seconds)
-    # `patience_from` is by the operator's own clock, which may be far ahead of the API server's.
-    return max(pod.created, patience_from) + timedelta(seconds=rollback.ready_deadline_seconds)
 
 
 def _last_line(text: str) -> str:

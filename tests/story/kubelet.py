@@ -7,7 +7,8 @@ scheduler and the node controller write.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -82,6 +83,10 @@ class StoryPod(SimulatedPod):
     ended: bool = False
     """The container does not run: `termination` is the state it is in."""
     crashes: int = 0
+    init: Mapping[str, Any] = field(default_factory=dict)
+    """The state of an injected init container; empty when it has ended well."""
+    gated: bool = False
+    """A scheduling gate holds it back."""
     _shown: tuple[object, Pod] | None = None
 
     @property
@@ -94,7 +99,7 @@ class StoryPod(SimulatedPod):
         state = (
             self.phase, self.node, self.unscheduled, self.waiting, self.waiting_message, self.started, self.ready,
             self.container_ready, self.ready_changed, self.restarts, self.disruption, self.deleted, self.failed,
-            self.termination, self.ended, self.was_ready,
+            self.termination, self.ended, self.was_ready, str(self.init), self.gated,
         )  # fmt: skip
         if self._shown is None or self._shown[0] != state:
             self._shown = (state, parse_pod(self.manifest()))
@@ -114,6 +119,10 @@ class StoryPod(SimulatedPod):
         }  # fmt: skip
         spec: dict[str, Any] = {"containers": [container]}
         status: dict[str, Any] = {"phase": self.phase, "conditions": list(self._conditions())}
+        if self.gated:
+            spec["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}]
+        if self.init:
+            status["initContainerStatuses"] = [{"name": "istio-init", "started": False, **self.init}]
         if self.node:
             spec["nodeName"] = self.node
             status |= {"startTime": moment(self.created), "podIP": "10.0.0.1"}
@@ -123,6 +132,9 @@ class StoryPod(SimulatedPod):
         return {"metadata": metadata, "spec": spec, "status": status}
 
     def _conditions(self) -> list[dict[str, Any]]:
+        if self.gated:
+            message = "Scheduling is blocked due to non-empty scheduling gates"
+            return [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": message}]
         if not self.node:
             return [
                 {
@@ -152,6 +164,8 @@ class StoryPod(SimulatedPod):
             return {**status, "state": {"terminated": last}}
         if last is not None:
             status["lastState"] = {"terminated": last}
+        if self.init:
+            return {**status, "state": {"waiting": {"reason": "PodInitializing"}}}
         if self.waiting:
             waiting = {"reason": self.waiting, "message": self.waiting_message}
             return {**status, "state": {"waiting": waiting}}

@@ -197,6 +197,77 @@ def test_a_canary_that_cannot_start_says_why_within_seconds_and_starts_when_it_c
     assert world.failed_requests == 0
 
 
+INIT_CRASHES = {
+    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}},
+    "lastState": {"terminated": {"exitCode": 2, "reason": "Error"}},
+}
+INIT_RUNS = {"state": {"running": {"startedAt": "2026-11-21T08:00:00Z"}}}
+
+
+def _waits(reason: str, message: str = "") -> Behaviour:
+    return Behaviour(kubelet=lambda seconds: (reason, message))
+
+
+NEVER_STARTS = [
+    (_waits("CreateContainerError", "context deadline exceeded"), "ContainerNotCreated",
+     ("CreateContainerError", "context deadline exceeded")),
+    (_waits("PreCreateHookError", "hook failed"), "ContainerNotCreated", ("PreCreateHookError", "hook failed")),
+    (_waits("SomeRuntimeError"), "ContainerNotCreated", ("SomeRuntimeError",)),
+    (_waits("RegistryUnavailable", "pull failed"), "ImagePullFailed", ("pull failed",)),
+    (_waits("SignatureValidationFailed", "no signature"), "ImagePullFailed", ("no signature",)),
+    (Behaviour(init=lambda seconds: INIT_CRASHES), "ContainerNotCreated",
+     ("init container istio-init", "CrashLoopBackOff", "exit code 2")),
+    (Behaviour(gated=lambda seconds: True), "SchedulingGated", ("kueue.x-k8s.io/admission",)),
+    (Behaviour(init=lambda seconds: INIT_RUNS), "ReplicasLate", ("init container istio-init", "runs since")),
+    (_waits("ContainerCreating"), "ReplicasLate", ("ContainerCreating",)),
+]  # fmt: skip
+_IDS = ("create error", "hook", "unknown word", "registry", "signature", "init crashes", "gated", "init runs", "silent")
+
+
+@pytest.mark.parametrize(("behaviour", "reason", "words"), NEVER_STARTS, ids=_IDS)
+def test_a_container_that_never_starts_stalls_with_the_words_of_its_kubelet_and_is_not_rejected(
+    behaviour: Behaviour, reason: str, words: tuple[str, ...]
+) -> None:
+    world = started("pinn:2", images={"pinn:2": behaviour}, spec={"rollback": {"readyDeadlineSeconds": 60}}, rate=1)
+    world.run(45, tick=1)
+    assert said_in(world, *words), world.describe()
+    world.run(45, tick=1)
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert (stalled.reason, world.state.rejected) == (reason, None)
+    assert all(word in stalled.message for word in words), stalled.message
+    world.images["pinn:2"] = Behaviour()
+    world.run_until(lambda it: it.weight == 10, at_most=60)
+    assert world.state.condition("Stalled") is None
+
+
+@pytest.mark.parametrize(("behaviour", "reason", "words"), NEVER_STARTS, ids=_IDS)
+def test_a_first_revision_that_never_starts_stalls_with_the_words_of_its_kubelet(
+    behaviour: Behaviour, reason: str, words: tuple[str, ...]
+) -> None:
+    world = World(service(rollback={"readyDeadlineSeconds": 60}), images={"pinn:1": behaviour}, rate=0)
+    world.run(90, tick=1)
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert stalled.reason == reason
+    assert all(word in stalled.message for word in words), stalled.message
+    world.images["pinn:1"] = Behaviour()
+    world.until_stable("pinn:1", at_most=60)
+
+
+@pytest.mark.parametrize(("behaviour", "reason", "words"), NEVER_STARTS[-3:], ids=_IDS[-3:])
+def test_pods_of_the_next_step_that_never_start_stall_and_the_weight_stays(
+    behaviour: Behaviour, reason: str, words: tuple[str, ...]
+) -> None:
+    world = at_step(10, spec={"rollback": {"readyDeadlineSeconds": 60}}, rate=20)
+    world.images["pinn:2"] = behaviour
+    world.run(150, tick=1)
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert (stalled.reason, world.weight, world.state.rejected) == (reason, 10, None)
+    assert all(word in stalled.message for word in words), stalled.message
+
+
 @pytest.mark.parametrize("limit", ["quota", "room"])
 def test_a_cluster_without_room_holds_with_its_own_words_and_the_rollout_goes_on_when_there_is_some(limit: str) -> None:
     world = serving(World(service(rollback={"readyDeadlineSeconds": 60})))

@@ -89,6 +89,12 @@ class Behaviour:
     """What its registry says instead of giving the image; empty when it gives it."""
     configuration: Callable[[float], str] = lambda seconds: ""
     """What the kubelet says of a Secret or ConfigMap that is missing; empty when all are there."""
+    kubelet: Callable[[float], tuple[str, str]] = lambda seconds: ("", "")
+    """Reason and message of what else the kubelet waits for before it runs the container."""
+    init: Callable[[float], Mapping[str, Any]] = lambda seconds: {}
+    """The state of an init container that somebody injects; empty when it has ended well."""
+    gated: Callable[[float], bool] = lambda seconds: False
+    """A scheduling gate holds its pods back."""
     volume: Callable[[float], str] = lambda seconds: ""
     """The event about a volume that cannot be mounted; empty when it can."""
 
@@ -525,7 +531,8 @@ class World:
             if self.seconds >= pod.deleted + pod.grace and self.nodes.get(pod.node) is None:
                 self._remove(pod)
             return
-        if not pod.node and not self._scheduled(pod):
+        pod.gated = not pod.node and behaviour.gated(self.seconds)
+        if not pod.node and (pod.gated or not self._scheduled(pod)):
             return
         silent_since = self.nodes.get(pod.node)
         if silent_since is not None:
@@ -573,6 +580,10 @@ class World:
         configuration = behaviour.configuration(self.seconds)
         if configuration:
             pod.waiting, pod.waiting_message = "CreateContainerConfigError", configuration
+            return False
+        pod.init = behaviour.init(self.seconds)
+        pod.waiting, pod.waiting_message = behaviour.kubelet(self.seconds)
+        if pod.init or pod.waiting:
             return False
         if behaviour.volume(self.seconds):
             pod.event = behaviour.volume(self.seconds)

@@ -180,6 +180,34 @@ def test_a_container_that_waits_for_another_one_says_what_that_one_waits_for() -
     assert not parsed.started
 
 
+@pytest.mark.parametrize(
+    ("name", "inits", "reason", "words"),
+    [
+        ("runs", [{"state": {"running": {"startedAt": "2026-11-21T08:00:05Z"}}}], "InitContainerRunning",
+         "it runs since 2026-11-21T08:00:05Z"),
+        ("ended badly", [{"state": {"terminated": {"exitCode": 3, "reason": "Error"}}}], "Error",
+         "it ended with exit code 3 (Error)"),
+        ("the second one", [{"name": "first", "state": {"terminated": {"exitCode": 0}}},
+                            {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}}],
+         "ImagePullBackOff", "Back-off"),
+        ("after a sidecar that started", [{"name": "mesh", "started": True, "state": {"running": {}}},
+                                          {"state": {"running": {}}}], "InitContainerRunning", "it runs"),
+    ],
+)  # fmt: skip
+def test_a_container_that_waits_for_an_init_container_names_it(
+    name: str, inits: list[Manifest], reason: str, words: str
+) -> None:
+    container = {"state": {"waiting": {"reason": "PodInitializing"}}}
+    parsed = parse_pod(pod(container=container, initContainerStatuses=[{"name": "setup", **item} for item in inits]))
+    assert (parsed.waits_for, parsed.waiting_reason, parsed.waiting_message) == ("setup", reason, words), name
+
+
+def test_a_pod_that_only_begins_waits_for_no_init_container() -> None:
+    waiting = {"state": {"waiting": {"reason": "PodInitializing"}}}
+    parsed = parse_pod(pod(container=waiting, initContainerStatuses=[{"name": "setup", **waiting}]))
+    assert (parsed.waits_for, parsed.waiting_reason) == ("", "PodInitializing")
+
+
 def test_a_deployment_that_cannot_create_pods_says_why() -> None:
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods"}
     manifest = {"metadata": {"name": "a"}, "spec": {}, "status": {"conditions": [failure]}}
@@ -210,7 +238,13 @@ def test_a_pod_that_no_node_takes_says_so() -> None:
 
 def test_a_pod_that_waits_for_its_gate_is_not_unschedulable() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated"}
-    assert parse_pod(pod(conditions=[condition], phase="Pending")).unschedulable == ""
+    manifest = pod(conditions=[condition], phase="Pending")
+    manifest["spec"]["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}]
+    parsed = parse_pod(manifest)
+    assert parsed.unschedulable == ""
+    assert (parsed.waiting_reason, parsed.waiting_message) == (
+        "SchedulingGated", "held back by kueue.x-k8s.io/admission",
+    )  # fmt: skip
 
 
 def test_an_evicted_pod_has_the_reason_of_its_eviction() -> None:

@@ -132,6 +132,17 @@ def test_what_the_infrastructure_did_condemns_nobody(name: str, pod: Pod) -> Non
     assert reason(seen(pod), after=10_000) is None, name
 
 
+@pytest.mark.parametrize("reason_of_kubelet", ["ImagePullBackOff", "CreateContainerError", "SomeRuntimeError"])
+def test_a_container_that_ran_and_is_kept_from_running_again_condemns_nobody(reason_of_kubelet: str) -> None:
+    kept = replace(LOST, restarts=1, termination=ERROR, waiting_reason=reason_of_kubelet, waiting_message="i/o timeout")
+    assert reason(seen(kept), after=10_000) is None
+
+
+def test_the_missing_image_of_an_init_container_is_not_the_revision_s() -> None:
+    injected = replace(PULLING, waiting_reason="ErrImagePull", waiting_message="not found", waits_for="istio-init")
+    assert reason(seen(injected), after=10_000) is None
+
+
 def test_an_image_that_runs_somewhere_is_never_unavailable() -> None:
     pulling = replace(PULLING, name="b", waiting_reason="ImagePullBackOff", waiting_message="x: not found")
     assert reason(seen(pulling)) == "ImageUnavailable"

@@ -29,6 +29,13 @@ class PodReport:
     message: str
 
 
+INIT_RUNNING = "InitContainerRunning"
+SCHEDULING_GATED = "SchedulingGated"
+NODE_SILENT = "its node does not report"
+READINESS_GATES = "ReadinessGatesNotReady"
+"""How the kubelet begins to say that a readiness gate keeps a pod from being ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """One pod of a revision."""
@@ -44,7 +51,11 @@ class Pod:
     """True when the pod is ready, or the Ready condition changed after the container first started to serve."""
     restarts: int = 0
     waiting_reason: str = ""
+    """Why the container does not run, as the kubelet or the scheduler has it; `INIT_RUNNING` while it waits for an init
+    container that runs."""
     waiting_message: str = ""
+    waits_for: str = ""
+    """The init container that the two above are of; empty if they are of the pod's own container."""
     termination: Termination | None = None
     unschedulable: str = ""
     terminating: bool = False
@@ -86,6 +97,8 @@ class Workload:
     """`status.observedGeneration` has reached `metadata.generation`."""
     failure: str = ""
     """Why pods cannot be created (condition ReplicaFailure), such as a full quota."""
+    failing_since: datetime | None = None
+    """Since when that is so."""
 
 
 @dataclass(frozen=True, slots=True)

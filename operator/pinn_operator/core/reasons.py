@@ -239,6 +239,11 @@ class Reason(StrEnum):
         "ReplicasStarting",
         "Pods of the canary are not available yet; nothing is wrong with them so far.",
     )
+    REPLICAS_LATE = (
+        "ReplicasLate",
+        "Pods were not available within `rollback.readyDeadlineSeconds`, and nothing that is known keeps them away.",
+        "the message has what the first of them waits for; `kubectl describe pod`",
+    )
     EARLIER_PODS = "EarlierPods", "Pods of an earlier try of the same revision have to end first."
     OTHER_PODS = "OtherPods", "Pods of a third revision have to end first: the clients' Service would select them too."
     ONLY_COPY = (
@@ -286,6 +291,11 @@ class Reason(StrEnum):
         "No node takes the pod; the message has the scheduler's words.",
         "add nodes, or lower `resources.requests`, `nodeSelector` or `tolerations`",
     )
+    SCHEDULING_GATED = (
+        "SchedulingGated",
+        "A scheduling gate holds the pod back; the message names it.",
+        "ask whoever set it, a queue such as Kueue for example; the rollout goes on by itself",
+    )
     CONFIGURATION_MISSING = (
         "ConfigurationMissing",
         "A Secret, a ConfigMap or a key of one that the pod needs does not exist.",
@@ -293,17 +303,30 @@ class Reason(StrEnum):
     )
     IMAGE_PULL_FAILED = (
         "ImagePullFailed",
-        "The registry did not answer, refused the credentials or limits the rate.",
+        "The registry did not answer, limits the rate, or refused the credentials or the image's signature.",
         "fix `imagePullSecrets` or the registry; the rollout goes on by itself",
     )
     CONTAINER_NOT_CREATED = (
         "ContainerNotCreated",
-        "The container cannot be started, because of a volume for example; the message has the kubelet's words.",
+        (
+            "The container cannot be started, because of a volume, its runtime or an init container that was injected; "
+            "the message has the kubelet's words."
+        ),
         "fix what it names; the rollout goes on by itself",
     )
     POD_DISRUPTED = "PodDisrupted", "A pod is evicted, preempted or drained; another one starts."
     POD_DELETED = "PodDeleted", "Somebody deleted a pod; another one starts."
     NODE_NOT_REPORTING = "NodeNotReporting", "The node of a pod does not report.", "`kubectl get nodes`"
+    SIDECAR_NOT_READY = (
+        "SidecarNotReady",
+        "The server is ready, and another container of its pod, injected by a mesh for example, is not.",
+        "the message names it; `kubectl logs POD -c CONTAINER`",
+    )
+    READINESS_GATE_NOT_PASSED = (
+        "ReadinessGateNotPassed",
+        "The server is ready, and a readiness gate of its pod, set by a load balancer for example, is not passed.",
+        "the message names it; look at the controller that sets it",
+    )
     NODE_RESTARTED = "NodeRestarted", "The node or its kubelet restarted the container."
     STABLE_UNAVAILABLE = (
         "StableUnavailable",

@@ -12,7 +12,15 @@ from typing import Any, Final
 from pinn_operator.core.api import parse_spec
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import CONTAINER, PORT_NAME, REVISION_LABEL
-from pinn_operator.core.observed import Pod, RevisionRecord, Termination, Workload
+from pinn_operator.core.observed import (
+    INIT_RUNNING,
+    NODE_SILENT,
+    SCHEDULING_GATED,
+    Pod,
+    RevisionRecord,
+    Termination,
+    Workload,
+)
 from pinn_operator.core.wanted.spec import Spec
 
 TEXT_LIMIT: Final = 1024
@@ -62,6 +70,11 @@ def parse_pod(manifest: Manifest) -> Pod:
     # An evicted pod has a reason of its own, and its containers may have none.
     reason = waiting.get("reason") or status.get("reason") or ""
     message = waiting.get("message") or (status.get("message") if not waiting else "") or ""
+    waits_for = ""
+    if reason == "PodInitializing" and (init := _blocking_init(status)) is not None:
+        waits_for, (reason, message) = str(init.get("name") or ""), _init_state(init)
+    elif scheduled.get("reason") == SCHEDULING_GATED:
+        reason, message = SCHEDULING_GATED, _scheduling_gates(manifest, scheduled)
     terminating, disruption = is_terminating(manifest), _disruption(status)
     return Pod(
         name=manifest["metadata"]["name"],
@@ -74,6 +87,7 @@ def parse_pod(manifest: Manifest) -> Pod:
         restarts=int(container.get("restartCount") or 0),
         waiting_reason=str(reason),
         waiting_message=str(message)[:TEXT_LIMIT],
+        waits_for=waits_for,
         termination=_termination(manifest, container, deletion=disruption or ("its deletion" if terminating else "")),
         unschedulable=_unschedulable(scheduled),
         terminating=terminating,
@@ -109,7 +123,7 @@ def _unready_cause(ready: Mapping[str, Any], container: Mapping[str, Any]) -> st
     if ready.get("status") == "True" or not container.get("ready"):
         return ""
     if ready.get("status") == "Unknown" or not ready.get("reason"):
-        return "its node does not report"
+        return NODE_SILENT
     return f"{ready.get('reason')}: {ready.get('message') or ''}".rstrip(": ")[:TEXT_LIMIT]
 
 
@@ -143,15 +157,38 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def _container_status(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The status of the container `inference`; of the one it waits for while that cannot start."""
+    """The status of the container `inference`."""
     statuses: Iterable[Mapping[str, Any]] = status.get("containerStatuses") or ()
-    found: Mapping[str, Any] = next((item for item in statuses if item.get("name") == CONTAINER), {})
-    if ((found.get("state") or {}).get("waiting") or {}).get("reason") == "PodInitializing":
-        for item in status.get("initContainerStatuses") or ():
-            reason = ((item.get("state") or {}).get("waiting") or {}).get("reason")
-            if reason not in (None, "PodInitializing"):
-                return {**found, "state": item["state"]}
-    return found
+    return next((item for item in statuses if item.get("name") == CONTAINER), {})
+
+
+def _blocking_init(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The init container that the others wait for: the first that has neither ended well nor, as a sidecar, started."""
+    for item in status.get("initContainerStatuses") or ():
+        ended = (item.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode") != 0 and item.get("started") is not True:
+            waits = ((item.get("state") or {}).get("waiting") or {}).get("reason") == "PodInitializing"
+            return None if waits else item
+    return None
+
+
+def _init_state(init: Mapping[str, Any]) -> tuple[str, str]:
+    """Reason and message of an init container, with its last end if that was a failure."""
+    state: Mapping[str, Any] = init.get("state") or {}
+    ended = state.get("terminated") or (init.get("lastState") or {}).get("terminated") or {}
+    how = f"it ended with exit code {ended.get('exitCode')} ({ended.get('reason') or 'Error'})" if ended else ""
+    if "running" in state:
+        since = (state["running"] or {}).get("startedAt")
+        return INIT_RUNNING, "; ".join(filter(None, [f"it runs since {since}" if since else "it runs", how]))
+    waiting = state.get("waiting") or {}
+    reason = waiting.get("reason") or ("Error" if ended else "PodInitializing")
+    return str(reason), "; ".join(filter(None, [str(waiting.get("message") or ""), how]))
+
+
+def _scheduling_gates(manifest: Manifest, scheduled: Mapping[str, Any]) -> str:
+    gates = (manifest.get("spec") or {}).get("schedulingGates") or ()
+    names = ", ".join(str(gate.get("name")) for gate in gates)
+    return f"held back by {names}" if names else str(scheduled.get("message") or "held back by a scheduling gate")
 
 
 _SIGNALS: Final = frozenset({130, 137, 143})
@@ -190,7 +227,7 @@ def _has_memory_limit(manifest: Manifest) -> bool:
 
 
 def _unschedulable(scheduled: Mapping[str, Any]) -> str:
-    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+    if scheduled.get("status") != "False" or scheduled.get("reason") == SCHEDULING_GATED:
         return ""
     return str(scheduled.get("message") or "no node takes it")[:TEXT_LIMIT]
 
@@ -210,6 +247,7 @@ def parse_workload(manifest: Manifest) -> Workload:
         ready=int(status.get("readyReplicas") or 0),
         settled=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
         failure=_replica_failure(status),
+        failing_since=parse_time(_condition(status, "ReplicaFailure").get("lastTransitionTime")),
     )
 
 

@@ -14,7 +14,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pinn_operator.core.observed import Pod
+from pinn_operator.core.gates.readiness import STARTING_WAITS
+from pinn_operator.core.observed import INIT_RUNNING, Pod
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.errors import ClusterError
 
@@ -25,7 +26,6 @@ AGAIN_SECONDS: Final = 5.0
 ASKED_LIMIT: Final = 3
 """Pods asked about in one pass: those of a revision mostly lack the same."""
 KNOWN_LIMIT: Final = 1000
-_CREATING: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 _TEXT_LIMIT: Final = 1024
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class PodTroubles:
     def _stuck(self, pod: Pod) -> bool:
         waits = bool(pod.node) and not pod.started and not pod.over and not pod.terminating
         late = (self._now() - pod.created).total_seconds() >= STUCK_SECONDS
-        return waits and late and pod.waiting_reason in _CREATING
+        return waits and late and pod.waiting_reason in STARTING_WAITS - {INIT_RUNNING}
 
     async def _words(self, namespace: str, name: str) -> str:
         known = self._known.get((namespace, name))

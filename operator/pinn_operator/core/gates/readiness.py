@@ -9,8 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pinn_operator.core.observed import Pod
+from pinn_operator.core.observed import INIT_RUNNING, Pod
 from pinn_operator.core.wanted.spec import Rollback
+
+STARTING_WAITS = frozenset({"", "ContainerCreating", "PodInitializing", INIT_RUNNING})
+"""What a container waits for before it runs for the first time, while nothing is wrong."""
+OWN_WAITS = STARTING_WAITS | {"CrashLoopBackOff", "RunContainerError"}
+"""What a container that ran waits for by its own doing. For anything else (its image, its configuration, its runtime)
+it is kept waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,8 @@ class Patience:
 
 def unready_by_itself(pod: Pod) -> bool:
     """Its container runs, or ran, and nothing beside it is known to keep the pod from being ready."""
-    return pod.started and not pod.ready and not pod.unready_cause and not pod.disruption
+    kept_away = pod.unready_cause or pod.disruption or pod.waits_for or pod.waiting_reason not in OWN_WAITS
+    return pod.started and not pod.ready and not kept_away
 
 
 def patience_with(pod: Pod, rollback: Rollback, expected_from: datetime) -> Patience:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pinn_operator.core.api import Resource
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.steps import aim, replicas_at
+from pinn_operator.core.rollout.suspension import TROUBLE_SECONDS
 from pinn_operator.core.rollout.triggers import next_deadline
 from pinn_operator.core.rollout.waits import Wait
 from pinn_operator.core.routers.registry import router_of
@@ -114,7 +115,9 @@ def requeue_at(
         times.append(now + timedelta(seconds=1))
     elif status.phase is Phase.PENDING and status.stable is not None:
         deadline = next_deadline(observed, status.stable.revision, rollback=spec.rollback, now=now)
-        times.extend([deadline] if deadline else [])
+        ends = (status.stable.since + timedelta(seconds=seconds)
+                for seconds in (TROUBLE_SECONDS, spec.rollback.ready_deadline_seconds))  # fmt: skip
+        times.extend(time for time in (deadline, *ends) if time is not None and time > now)
     elif status.phase is Phase.STABLE and status.stable and status.target not in ("", status.stable.revision):
         times.append(now + timedelta(seconds=1))
     retry = status.verification.retry_time if status.verification else None

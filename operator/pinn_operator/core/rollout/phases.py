@@ -26,6 +26,7 @@ from pinn_operator.core.rollout.sight import (
 from pinn_operator.core.rollout.steps import aim, hold_of, replicas_at
 from pinn_operator.core.rollout.suspension import (
     ROUTE_SECONDS,
+    TROUBLE_SECONDS,
     how_to_retry,
     patience_with,
     resume_if_possible,
@@ -33,7 +34,7 @@ from pinn_operator.core.rollout.suspension import (
 )
 from pinn_operator.core.rollout.takeover import give_back_if_well, stand_in, take_over_if_needed
 from pinn_operator.core.rollout.triggers import restarts_of_others
-from pinn_operator.core.rollout.trouble import trouble
+from pinn_operator.core.rollout.trouble import missing_since, state_of, trouble
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.json import EXCUSED_LIMIT
@@ -69,7 +70,7 @@ def _pending(this: Pass, draft: Draft) -> None:
         draft.status = replace(status, phase=Phase.STABLE)
         draft.normal("RevisionServing", f"revision {wanted} serves")
     else:
-        _wait_for_replicas(this, draft, wanted, 1, since=min(draft.stable.since, this.now))
+        _wait_for_replicas(this, draft, wanted, 1, min(draft.stable.since, this.now))
 
 
 def _adopt(this: Pass, draft: Draft, stable: RevisionStatus) -> None:
@@ -157,7 +158,7 @@ def _progressing(this: Pass, draft: Draft) -> None:
         elif this.observed.available(draft.canary.revision) >= this.spec.replicas:
             _promote(this, draft)
         else:
-            _wait_for_replicas(this, draft, draft.canary.revision, this.spec.replicas)
+            _wait_for_canary(this, draft, this.spec.replicas)
 
 
 def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
@@ -166,7 +167,7 @@ def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
         needed = max(1, replicas_at(this.spec, step.weight))
         missing = this.observed.available(revision) < needed
         if missing:
-            _wait_for_replicas(this, draft, revision, needed)
+            _wait_for_canary(this, draft, needed)
         if not _may_rise(this, draft) or not _hold_over(this, draft) or missing:
             return
         if router_of(this.spec.traffic).by_replicas and strangers(this, draft):
@@ -273,19 +274,34 @@ def _hold_over(this: Pass, draft: Draft) -> bool:
     return True
 
 
-def _wait_for_replicas(
-    this: Pass, draft: Draft, revision: str, needed: int, *, since: datetime | None = None
-) -> None:  # fmt: skip
+def _expected_from(this: Pass, rollout: RolloutStatus) -> datetime:
+    """When the replicas of the next step were to be expected at the earliest."""
+    if rollout.weight == 0 or rollout.programmed_time is None:
+        return rollout.weight_time
+    return rollout.programmed_time + timedelta(seconds=hold_of(this.spec, rollout))
+
+
+def _wait_for_canary(this: Pass, draft: Draft, needed: int) -> None:
+    revision = draft.canary.revision
+    since = missing_since(this.observed, revision, _expected_from(this, draft.rollout))
+    _wait_for_replicas(this, draft, revision, needed, since)
+
+
+def _wait_for_replicas(this: Pass, draft: Draft, revision: str, needed: int, since: datetime) -> None:
     """In the words of whoever keeps the replicas away. `since` is when they were first to be expected."""
-    found, available = trouble(this.observed, revision), this.observed.available(revision)
-    if found is None:
-        draft.wait("ReplicasStarting", f"replicas of {revision}: {available} of {needed} are available")
+    found, waited = trouble(this.observed, revision), (this.now - since).total_seconds()
+    text = f"{this.observed.available(revision)} of {needed} replicas of {revision} are available"
+    if found is not None:
+        late = waited >= patience_with(found.reason, this.spec.rollback)
+        gravity = Gravity.STALLED if late else Gravity.DEGRADED
+        draft.wait(found.reason, f"{found.text}; {text}", gravity=gravity)
         return
-    gravity = Gravity.DEGRADED
-    if since is not None and this.now >= since + timedelta(seconds=patience_with(found.reason, this.spec.rollback)):
-        gravity = Gravity.STALLED
-    text = f"{found.text}; {available} of {needed} replicas of {revision} are available"
-    draft.wait(found.reason, text, gravity=gravity)
+    if waited >= TROUBLE_SECONDS:
+        text = "; ".join(filter(None, [state_of(this.observed, revision), text]))
+    if waited >= this.spec.rollback.ready_deadline_seconds:
+        draft.wait("ReplicasLate", text, gravity=Gravity.STALLED)
+    else:
+        draft.wait("ReplicasStarting", text)
 
 
 def _excuse_restarts(this: Pass, draft: Draft) -> None:

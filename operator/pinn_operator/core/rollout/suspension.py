@@ -15,7 +15,7 @@ from pinn_operator.core.decision import Transition
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.rollback import only_copy
 from pinn_operator.core.rollout.sight import why_not_in_force
-from pinn_operator.core.rollout.trouble import Trouble, trouble
+from pinn_operator.core.rollout.trouble import Trouble, state_of, trouble
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase, SuspensionStatus
@@ -37,7 +37,9 @@ def suspend_if_needed(this: Pass, draft: Draft) -> bool:
     """Make traffic safe when something beside the revision took its pods or its route away; whether that was done."""
     rollout, revision = draft.rollout, draft.canary.revision
     if rollout.weight > 0 and this.observed.available(revision) == 0:
-        found = trouble(this.observed, revision) or Trouble("NoReadyPod", _unready(this, revision))
+        found = trouble(this.observed, revision) or Trouble(
+            "NoReadyPod", state_of(this.observed, revision) or f"no pod of {revision} is ready"
+        )
         _take_back(this, draft, found, to=0)
         return True
     arriving = this.judgement.arrival
@@ -152,13 +154,3 @@ def _route_is_late(this: Pass, draft: Draft) -> bool:
     if rollout.programmed_time is not None or router_of(this.spec.traffic).by_replicas:
         return False
     return this.now >= rollout.weight_time + timedelta(seconds=ROUTE_SECONDS)
-
-
-def _unready(this: Pass, revision: str) -> str:
-    pods = sorted(this.observed.living(revision), key=lambda pod: pod.name)
-    for pod in pods:
-        if pod.report is not None:
-            return f"pod {pod.name} is not ready: {pod.report.reason}: {pod.report.message}"
-        if pod.termination is not None:
-            return f"pod {pod.name} ended with exit code {pod.termination.exit_code} and starts again"
-    return f"no pod of {revision} is ready"

@@ -122,7 +122,8 @@ def _crash_looping(pod: Pod, excused: int) -> Condemnation | None:
 
 
 def _image_unavailable(pod: Pod) -> Condemnation | None:
-    if pod.waiting_reason not in IMAGE_REASONS and pull_failure(pod) != "absent":
+    """An init container is not the revision's: whoever injected it chose its image."""
+    if pod.waits_for or (pod.waiting_reason not in IMAGE_REASONS and pull_failure(pod) != "absent"):
         return None
     return Condemnation(
         reason="ImageUnavailable", message=f"pod {pod.name} cannot get its image: {pod.waiting_message[:300]}",

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
-from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.gates.readiness import OWN_WAITS, STARTING_WAITS
+from pinn_operator.core.observed import NODE_SILENT, READINESS_GATES, SCHEDULING_GATED, Observed, Pod
 
-PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff"})
+PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed"})
 IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 """Trying again cannot cure these."""
 _ABSENT = ("not found", "manifest unknown", "does not exist", "name unknown")
@@ -57,8 +59,8 @@ def trouble(observed: Observed, revision: str) -> Trouble | None:
 
 
 _GRAVEST_FIRST = (
-    "ConfigurationMissing", "ImagePullFailed", "Unschedulable", "ContainerNotCreated", "PodDisrupted",
-    "NodeNotReporting", "NodeRestarted", "PodDeleted",
+    "ConfigurationMissing", "ImagePullFailed", "Unschedulable", "SchedulingGated", "ContainerNotCreated",
+    "PodDisrupted", "NodeNotReporting", "ReadinessGateNotPassed", "SidecarNotReady", "NodeRestarted", "PodDeleted",
 )  # fmt: skip
 
 
@@ -88,16 +90,67 @@ def _causes(pod: Pod) -> Iterator[Trouble]:
         return
     if pod.unschedulable:
         yield _of(pod, "Unschedulable", pod.unschedulable)
-    if pod.waiting_reason in _CONFIGURATION:
-        yield _of(pod, "ConfigurationMissing", pod.waiting_message)
-    if pod.waiting_reason in PULL_REASONS:
-        yield _of(pod, "ImagePullFailed", _BOILERPLATE.sub("", pod.waiting_message))
+    if (waits := _waits(pod)) is not None:
+        yield waits
     if pod.trouble and not pod.started:
         yield _of(pod, "ContainerNotCreated", pod.trouble)
     if pod.unready_cause:
-        yield _of(pod, "NodeNotReporting", pod.unready_cause)
+        yield _of(pod, _kept_unready_by(pod.unready_cause), pod.unready_cause)
     if pod.termination is not None and pod.termination.cause:
         yield _of(pod, "NodeRestarted", pod.termination.cause)
+
+
+def _waits(pod: Pod) -> Trouble | None:
+    """What the kubelet waits for before it runs the container, if that is not only its start."""
+    reason, words = pod.waiting_reason, pod.waiting_message
+    if reason == SCHEDULING_GATED:
+        return _of(pod, "SchedulingGated", words)
+    if reason in _CONFIGURATION:
+        return _of(pod, "ConfigurationMissing", words)
+    if reason in PULL_REASONS | IMAGE_REASONS:
+        return _of(pod, "ImagePullFailed", _BOILERPLATE.sub("", words))
+    if reason in STARTING_WAITS or (reason in OWN_WAITS and pod.started):
+        return None
+    return _of(pod, "ContainerNotCreated", waiting(pod))
+
+
+def _kept_unready_by(cause: str) -> str:
+    if cause == NODE_SILENT:
+        return "NodeNotReporting"
+    return "ReadinessGateNotPassed" if cause.startswith(READINESS_GATES) else "SidecarNotReady"
+
+
+def waiting(pod: Pod) -> str:
+    """Why its container does not run, in the kubelet's words; empty if it does not say."""
+    words = ": ".join(filter(None, [pod.waiting_reason, pod.waiting_message]))
+    return f"init container {pod.waits_for}: {words}" if pod.waits_for and words else words
+
+
+def missing_since(observed: Observed, revision: str, expected_from: datetime) -> datetime:
+    """Since when replicas of the revision are missing that were to be expected from `expected_from` on."""
+    unready = [pod for pod in observed.living(revision) if not pod.ready]
+    moments = [pod.ready_changed if pod.was_ready and pod.ready_changed else pod.created for pod in unready]
+    workload = observed.workloads.get(revision)
+    if workload is not None and workload.failure and workload.failing_since is not None:
+        moments.append(workload.failing_since)
+    return max(expected_from, min(moments, default=expected_from))
+
+
+def state_of(observed: Observed, revision: str) -> str:
+    """What the first pod of the revision that is not ready waits for, whoever is to blame; empty if all are ready."""
+    for pod in sorted(observed.living(revision), key=lambda pod: pod.name):
+        if pod.ready:
+            continue
+        if pod.report is not None:
+            return f"pod {pod.name} is not ready: {pod.report.reason}: {pod.report.message}"
+        if pod.termination is not None:
+            return f"pod {pod.name} ended with exit code {pod.termination.exit_code} and starts again"
+        if not pod.node:
+            return f"no scheduler has found a node for pod {pod.name}"
+        if not pod.started:
+            return f"pod {pod.name} waits: {waiting(pod) or 'its kubelet does not say for what'}"
+        return f"the container of pod {pod.name} runs and is not ready"
+    return ""
 
 
 def _of(pod: Pod, reason: str, words: str) -> Trouble:

@@ -17,13 +17,27 @@ from pinn_operator.core.observed import NODE_SILENT, READINESS_GATES, SCHEDULING
 PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed"})
 IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 """Trying again cannot cure these."""
-_ABSENT = ("not found", "manifest unknown", "does not exist", "name unknown")
-"""What a registry that answers says of an image that it does not have (containerd, Docker, CRI-O)."""
-_UNAUTHORIZED = ("authoriz", "authentication", "access denied", "access forbidden", "insufficient_scope", "401", "403")
-"""Registries hide what exists from those who may not see it: "repository does not exist or may require authorization"
-is said of missing credentials too."""
-_LIMITED = ("toomanyrequests", "too many requests", "rate limit", "429")
-_AWAY = ("no such host", "dial tcp", "timeout", "timed out", "connection refused", "deadline exceeded", "eof")
+_REFERENCE = re.compile(r'"[^"\s]*"|\S*[/@]\S*|[^\s:]+:[^\s:]\S*')
+"""A quoted text without spaces, a path, a digest, an address, `name:tag`: names may hold any words and figures."""
+_TAG = re.compile(r"\bmanifest \S+ in\b")
+"""How CRI-O names a tag."""
+_STATUS = r"(?:status|code|http)\b[a-z\s:=]*\b"
+_SIGNS = {
+    # Registries hide what exists from those who may not see it: "repository does not exist or may require
+    # authorization" is said of missing credentials too.
+    "refused": (
+        r"(?:un)?authoriz\w*", "authentication", "access denied", "forbidden", "insufficient_scope", _STATUS + "40[13]",
+    ),
+    "limited": ("toomanyrequests", "too many requests", "rate limit", _STATUS + "429"),
+    "away": (
+        "no such host", "dial tcp", "time-?out", "timed out", "connection refused", "deadline exceeded", "eof",
+    ),
+    # What a registry that answers says of an image that it does not have (containerd, Docker, CRI-O).
+    "absent": (
+        "not found", "manifest unknown", "does not exist", "name unknown", "no match(?:ing manifest)? for",
+    ),
+}  # fmt: skip
+_SAID = {kind: re.compile(rf"\b(?:{'|'.join(signs)})\b") for kind, signs in _SIGNS.items()}
 _CONFIGURATION = frozenset({"CreateContainerConfigError"})
 _WORDS = 400
 
@@ -69,11 +83,8 @@ def pull_failure(pod: Pod) -> str | None:
     credentials, `limited` when it was asked too often, `away` when it did not answer; None if it is not the image."""
     if pod.waiting_reason not in PULL_REASONS:
         return None
-    words = pod.waiting_message.lower()
-    for kind, signs in (("refused", _UNAUTHORIZED), ("limited", _LIMITED), ("away", _AWAY), ("absent", _ABSENT)):
-        if any(sign in words for sign in signs):
-            return kind
-    return "away"
+    words = _TAG.sub(" ", _REFERENCE.sub(" ", pod.waiting_message.lower()))
+    return next((kind for kind, signs in _SAID.items() if signs.search(words)), "away")
 
 
 _BOILERPLATE = re.compile(r'.*failed to (?:resolve reference|copy|resolve image)(?: "[^"]*")?: ', re.DOTALL)

@@ -6,13 +6,13 @@ Both directions follow the declared types of `core.status.values`, so a field ca
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from types import NoneType
-from typing import Any, ClassVar, Final, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
@@ -36,10 +36,6 @@ _FIRST: Final = {
 }
 
 
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-
 class _Unusable(Exception):
     """A JSON value that is not of the declared type; its field becomes absent."""
 
@@ -48,8 +44,8 @@ def status_to_manifest(status: Status) -> dict[str, Any]:
     """A status as JSON: camelCase names, UTC times with microseconds; None, "" and empty lists are left out.
 
     Whatever is longer than the CRD allows is cut, the same way every time: strings at `MESSAGE_LIMIT` with an ellipsis,
-    `timeline` and `history` to their newest (last) entries, other lists to their first. Numbers that JSON does not have
-    (NaN, infinity) become the default of their field.
+    `timeline` and `history` to their newest (last) entries, other lists to their first. Numbers that JSON
+    does not have (NaN, infinity) become the default of their field.
     """
     return _encode_object(status)
 
@@ -85,20 +81,39 @@ def parse_time(text: str) -> datetime:
         raise ValueError(f"{text!r} is before the year 1 or after the year 9999") from error
 
 
-@cache
-def _types(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """How one field of a dataclass is written and read. Found once: a status is written and read in every pass."""
+
+    name: str
+    json_name: str
+    default: Any
+    """`MISSING` if it has none."""
+    decode: Callable[[object], Any]
+    empty: Callable[[], Any] | None
+    """What stands for an absent field without a default. Times and closed sets have nothing that could."""
 
 
 @cache
+def _fields(cls: Any) -> tuple[_Field, ...]:
+    types = get_type_hints(cls)
+    return tuple(
+        _Field(
+            item.name, _json_name(item.name), item.default, _decoder(types[item.name]),
+            types[item.name] if types[item.name] in (str, int, float) else None,
+        )
+        for item in fields(cls)
+    )  # fmt: skip
+
+
 def _json_name(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)
 
 
-def _encode_object(value: _Dataclass) -> dict[str, Any]:
+def _encode_object(value: Any) -> dict[str, Any]:
     encoded: dict[str, Any] = {}
-    for item in fields(value):
+    for item in _fields(value.__class__):
         inner = _encode(getattr(value, item.name), item.name)
         if inner is None and isinstance(item.default, float):
             inner = item.default
@@ -107,11 +122,13 @@ def _encode_object(value: _Dataclass) -> dict[str, Any]:
             continue
         if item.name in _ABSENT_AT_REST and inner == item.default:
             continue
-        encoded[_json_name(item.name)] = inner
+        encoded[item.json_name] = inner
     return encoded
 
 
 def _encode(value: Any, name: str) -> Any:
+    if value is None or value.__class__ in (bool, int):
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str):
@@ -124,62 +141,73 @@ def _encode(value: Any, name: str) -> Any:
         if name in _NEWEST_LAST:
             value = value[-_NEWEST_LAST[name] :]
         return [_encode(item, "") for item in value[: _FIRST.get(name, len(value))]]
-    if is_dataclass(value) and not isinstance(value, type):
-        return _encode_object(value)
-    return value
+    return _encode_object(value)
 
 
-def _decode_object(cls: Any, manifest: object) -> Any:
+def _decode_object(cls: type, manifest: object) -> Any:
     if not isinstance(manifest, Mapping):
         raise _Unusable
     values: dict[str, Any] = {}
-    for item in fields(cls):
-        raw = manifest.get(_json_name(item.name))
-        declared = _types(cls)[item.name]
+    for item in _fields(cls):
+        raw = manifest.get(item.json_name)
+        if raw is None and item.default is not MISSING:
+            continue
         try:
-            values[item.name] = _decode(declared, raw)
+            values[item.name] = item.decode(raw)
         except _Unusable:
             if item.default is MISSING:
-                values[item.name] = _empty(declared)
+                if item.empty is None:
+                    raise
+                values[item.name] = item.empty()
     return cls(**values)
 
 
-def _empty(declared: Any) -> Any:
-    """What stands for an absent field without a default. Times and closed sets have nothing that could."""
-    if declared in (str, int, float):
-        return declared()
-    raise _Unusable
-
-
-def _decode(declared: Any, raw: object) -> Any:
+@cache
+def _decoder(declared: Any) -> Callable[[object], Any]:
+    """What reads a value of a declared type, or raises `_Unusable`."""
     if get_origin(declared) is tuple:
-        return _decode_items(get_args(declared)[0], raw)
+        return partial(_decode_items, _decoder(get_args(declared)[0]))
     optional = [item for item in get_args(declared) if item is not NoneType]
     if optional:
-        return _decode(optional[0], raw)
-    if is_dataclass(declared):
-        return _decode_object(declared, raw)
-    if declared is float and isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw)
-    if declared is int and isinstance(raw, int) and not isinstance(raw, bool):
-        return raw
-    if declared in (str, bool) and isinstance(raw, declared):
-        return raw
-    if isinstance(raw, str) and (declared is datetime or issubclass(declared, Enum)):
-        try:
-            return parse_time(raw) if declared is datetime else declared(raw)
-        except ValueError:
-            raise _Unusable from None
-    raise _Unusable
+        return _decoder(optional[0])
+    if isinstance(declared, type) and is_dataclass(declared):
+        return partial(_decode_object, declared)
+    if declared is float:
+        return _decode_float
+    if declared in (str, int, bool):
+        return partial(_decode_exactly, declared)
+    return partial(_decode_text, parse_time if declared is datetime else declared)
 
 
-def _decode_items(declared: Any, raw: object) -> tuple[Any, ...]:
+def _decode_float(raw: object) -> float:
+    if not isinstance(raw, int | float) or isinstance(raw, bool):
+        raise _Unusable
+    return float(raw)
+
+
+def _decode_exactly(declared: type, raw: object) -> Any:
+    if not isinstance(raw, declared) or (declared is int and isinstance(raw, bool)):
+        raise _Unusable
+    return raw
+
+
+def _decode_text(read: Callable[[str], Any], raw: object) -> Any:
+    """A time or a member of a closed set."""
+    if not isinstance(raw, str):
+        raise _Unusable
+    try:
+        return read(raw)
+    except ValueError:
+        raise _Unusable from None
+
+
+def _decode_items(decode: Callable[[object], Any], raw: object) -> tuple[Any, ...]:
     if not isinstance(raw, list | tuple):
         raise _Unusable
     found = []
     for item in raw:
         try:
-            found.append(_decode(declared, item))
+            found.append(decode(item))
         except _Unusable:
             continue
     return tuple(found)

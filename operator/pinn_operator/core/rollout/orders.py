@@ -1,11 +1,11 @@
-"""Orders given by annotation. Each is executed once, and the status keeps which one was."""
+"""Orders given by annotation. Each is executed once, and the status keeps which were."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from pinn_operator.core.rollout.draft import Draft, Pass
-from pinn_operator.core.status.values import Phase, RetryStatus
+from pinn_operator.core.status.values import ORDER_LIMIT, Phase, RetryStatus
 
 
 def retry_if_ordered(this: Pass, draft: Draft) -> None:
@@ -14,8 +14,8 @@ def retry_if_ordered(this: Pass, draft: Draft) -> None:
     A rollback in flight is finished first.
     """
     order, status = this.resource.retry, draft.status
-    done = status.retry.id if status.retry else ""
-    if not order or order == done or status.phase is Phase.ROLLING_BACK:
+    done = (*status.retry.earlier, status.retry.id) if status.retry else ()
+    if not order or order in done or status.phase is Phase.ROLLING_BACK:
         return
     message = "nothing to retry"
     if status.rejected is not None and status.phase is Phase.ROLLED_BACK:
@@ -25,5 +25,5 @@ def retry_if_ordered(this: Pass, draft: Draft) -> None:
         message = f"revision {status.canary.revision} goes on"
         suspension = replace(status.rollout.suspension, final=False, retry_time=this.now)
         status = replace(status, rollout=replace(status.rollout, suspension=suspension, suspensions=0))
-    draft.status = replace(status, retry=RetryStatus(order, this.now, message))
+    draft.status = replace(status, retry=RetryStatus(order, this.now, message, done[-ORDER_LIMIT:]))
     draft.normal("Retried", message)

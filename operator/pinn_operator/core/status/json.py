@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, TIMELINE_LIMIT, Status
+from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, ORDER_LIMIT, TIMELINE_LIMIT, Status
 from pinn_operator.core.status.verification import STABLE_POD_LIMIT, WORST_LIMIT
 
 GATE_STATUS_LIMIT: Final = 40
@@ -25,7 +25,7 @@ CONDITION_LIMIT: Final = 16
 EXCUSED_LIMIT: Final = 50
 _ABSENT_AT_REST: Final = frozenset({"dry_run", "consecutive", "stable_samples", "reference_total", "reference_bad"})
 """Of each gate; nobody misses a zero, and with forty gates they would be a tenth of the status."""
-_NEWEST_LAST: Final = {"timeline": TIMELINE_LIMIT, "history": HISTORY_LIMIT}
+_NEWEST_LAST: Final = {"timeline": TIMELINE_LIMIT, "history": HISTORY_LIMIT, "earlier": ORDER_LIMIT}
 _FIRST: Final = {
     "gates": GATE_STATUS_LIMIT,
     "pods": POD_LINE_LIMIT,
@@ -44,7 +44,7 @@ def status_to_manifest(status: Status) -> dict[str, Any]:
     """A status as JSON: camelCase names, UTC times with microseconds; None, "" and empty lists are left out.
 
     Whatever is longer than the CRD allows is cut, the same way every time: strings at `MESSAGE_LIMIT` with an ellipsis,
-    `timeline` and `history` to their newest (last) entries, other lists to their first. Numbers that JSON
+    `timeline`, `history` and `earlier` to their newest (last) entries, other lists to their first. Numbers that JSON
     does not have (NaN, infinity) become the default of their field.
     """
     return _encode_object(status)

@@ -16,6 +16,8 @@ from pinn_operator.core.status.verification import VerificationStatus
 TIMELINE_LIMIT = 20
 HISTORY_LIMIT = 10
 MESSAGE_LIMIT = 1024
+ORDER_LIMIT = 10
+"""Orders whose ids are remembered beside the last one."""
 
 
 class Phase(StrEnum):
@@ -171,6 +173,8 @@ class RetryStatus:
     id: str
     time: datetime
     message: str = ""
+    earlier: tuple[str, ...] = ()
+    """Ids of the orders before it, the newest last: a manifest in a repository may bring an old one back."""
 
 
 @dataclass(frozen=True, slots=True)

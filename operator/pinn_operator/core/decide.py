@@ -28,7 +28,7 @@ from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.rollout.orders import retry_if_ordered
 from pinn_operator.core.rollout.phases import STEPS
 from pinn_operator.core.rollout.prices import begin_prices
-from pinn_operator.core.rollout.rollback import judge_gates, roll_back_if_bad
+from pinn_operator.core.rollout.rollback import hold_what_stands, judge_gates, roll_back_if_bad
 from pinn_operator.core.rollout.sight import (
     keep_measurements,
     not_in_the_future,
@@ -82,6 +82,7 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         before = draft.status
         # What an earlier step waited for is over once there is another one.
         draft.waits = list(said)
+        hold_what_stands(this, draft)
         # After each step: a rollback in flight is finished first, perhaps in this very pass.
         retry_if_ordered(this, draft)
         STEPS[before.phase](this, draft)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pinn_operator.core.api import Resource
@@ -51,30 +51,39 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
     """The spec whose gates are armed, or None if there has never been a valid one.
 
     An invalid new spec must not disarm the rollout in flight, so the one recorded with the canary, or else with the
-    stable revision, stays in force until the fault is fixed. That record is as old as its revision: whoever scaled or
-    paused since, or changed the router, is heeded by keeping what is there and holding the weight.
+    stable revision, stays in force until the fault is fixed; if somebody deleted those records, the newest that is
+    left. That record is as old as its revision: whoever scaled or paused since, or changed the router, is heeded by
+    keeping what is there and holding the weight.
     """
     if not isinstance(resource.spec, InvalidSpec):
         return resource.spec
     status = resource.status
-    for known in (status.canary, status.stable):
-        record = observed.records.get(known.revision) if known else None
+    serving = [known.revision for known in (status.canary, status.stable) if known]
+    spec = next(_recorded(observed, serving), None)
+    if spec is None:
+        return None
+    traffic = restore_traffic(resource.name, observed, accepted=spec.traffic)
+    replicas = _replicas(resource, observed, spec)
+    return replace(spec, replicas=replicas, paused=True, traffic=traffic or spec.traffic)
+
+
+def _recorded(observed: Observed, revisions: Sequence[str]) -> Iterator[Spec]:
+    """The accepted specs that are recorded: of these revisions first, then of all others, the newest first."""
+    newest_first = sorted(observed.records.values(), key=lambda record: -record.number)
+    for record in (*map(observed.records.get, revisions), *newest_first):
         if record is not None and record.spec is not None:
-            traffic = restore_traffic(resource.name, observed, accepted=record.spec.traffic)
-            replicas = _replicas(resource, observed, record.spec)
-            return replace(record.spec, replicas=replicas, paused=True, traffic=traffic or record.spec.traffic)
-    return None
+            yield record.spec
 
 
 def traffic_in_force(resource: Resource, observed: Observed, *, revisions: Sequence[str]) -> Traffic | None:
     """How clients reach the service. An invalid spec leaves that as it is; None if it never was.
 
-    What is missing then is taken from the first of `revisions` whose accepted spec is recorded.
+    What is missing then is taken from the accepted spec of the first of `revisions` that has a record, or else from the
+    newest record that is left.
     """
     if isinstance(resource.spec, Spec):
         return resource.spec.traffic
-    records = (observed.records.get(revision) for revision in revisions)
-    accepted = next((record.spec.traffic for record in records if record and record.spec), None)
+    accepted = next((spec.traffic for spec in _recorded(observed, revisions)), None)
     return restore_traffic(resource.name, observed, accepted=accepted)
 
 

@@ -33,7 +33,8 @@ def due(situation: Situation, now: datetime) -> tuple[Question, ...]:
     if status.phase is Phase.PROMOTING and status.previous is not None:
         leaving = status.previous.revision
     elif status.phase is Phase.ROLLING_BACK and status.canary is not None:
-        leaving = "" if rollout.still_time else status.canary.revision
+        never_had_traffic = rollout.still_time is not None and rollout.still_time <= rollout.weight_time
+        leaving = "" if never_had_traffic else status.canary.revision
     else:
         leaving = ""
     if status.phase in (Phase.PROMOTING, Phase.ROLLING_BACK):

@@ -82,7 +82,7 @@ def _advance_due(rollout: RolloutStatus, spec: Spec, now: datetime) -> bool:
         ready = not spec.paused and all(gate.verdict in GOES_ON for gate in rollout.gates)
         if over <= now and (ready or newest < over):
             return True
-    return not timedelta(0) < now - newest < timedelta(seconds=0.95 * spec.analysis.interval_seconds)
+    return not timedelta(0) <= now - newest < timedelta(seconds=0.95 * spec.analysis.interval_seconds)
 
 
 def _pods_serve(gates: Iterable[GateStatus], spec: Spec) -> bool:

@@ -76,6 +76,25 @@ def silent(samples: Samples, analysis: Analysis, now: datetime, probe_paths: Ite
     return None if proofs and all(proof is None for proof in proofs) else False
 
 
+def resumed(samples: Samples, analysis: Analysis, since: datetime, probe_paths: Iterable[str] = ()) -> bool:
+    """Whether counters have moved after `since`, when they were seen to stand still or there was nobody to count.
+
+    A restarted container counts from zero again, which is no request. Prometheus is believed only where the pods cannot
+    be read: its samples show late what the pods have shown already.
+    """
+    read, paths = series_of(samples, POD_KEY + analysis.names.requests), tuple(probe_paths)
+    if isinstance(read, tuple):
+        counts = [series for series in read if not _is_probe(series.labels, analysis, paths)]
+    else:
+        scraped = series_of(samples, STILL_COUNTS)
+        counts = list(scraped) if isinstance(scraped, tuple) else []
+    return any(
+        after > before and time > since.timestamp()
+        for series in counts
+        for (_, before), (time, after) in pairwise(_finite(series))
+    )
+
+
 def stands_still(counts: Answer, scrapes: Answer) -> bool | None:
     """As `silent`, by what Prometheus has: counters on a grid, and when each pod was last scraped."""
     if isinstance(counts, SourceError) or isinstance(scrapes, SourceError):

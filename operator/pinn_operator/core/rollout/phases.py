@@ -58,11 +58,11 @@ def _pending(this: Pass, draft: Draft) -> None:
     """Nothing has served yet, so nothing can be lost: the newest revision takes the place at once."""
     status = draft.status
     wanted = this.target or (status.stable.revision if status.stable else None)
-    if wanted is None:
-        return
     running = selected_revision(this, stable_service_name(this.resource.name)) if status.stable is None else None
     if running is not None and running.revision != wanted:
         _adopt(this, draft, running)
+    elif wanted is None:
+        return
     elif status.stable is None or status.stable.revision != wanted:
         draft.status = replace(status, stable=_revision(this), canary=None, rollout=None, rejected=None)
         draft.normal("InitialRevision", f"revision {wanted} is the first to serve")

@@ -44,6 +44,11 @@ def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
     asked = subject_of(Situation(this.resource, this.observed, this.spec, this.target))
     if asked is not None:
         _take(this, draft, asked)
+    return price_fault(this, draft)
+
+
+def price_fault(this: Pass, draft: Draft) -> Condemnation | None:
+    """Why the canary must go by what is known of its prices, if it must."""
     status = draft.status
     if status.phase not in WATCHED or this.spec.verification.mode is VerificationMode.OFF:
         return None
@@ -64,11 +69,14 @@ def begin_prices(this: Pass, draft: Draft) -> None:
     resource = replace(this.resource, status=draft.status)
     asked = subject_of(Situation(resource, this.observed, this.spec, this.target))
     if asked is not None and asked.known is None and ready_pods(this.observed, asked.revision):
-        pending = VerificationStatus(
-            asked.revision, VerificationVerdict.PENDING, this.now, options=this.spec.verification.options,
-            stable=asked.stable,
-        )  # fmt: skip
-        draft.status = replace(draft.status, verification=pending)
+        draft.status = replace(draft.status, verification=_begun(this, asked))
+
+
+def _begun(this: Pass, asked: Subject) -> VerificationStatus:
+    return VerificationStatus(
+        asked.revision, VerificationVerdict.PENDING, this.now, options=this.spec.verification.options,
+        stable=asked.stable,
+    )  # fmt: skip
 
 
 def prices_allow(this: Pass, draft: Draft) -> bool:
@@ -131,9 +139,8 @@ def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:
 
 def _take(this: Pass, draft: Draft, asked: Subject) -> None:
     status, options = draft.status, this.spec.verification.options
-    known = asked.known
-    if known is None:
-        return
+    # A pass that asked for the first time may not have committed that it did.
+    known = asked.known or _begun(this, asked)
     answers = prices_of(this.samples, PRICES)
     if isinstance(answers, SourceError):
         if asked.unsettled:

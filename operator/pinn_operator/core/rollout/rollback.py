@@ -16,10 +16,10 @@ from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
 from pinn_operator.core.gates.scope import scope_of
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
-from pinn_operator.core.rollout.prices import see_prices
+from pinn_operator.core.rollout.prices import price_fault, see_prices
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
-from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus
+from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus, Status
 from pinn_operator.core.verification.questions import verification_of
 from pinn_operator.core.wanted.spec import RollbackMode, Spec
 
@@ -46,7 +46,7 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
         return
     for notice in this.judgement.notices:
         draft.warning(notice.reason, f"{_severity(notice)}revision {draft.canary.revision}: {notice.message}")
-    fault = _fault(this, draft) or prices
+    fault = _pod_fault(this, draft) or this.judgement.condemnation or prices
     if fault is None:
         return
     if this.spec.rollback.mode is RollbackMode.HOLD or only_copy(this, draft):
@@ -101,9 +101,22 @@ def note_rollback(draft: Draft, change: Callable[[RollbackStatus], RollbackStatu
     draft.status = replace(status, rejected=change(status.rejected), last_rollback=last)
 
 
-def _fault(this: Pass, draft: Draft) -> Condemnation | None:
+def hold_what_stands(this: Pass, draft: Draft) -> None:
+    """Of a fault that is not acted on, keep what is still one at a weight that this pass wrote anew: what the gates
+    measured, and for how long pods were awaited, was at the one before."""
+    if draft.held is None or not _weight_moved(this.resource.status, draft.status):
+        return
+    watched = draft.status.phase in WATCHED
+    draft.held = (_pod_fault(this, draft) or price_fault(this, draft)) if watched else None
+
+
+def _weight_moved(before: Status, after: Status) -> bool:
+    return before.rollout is None or after.rollout is None or before.rollout.weight_time != after.rollout.weight_time
+
+
+def _pod_fault(this: Pass, draft: Draft) -> Condemnation | None:
     rollout, revision = draft.rollout, draft.canary.revision
-    failure = pod_failure(
+    return pod_failure(
         this.observed,
         revision,
         rollback=this.spec.rollback,
@@ -111,7 +124,6 @@ def _fault(this: Pass, draft: Draft) -> Condemnation | None:
         patience_from=rollout.weight_time,
         excused={item.pod: item.restarts for item in rollout.excused},
     )
-    return failure or this.judgement.condemnation
 
 
 def _describe_pods(observed: Observed, revision: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pinn_operator.core.gates.scope import probe_paths
-from pinn_operator.core.gates.silence import silent
+from pinn_operator.core.gates.silence import resumed, silent
 from pinn_operator.core.names import REVISION_LABEL
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.routers.registry import router_of
@@ -157,18 +157,24 @@ def selected_revision(this: Pass, service: str) -> RevisionStatus | None:
 
 
 def see_silence(this: Pass, draft: Draft, revision: str) -> None:
-    """Note when the revision's own request counters were seen to stand still."""
+    """Note when the revision's own request counters were seen to stand still; forget it when they move again.
+
+    They may have stood still for want of a pod, while a router that lags sends requests as soon as there is one.
+    """
     rollout = draft.rollout
-    if rollout.still_time is not None or rollout.programmed_time is None:
+    if rollout.programmed_time is None:
         return
-    waited = (this.now - rollout.programmed_time).total_seconds()
-    proof = silent(this.samples, this.spec.analysis, this.now, probe_paths(this.spec))
-    gone = (
-        proof is True
-        or this.observed.available(revision) == 0
-        or (proof is None and waited >= UNPROVEN_SECONDS)
-        or waited >= UNSILENT_SECONDS
-    )
+    waited, paths = (this.now - rollout.programmed_time).total_seconds(), probe_paths(this.spec)
+    answers = this.observed.available(revision) > 0
+    if rollout.still_time is not None:
+        never_had_traffic = rollout.still_time <= rollout.weight_time
+        if never_had_traffic or not answers or waited >= UNSILENT_SECONDS:
+            return
+        if resumed(this.samples, this.spec.analysis, rollout.still_time, paths):
+            draft.change_rollout(replace(rollout, still_time=None))
+        return
+    proof = silent(this.samples, this.spec.analysis, this.now, paths)
+    gone = proof is True or not answers or (proof is None and waited >= UNPROVEN_SECONDS) or waited >= UNSILENT_SECONDS
     if gone:
         draft.change_rollout(replace(rollout, still_time=this.now))
 

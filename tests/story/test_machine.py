@@ -1,0 +1,267 @@
+"""The invariants of a rollout in short histories of everything at once, tens of thousands of them.
+
+One example of hypothesis is one history: the state in which it begins (one of those of `STARTS`, which were themselves
+reached by passes) and up to eleven things that happen, each but a disturbance followed by a pass of the operator. A
+disturbance is what the next pass meets: death between two writes, another operator, a refused write, an old read.
+After every pass each invariant of `tests.story.invariants` is checked, and at the end that the operator comes to rest.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import Phase as Stage
+from hypothesis import strategies as st
+
+from pinn_operator.core.samples import SourceError
+from pinn_operator.core.status.values import Phase
+from tests.story.invariants import DRAIN, MIN_SAMPLES, weight_of
+from tests.story.machine import OWN_ILLS, Disturbance, Machine
+
+STEPS = [{"weight": weight, "holdSeconds": 6} for weight in (10, 50, 100)]
+TRAFFIC: dict[str, dict[str, Any]] = {
+    "HTTPRoute": {"router": "HTTPRoute", "parentRefs": [{"name": "edge", "namespace": "edge"}]},
+    "Replicas": {"router": "Replicas"},
+}
+GATES = [
+    {"name": "error-rate", "minSamples": MIN_SAMPLES},
+    {"name": "latency-p95", "dryRun": True},
+    {"name": "cache-hit-rate", "dryRun": True},
+    {"name": "memory", "dryRun": True},
+    {"name": "availability", "dryRun": True},
+    {"name": "drift", "query": "drift", "advance": {"below": "0.5"}, "abort": {"above": "0.8"}},
+]
+KINDS = {"HTTPRoute": 4000, "Replicas": 3500, "HTTPRoute with prices": 2500}
+"""What the team wants, and how many histories of it each part has."""
+AWAY = SourceError("connection refused")
+
+Happening = tuple[str, Any]
+History = tuple[str, tuple[Happening, ...]]
+
+
+def team_spec(kind: str) -> dict[str, Any]:
+    """One of `KINDS`."""
+    router, _, prices = kind.partition(" with ")
+    return {
+        "image": "pinn:1", "replicas": 3, "traffic": TRAFFIC[router],
+        "strategy": {"type": "Canary", "canary": {"steps": STEPS}},
+        "verification": {"options": 8} if prices else {"mode": "Disabled"},
+        "analysis": {
+            "profile": "Strict", "sources": ["Pods"], "intervalSeconds": 4, "abortIntervalSeconds": 2, "gates": GATES,
+        },
+        "rollback": {"drainSeconds": DRAIN, "scaleDownDelaySeconds": 10, "readyDeadlineSeconds": 20,
+                     "unreadySeconds": 5},
+    }  # fmt: skip
+
+
+# --- where a history begins -------------------------------------------------------------------------------------------
+
+
+def _until(machine: Machine, condition: Callable[[Machine], bool]) -> Machine:
+    for _ in range(90):
+        if condition(machine):
+            return machine
+        machine.happen("time", 1.0)
+    raise AssertionError(f"not reached: {machine}")
+
+
+@cache
+def start(kind: str, name: str) -> Machine:
+    """A machine in that state. Copy it."""
+    if name == "nothing":
+        return Machine(team_spec(kind))
+    before, condition, *happenings = STARTS[name]
+    machine = start(kind, before).copied()
+    for happening in happenings:
+        machine.happen(*happening)
+    return _until(machine, condition)
+
+
+def _at(phase: Phase, weight: int | None = None) -> Callable[[Machine], bool]:
+    def reached(machine: Machine) -> bool:
+        state = machine.state
+        settled = weight is None or (weight_of(state) == weight and state.rollout and state.rollout.programmed_time)
+        return state.phase is phase and bool(settled)
+
+    return reached
+
+
+STARTS: dict[str, tuple[Any, ...]] = {
+    "first revision": ("nothing", _at(Phase.PENDING), ("time", 0.0)),
+    "stable": ("nothing", _at(Phase.STABLE)),
+    "applied": ("stable", _at(Phase.PROGRESSING), ("image", "pinn:2")),
+    "at 10%": ("applied", _at(Phase.PROGRESSING, 10)),
+    "at 50%": ("at 10%", _at(Phase.PROGRESSING, 50)),
+    "baking": ("at 50%", _at(Phase.BAKING, 100)),
+    "promoting": ("baking", _at(Phase.PROMOTING)),
+    "promoted": ("promoting", _at(Phase.STABLE)),
+    "rolling back": ("at 50%", _at(Phase.ROLLING_BACK), ("drift", 0.9), ("drift", 0.1)),
+    "rolled back": ("rolling back", _at(Phase.ROLLED_BACK)),
+    "turned back": ("at 50%", _at(Phase.ROLLING_BACK), ("image", "pinn:3")),
+    "suspended": ("at 50%", _at(Phase.SUSPENDED), ("pods", ("canary", "evicted"))),
+    "stable is dead": ("at 10%", _at(Phase.BAKING, 100), ("ill", ("stable", "crashes"))),
+}
+
+# --- what may happen --------------------------------------------------------------------------------------------------
+
+
+def _each(what: str, *how: Any) -> list[Happening]:
+    return [(what, item) for item in how]
+
+
+HAPPENINGS: tuple[Happening, ...] = (
+    *_each("time", 0.0, 0.5, *(1.0, 2.0, 3.0, 5.0, 8.0, 13.0) * 6, 30.0, 30.0, 60.0, 60.0, 130.0, 310.0),
+    *_each("image", "pinn:1", "pinn:2", "pinn:2", "pinn:3"),
+    *_each("replicas", 0, 1, 3, 5),
+    *_each("paused", True, False, "perhaps", "perhaps", False),
+    *_each(
+        "steps", STEPS, [{"weight": 100, "holdSeconds": 3}],
+        [{"weight": 30, "holdSeconds": 5}, {"weight": 100, "holdSeconds": 5}],
+        [{"weight": weight, "holdSeconds": 2} for weight in (5, 20, 60, 100)],
+    ),
+    *_each("mode", "Hold", "Auto"),
+    *_each("router", *TRAFFIC.values()),
+    *_each("retry", "1", "1", "2"),
+    *_each("drift", 0.1, 0.1, 0.6, 0.9, 0.9, None, AWAY, float("nan")),
+    *_each(
+        "errors", ("canary", 1.0), ("canary", 1.0), ("canary", 0.2), ("canary", 0.0), ("stable", 1.0), ("both", 1.0),
+        ("both", 0.0),
+    ),
+    *_each("ill", *((whose, ill) for whose in ("canary", "stable") for ill in sorted(OWN_ILLS))),
+    *_each("ill", *((whose, ill) for whose in ("canary", "both") for ill in ("no room", "registry away", "no key"))),
+    *_each("well", None, None),
+    *_each(
+        "pods", *((whose, how) for whose in ("canary", "stable", "both")
+                  for how in ("killed by force", "evicted", "preempted", "blink")),
+    ),
+    *_each("prices", "late", "away", "answered"),
+    *_each("wrong", "canary"),
+    *_each("quota", 3, 4, 1000),
+    *_each("traffic", 0.0, 2.0, 20.0),
+    *_each("readable", False, True),
+    *_each("accepted", False, True),
+    *_each("obeyed", False, True),
+    *_each("served", False, True),
+    *_each("clock", -3600.0, -20.0, 0.0, 40.0, 7200.0),
+    *_each("weight edited", 0, 3, 40, 100),
+    *_each("deleted", ("HTTPRoute", ""), ("Service", ""), ("Service", "-stable"), ("Service", "-canary")),
+    *_each("deleted", ("Deployment", "stable"), ("Deployment", "canary")),
+    *_each("deleted", ("ControllerRevision", "stable"), ("ControllerRevision", "canary")),
+    *_each("scaled by hand", *((whose, replicas) for whose in ("stable", "canary") for replicas in (0, 1, 7))),
+    *_each("status lost", None),
+    *_each("hurry", None, None, None),
+    *_each("down", 1, 3),
+    *_each("disturbed", *(Disturbance("dies", after) for after in range(5))),
+    *_each("disturbed", *(Disturbance("another in between", after) for after in range(5))),
+    *_each("disturbed", *(Disturbance("is refused", after) for after in range(4))),
+    *_each(
+        "disturbed", Disturbance("dies before the commit"), Disturbance("another commits first"), Disturbance("stale"),
+        Disturbance("stale"), Disturbance("stale"),
+    ),
+)  # fmt: skip
+assert len(HAPPENINGS) <= 256, len(HAPPENINGS)
+
+
+def history(drawn: bytes) -> History:
+    """One byte for each: drawing and shrinking them costs less than anything else that hypothesis has."""
+    names = list(STARTS)
+    return names[drawn[0] % len(names)], tuple(HAPPENINGS[byte * len(HAPPENINGS) // 256] for byte in drawn[1:])
+
+
+HISTORIES = st.binary(min_size=2, max_size=12).map(history)
+
+
+def play(kind: str, told: History) -> Machine:
+    name, happenings = told
+    machine = start(kind, name).copied()
+    for happening in happenings:
+        machine.happen(*happening)
+    come_to_rest(machine)
+    return machine
+
+
+def come_to_rest(machine: Machine) -> None:
+    """Without news the operator writes nothing more, after the few passes in which it reads what it has written."""
+    machine.disturbances, machine.passes_missed, machine.hurried = (), 0, False
+    for _ in range(4):
+        version, objects = machine.version, machine.objects
+        machine.pass_by(0.0)
+        if machine.version == version and machine.objects is objects:
+            return
+    raise AssertionError(f"passes without news go on writing: {machine}")
+
+
+FOUND: dict[str, tuple[str, History]] = {
+    "a gate that begins to fail between two judgements does not make the others be judged at the same moment": (
+        "Replicas", ("at 50%", (("scaled by hand", ("stable", 7)), ("scaled by hand", ("canary", 7)))),
+    ),
+    "the gates stay armed under an invalid spec though somebody deleted the record of what serves": (
+        "HTTPRoute",
+        ("promoting", (("paused", "perhaps"), ("deleted", ("ControllerRevision", "stable")), ("weight edited", 0))),
+    ),
+    "pods that a router which lags finds again keep their place until they are silent": (
+        "HTTPRoute",
+        (
+            "baking",
+            (("errors", ("canary", 1.0)), ("obeyed", False), ("pods", ("both", "preempted")), ("time", 13.0)),
+        ),
+    ),
+    "a fault that is held is forgotten with the weight that it was measured at": (
+        "HTTPRoute", ("baking", (("mode", "Hold"), ("drift", 0.9), ("weight edited", 40))),
+    ),
+    "patience with a pod begins anew with the weight, also where a fault is held": (
+        "HTTPRoute", ("at 10%", (("mode", "Hold"), ("clock", 40.0), ("pods", ("canary", "killed by force")))),
+    ),
+    "an order is executed once, also when a repository brings it back after another one": (
+        "HTTPRoute", ("rolled back", (("retry", "2"), ("retry", "1"), ("retry", "2"))),
+    ),
+    "prices that were asked for by a pass that another one overtook are taken when they are there": (
+        "HTTPRoute with prices", ("applied", (("disturbed", Disturbance("another commits first")), ("time", 2.0))),
+    ),
+}  # fmt: skip
+"""Histories that once broke an invariant, by what is right."""
+
+
+@pytest.mark.parametrize("told", FOUND.values(), ids=FOUND)
+def test_what_was_found_once_stays_right(told: tuple[str, History]) -> None:
+    play(*told)
+
+
+def test_what_serves_is_adopted_under_an_invalid_spec_when_the_status_is_lost() -> None:
+    machine = play("HTTPRoute", ("at 50%", (("paused", "perhaps"), ("status lost", None))))
+    assert machine.state.stable is not None
+    assert machine.state.stable.image == "pinn:1"
+    assert machine.live_weights()["eu-options-canary"] == 0
+
+
+EXAMPLES = int(os.environ.get("PINN_EXAMPLES", "0"))
+"""So many histories in each test instead of the usual; `pytest -s` shows the seed, `PINN_SEED` repeats it."""
+SEED = int(os.environ.get("PINN_SEED", "0")) or (random.randrange(1, 2**32) if EXAMPLES else 1)
+PARTS = 2
+"""Of the histories of a kind, so that two cores share them evenly."""
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pass_of_every_history_keeps_the_invariants(kind: str, part: int) -> None:
+    number = SEED * PARTS + part
+
+    @seed(number)
+    @settings(
+        max_examples=EXAMPLES or KINDS[kind], deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        phases=[Stage.generate, Stage.shrink],
+    )  # fmt: skip
+    @given(told=HISTORIES)
+    def every_history(told: History) -> None:
+        note(f"{kind}: {told}")
+        play(kind, told)
+
+    if EXAMPLES:
+        print(f"{kind}: {EXAMPLES} histories, PINN_SEED={SEED}, part {part}")
+    every_history()

@@ -16,6 +16,7 @@ from pinn_operator.core.decision import Apply, Decision, Delete
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.steps import hold_of
+from pinn_operator.core.rollout.takeover import UNANSWERED_SECONDS
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.situation import accepted_spec, situation_of
@@ -170,11 +171,13 @@ class Invariants:
             return
         known, earlier = (verification_of(status, after.canary.revision) for status in (after, before))
         if known is not None and known.verdict is VerificationVerdict.PASS and known != earlier:
-            assert not self.prices_wrong(after.canary.image), "wrong prices passed"
+            compared = known.stable or (earlier is not None and earlier.verdict is VerificationVerdict.PASS)
+            assert not (compared and self.prices_wrong(after.canary.image)), "wrong prices passed"
         if before.canary != after.canary or weight_of(before) or not weight_of(after) or _stable_cannot_answer(made):
             return
         assert known is not None, "weight before anybody asked for prices"
         assert known.verdict in (VerificationVerdict.PASS, VerificationVerdict.NOT_APPLICABLE), known.verdict
+        assert known.stable or known.verdict is VerificationVerdict.NOT_APPLICABLE, "weight without a comparison"
 
     def _a_fault_ends_at_zero(self, made: Made) -> None:
         """A rollback is looked at first: a Fail beyond its bound ends at weight 0 in the pass that decides it."""
@@ -303,8 +306,16 @@ class Invariants:
             assert to_blame, f"{rejected.image} is good: {rejected.message}"
 
     def _what_can_answer_gets_the_traffic(self, made: Made) -> None:
-        """When stable cannot answer and the canary, which has traffic, can, it gets all of it."""
+        """When stable cannot answer and the canary, which has traffic, can, it gets all of it; one that never had any
+        only after a while."""
         before, after, observed = made.before, made.after, made.observed
+        taken_over = after.rollout is not None and after.rollout.return_step is not None
+        if taken_over and before.rollout and before.rollout.return_step is None and not weight_of(before):
+            assert before.stable is not None
+            pods = observed.living(before.stable.revision)
+            newest = max((pod.ready_changed or pod.created for pod in pods), default=None)
+            down = None if newest is None else (made.now - newest).total_seconds()
+            assert before.stable.fault or down is None or down >= UNANSWERED_SECONDS, "all traffic after a moment"
         if before.phase not in (Phase.PROGRESSING, Phase.BAKING) or after.canary != before.canary or made.spec.paused:
             return
         assert before.canary is not None

@@ -224,6 +224,13 @@ FOUND: dict[str, tuple[str, History]] = {
     "prices that were asked for by a pass that another one overtook are taken when they are there": (
         "HTTPRoute with prices", ("applied", (("disturbed", Disturbance("another commits first")), ("time", 2.0))),
     ),
+    "a canary that was verified while stable was away is compared with it before it gets weight": (
+        "HTTPRoute with prices",
+        ("applied", (("wrong", "canary"), ("pods", ("stable", "blink")), *(("time", 1.0),) * 6)),
+    ),
+    "a canary that never had traffic does not get all of it because stable blinks": (
+        "HTTPRoute", ("applied", (("pods", ("stable", "blink")), ("time", 1.0), ("time", 1.0))),
+    ),
 }  # fmt: skip
 """Histories that once broke an invariant, by what is right."""
 

@@ -32,7 +32,12 @@ from pinn_operator.core.rollout.suspension import (
     resume_if_possible,
     suspend_if_needed,
 )
-from pinn_operator.core.rollout.takeover import give_back_if_well, stand_in, take_over_if_needed
+from pinn_operator.core.rollout.takeover import (
+    give_back_if_well,
+    stable_cannot_answer,
+    stand_in,
+    take_over_if_needed,
+)
 from pinn_operator.core.rollout.triggers import restarts_of_others
 from pinn_operator.core.rollout.trouble import missing_since, state_of, trouble
 from pinn_operator.core.rollout.waits import Gravity
@@ -169,6 +174,9 @@ def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
         if missing:
             _wait_for_canary(this, draft, needed)
         if not _may_rise(this, draft) or not _hold_over(this, draft) or missing:
+            return
+        if rollout.weight == 0 and stable_cannot_answer(this, draft):
+            # With any weight it would take over at once: `take_over_if_needed` has said what it waits for.
             return
         if router_of(this.spec.traffic).by_replicas and strangers(this, draft):
             draft.wait("OtherPods", "the pods of a third revision to leave: the clients' Service would select them")

@@ -44,6 +44,7 @@ def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
     asked = subject_of(Situation(this.resource, this.observed, this.spec, this.target))
     if asked is not None:
         _take(this, draft, asked)
+        _compare_once_stable_is_back(this, draft, asked)
     return price_fault(this, draft)
 
 
@@ -154,6 +155,16 @@ def _take(this: Pass, draft: Draft, asked: Subject) -> None:
         answers is not None and known.verdict is VerificationVerdict.PASS and asked.stable and _is_ours(answers, asked)
     ):
         _take_sample(this, draft, known, _compared_sample(answers, this.spec.verification.tolerance))
+
+
+def _compare_once_stable_is_back(this: Pass, draft: Draft, asked: Subject) -> None:
+    """A canary without weight that passed because no pod of stable could be asked is compared when one can be."""
+    known, rollout = verification_of(draft.status, asked.revision), draft.status.rollout
+    if known is None or known.verdict is not VerificationVerdict.PASS or known.stable or not asked.stable:
+        return
+    if rollout is not None and rollout.weight == 0 and ready_pods(this.observed, asked.stable):
+        again = replace(known, verdict=VerificationVerdict.PENDING, stable=asked.stable, retry_time=None)
+        draft.status = replace(draft.status, verification=again)
 
 
 def _is_ours(answers: PriceAnswers, asked: Subject) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from pinn_operator.core.gates.families import Answers
 from pinn_operator.core.gates.judgement import judge
 from pinn_operator.core.gates.memory import memory_family
+from pinn_operator.core.gates.memory_growth import growth_of
 from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.gates.slope import slope_of, theil_sen
 from pinn_operator.core.samples import FAMILY_LABEL, AnyAnswer, Series
@@ -56,6 +57,12 @@ def test_the_interval_of_a_wave_holds_the_truth_though_its_residuals_resemble_th
 def test_the_interval_of_a_step_holds_zero(at: float) -> None:
     slope = slope_of(samples(lambda now: REST + (200 * MB if now > at * HOUR else 0), random.Random(1), 0, HOUR))
     assert slope.low <= 0 <= slope.high
+
+
+def test_after_a_gap_of_hours_the_whole_is_judged() -> None:
+    before = samples(FLAT, random.Random(1), 0.0, 1200.0)
+    growth = growth_of([*before, (before[-1][0] + 2 * HOUR, REST)])
+    assert growth.hour == growth.whole
 
 
 # --- what is a leak --------------------------------------------------------------------------------------------------

@@ -173,9 +173,13 @@ def seconds_of(points: Points) -> float:
 
 
 def growth_of(points: Points) -> Growth:
-    """The growth of a pod, by what counts of it: at least `LEAST_SECONDS`."""
+    """The growth of a pod, by what counts of it: at least `LEAST_SECONDS`.
+
+    After a gap, such as a clock that was set ahead makes, too little may be known of the last hour.
+    """
     whole = slope_of(points)
-    return Growth(whole, slope_of(newest_of(points, HOUR)) if whole.seconds > HOUR else whole)
+    newest = newest_of(points, HOUR) if whole.seconds > HOUR else ()
+    return Growth(whole, slope_of(newest) if seconds_of(newest) >= LEAST_SECONDS else whole)
 
 
 def newest_of(points: Points, seconds: float) -> Points:

@@ -25,6 +25,8 @@ SLOW_SECONDS = 3.0
 """How long an answer of a slow one takes."""
 ASKING_SECONDS = 0.9
 """From the question to its answer, when nothing is slow."""
+SAMPLING_SECONDS = 0.2
+"""The same of a few requests to a revision that is verified."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Oracle:
             self._asked = question
             self.questions.append(question)
             self._answers = self._ask(question)
-            self._ready = seconds + self._answers.seconds
+            self._ready = seconds + (self._answers.seconds if question.waves else SAMPLING_SECONDS)
         if seconds < self._ready or self._answers is None:
             return {}
         return {question.key: self._answers}
@@ -95,7 +97,7 @@ class Oracle:
         quotes = _quotes(how.model, len(question.options))
         requests = [(wave, request) for wave, requests in enumerate(question.waves) for request in requests]
         if not pod.full:
-            requests = [(-1, question.sample)]
+            requests = [(-1, question.sample)] * question.sample_times
         replies = tuple(self._reply(question, how, quotes, wave, request) for wave, request in requests)
         return PodPrices(pod, PriceProtocol.PRICE, replies)
 

@@ -85,12 +85,12 @@ def test_a_revision_that_fails_more_often_than_stable_is_rolled_back_by_little_e
 
 @pytest.mark.parametrize("sources", ["Prometheus", "Pods"])
 def test_one_slow_answer_in_ten_is_seen_beside_a_quick_stable_revision(sources: str) -> None:
-    """3 s beside 8 ms: the tails are compared, and a hundred requests of the canary are enough to tell; 180 where only
-    Prometheus is asked for its many buckets."""
+    """3 s beside 8 ms: the tails are compared, and a hundred requests of the canary are enough to tell, whoever counted
+    them, though nothing is known of stable's time before."""
     found = []
     for seed in range(6):
         trial = Trial(Draw(canary_slow=steady(0.1)), seed=seed, seconds=70, interval=1, sources=sources)
-        found.append(trial.rolled_back(looks(6, 34, 2) if sources == "Pods" else looks(20, 62, 4)))
+        found.append(trial.rolled_back(looks(6, 36, 2)))
     assert sum(reason is not None for reason in found) >= 4, found
 
 

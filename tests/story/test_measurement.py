@@ -255,10 +255,17 @@ def test_one_answer_in_ten_that_is_slow_is_seen_within_seconds() -> None:
     world.run_until(gone_bad, at_most=40)
 
 
-def test_a_single_step_of_all_traffic_is_judged_by_what_stable_did_before() -> None:
-    world = started("pinn:2", images={"pinn:2": Behaviour(errors=lambda _: 1.0)}, spec=steps((100, 600)))
+@pytest.mark.parametrize("sources", [["Pods"], ["Prometheus"], ["Prometheus", "Pods"]], ids="+".join)
+def test_a_single_step_of_all_traffic_is_judged_by_what_stable_did_before(sources: list[str]) -> None:
+    """Whose newest sample is up to 15 s old when the weight is written, where only Prometheus is asked."""
+    analysis = {"intervalSeconds": 10, "abortIntervalSeconds": 2, "sources": sources}
+    images = {"pinn:2": Behaviour(errors=lambda _: 1.0)}
+    spec = service(**steps((100, 600)), analysis=analysis)
+    world = World(spec, images=images, prometheus=Prometheus(interval=15))
+    serving(world).run(60, tick=1)
+    world.apply(image="pinn:2")
     world.run_until(lambda it: it.weight == 100)
-    world.run_until(gone_bad, at_most=15)
+    world.run_until(gone_bad, at_most=40 if sources == ["Prometheus"] else 15)
 
 
 @pytest.mark.parametrize("path", ["/ready", "/v1/health"])

@@ -288,11 +288,23 @@ def test_a_pass_that_a_watch_event_woke_is_not_a_new_measurement() -> None:
 
 
 def bad(share: float) -> Answer:
-    return requests(canary=(400, 400 * share), stable=(400, 400 * share))
+    return requests(canary=(400, 400 * share), stable=(400, 0))
+
+
+BOUNDED = replace(ERRORS, relative=None)
+"""Nothing but its bounds."""
+
+
+def test_a_bound_that_stable_exceeds_at_the_same_moment_condemns_nobody() -> None:
+    measure = Measurements(BOUNDED)
+    for _ in range(60):
+        found = measure(2, requests(canary=(400, 80), stable=(400, 70)))
+        assert found.condemnation is None
+        assert not found.all_pass
 
 
 def test_a_bound_with_a_duration_condemns_when_it_was_exceeded_all_that_time() -> None:
-    measure = Measurements(ERRORS)
+    measure = Measurements(BOUNDED)
     for _ in range(30):
         assert measure(2, bad(0.2)).condemnation is None, measure.status
     found = measure(2, bad(0.2)).condemnation
@@ -301,7 +313,7 @@ def test_a_bound_with_a_duration_condemns_when_it_was_exceeded_all_that_time() -
 
 
 def test_one_good_measurement_ends_the_duration() -> None:
-    measure = Measurements(ERRORS)
+    measure = Measurements(BOUNDED)
     for round_ in range(5):
         for _ in range(25):
             assert measure(2, bad(0.2)).condemnation is None, f"round {round_}: durations were summed up"
@@ -311,7 +323,7 @@ def test_one_good_measurement_ends_the_duration() -> None:
 
 @pytest.mark.parametrize("nothing", [(), DOWN], ids=["NoData", "Error"])
 def test_time_without_an_answer_does_not_count_towards_a_duration(nothing: Answer) -> None:
-    measure = Measurements(ERRORS)
+    measure = Measurements(BOUNDED)
     for _ in range(11):
         measure(2, bad(0.2))
     for _ in range(60):
@@ -323,7 +335,7 @@ def test_time_without_an_answer_does_not_count_towards_a_duration(nothing: Answe
 
 @pytest.mark.parametrize("jump", [7200.0, -7200.0])
 def test_a_jump_of_the_clock_is_no_duration_and_no_pardon(jump: float) -> None:
-    gate = replace(ERRORS, abort=Bound(above=0.05, for_seconds=300))
+    gate = replace(BOUNDED, abort=Bound(above=0.05, for_seconds=300))
     measure = Measurements(gate)
     for _ in range(11):
         measure(2, bad(0.2))

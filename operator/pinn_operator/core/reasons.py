@@ -359,6 +359,14 @@ class Reason(StrEnum):
         ),
         "restart the clients, limit how long they keep a connection, or use a router",
     )
+    FAULT_UPSTREAM = (
+        "FaultUpstream",
+        (
+            "The canary has all traffic and failed clients, and pods of the stable revision, asked at that moment, "
+            "failed as well, or nobody failed any more: it is not held against the canary."
+        ),
+        "look at what both revisions need: a database, the network",
+    )
     SUSPENDED_TOO_OFTEN = (
         "SuspendedTooOften",
         "The rollout was suspended more than five times at one step, and is not tried again by itself.",

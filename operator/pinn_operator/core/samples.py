@@ -114,6 +114,8 @@ class PriceQuestion:
     """For one request; one that takes longer has no answer."""
     protocol: PriceProtocol = PriceProtocol.UNKNOWN
     """Which the canary is known to speak: it need not be found out again."""
+    sample_times: int = 1
+    """How often each of the other pods is asked for the sample, all at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,12 @@ async def _ask_all(session: aiohttp.ClientSession, question: PriceQuestion, aske
     """Whether all was asked, or all that could matter."""
     usable = [item for item in asked if item.usable]
     await asyncio.gather(
-        *(_reply(session, question, item, -1, question.sample) for item in usable if not item.pod.full)
+        *(
+            _reply(session, question, item, -1, question.sample)
+            for item in usable
+            if not item.pod.full
+            for _ in range(question.sample_times)
+        )
     )  # fmt: skip
     full = [item for item in usable if item.pod.full]
     if not any(item.pod.canary for item in full):

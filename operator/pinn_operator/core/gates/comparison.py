@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from math import sqrt
+from math import inf, sqrt
 from operator import add, sub
 
 from pinn_operator.core.gates.dispersion import dispersion
@@ -22,7 +22,8 @@ from pinn_operator.core.gates.families import BEFORE_SECONDS, Reading
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit, log_evidence_above_stable
 from pinn_operator.core.gates.tracks import Track
-from pinn_operator.core.gates.windows import INTERVALS, Part, Span, stale_after
+from pinn_operator.core.gates.windows import INTERVALS, Part, Span, fresh_tracks, stale_after
+from pinn_operator.core.gates.wording import outside
 from pinn_operator.core.wanted.metrics import METRICS
 from pinn_operator.core.wanted.spec import Bound, Gate
 
@@ -34,6 +35,9 @@ REFERENCE_LIMIT = 2000.0
 """A remembered reference is a memory, not a measurement: it weighs no more than this many requests."""
 BIN_SECONDS, MOST_BINS = 10.0, 240
 MOVED_DEVIATIONS, KNOWN_MINUTES = 3.0, 5
+
+FEW = 20.0
+"""A share of fewer says nothing of stable."""
 
 Classes = Sequence[str]
 
@@ -54,7 +58,7 @@ def with_carried(window: Window, carried: tuple[Counts, Counts] | None) -> Windo
 def carried_counts(gate: Gate, reading: Reading, scope: Scope) -> tuple[Counts, Counts] | None:
     """Totals of canary and stable at this weight from before the source's memory begins, as the status has them."""
     old = scope.earlier.get(gate.name)
-    if old is None or reading.begin <= scope.since + stale_after(reading.windows.interval):
+    if scope.settled is not None or old is None or reading.begin <= scope.since + stale_after(reading.windows.interval):
         return None
     if old.carried_total is not None:
         stable = Counts(old.carried_stable_total or 0.0, old.carried_stable_bad or 0.0)
@@ -66,23 +70,48 @@ def carried_counts(gate: Gate, reading: Reading, scope: Scope) -> tuple[Counts, 
     return Counts(float(old.samples), old.canary * old.samples), stable
 
 
-def last_minute(reading: Reading | None, total: Classes, bad: Classes) -> Counts:
-    """What the canary answered in the last minute, up to its own newest samples."""
-    all_of = failed = 0.0
-    for track, begin, end in reading.memo.once("last minute", lambda: last_parts(reading)) if reading else ():
-        more = track.count(total, begin, end)
-        all_of += more
-        failed += min(more, track.count(bad, begin, end))
-    return Counts(all_of, failed)
+def last_minute(reading: Reading, scope: Scope) -> Span:
+    """The canary's last minute, and the stretches of stable pods that cover it where these answer at the same moment.
+
+    A minute is four sample intervals if that is longer. Beside stable it ends where every stable pod was read past:
+    what hit both is then never the canary's alone.
+    """
+    pods = tuple([track.pod for track in reading.canary])
+    return reading.memo.once(("last minute", scope.judged_since, pods), lambda: _last_minute(reading, scope))
 
 
-def last_parts(reading: Reading) -> list[Part]:
-    """The last minute of each pod of the canary, or four sample intervals if that is longer."""
+def _last_minute(reading: Reading, scope: Scope) -> Span:
+    end = reading.windows.end if scope.concurrent and reading.windows.end > -inf else inf
     parts = []
     for track in reading.canary:
+        last = max(0, track.at_or_before(end))
         seconds = max(LEVEL_SECONDS, INTERVALS * (track.interval or 0.0))
-        parts.append(Part(track, max(track.at_or_before(track.times[-1] - seconds), 0), len(track.times) - 1))
-    return parts
+        first = max(track.at_or_before(track.times[last] - seconds), 0)
+        if scope.settled is not None and track.times[first] < scope.judged_since:
+            first = min(last, track.at_or_after(scope.judged_since))
+        parts.append(Part(track, first, last))
+    cover = fresh_tracks(reading.stable) if parts and scope.concurrent else []
+    low = min((part.track.times[part.begin] for part in parts), default=0.0)
+    high = max((part.track.times[part.end] for part in parts), default=0.0)
+    stable = [
+        Part(track, max(0, track.at_or_before(low)), min(len(track.times) - 1, track.at_or_after(high)))
+        for track in cover
+    ]
+    return Span(high - low, tuple(parts), tuple(stable))
+
+
+def outside_abort(bound: Bound | None, minute: Span, total: Classes, bad: Classes) -> bool | None:
+    """Whether the canary's last minute is outside an abort bound by more than chance.
+
+    None when there is nothing to tell by: no requests, or stable is outside the bound at the same moment as well. A
+    rollback would help nobody then, and reject a revision for what hits both.
+    """
+    found = share_outside(bound, minute.canary_counts(total, bad))
+    if not found or bound is None:
+        return found
+    beside = minute.stable_counts(total, bad)
+    share = beside.share if beside.total >= FEW else None
+    return None if share is not None and outside(bound, share) else found
 
 
 def compared(

@@ -7,8 +7,9 @@ from math import isfinite
 
 from pinn_operator.core.gates.families import Answers
 from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.gates.wording import outside
 from pinn_operator.core.samples import Query, Question, Series, SourceError, series_of
-from pinn_operator.core.wanted.spec import Bound, Gate
+from pinn_operator.core.wanted.spec import Gate
 
 
 def custom_key(gate: Gate) -> str:
@@ -80,10 +81,3 @@ def single_value(answer: tuple[Series, ...]) -> float | SourceError | None:
 
 def _nothing(answer: tuple[Series, ...], query: str) -> str:
     return f"the query returned {'no number' if answer else 'no series'}: {query}"
-
-
-def outside(bound: Bound | None, value: float) -> bool | None:
-    """The value is on the bad side of an abort bound; None without a bound."""
-    if bound is None:
-        return None
-    return value > bound.above if bound.above is not None else value < (bound.below or 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from pinn_operator.core.gates.apart import share_apart
 from pinn_operator.core.gates.comparison import (
     carried_counts,
     compared,
@@ -12,7 +13,7 @@ from pinn_operator.core.gates.comparison import (
     last_minute,
     minutes_before,
     minutes_of,
-    share_outside,
+    outside_abort,
     window_of,
     with_carried,
 )
@@ -70,15 +71,17 @@ class ErrorRate:
         whole = found.whole.windows.whole
         window = window_of(whole, ANSWERED, FAILED, concurrent=scope.concurrent) if whole else None
         window = with_carried(window, carried) if window else None
-        minute = last_minute(found.fast, ANSWERED, FAILED)
+        minute = last_minute(found.fast, scope)
         return Evidence(
             value=window.canary.share if window else None,
+            apart=share_apart(gate, found.whole, scope, ANSWERED, FAILED, carried),
             stable=window.stable.share if window and scope.concurrent else _share(reference),
             samples=window.canary.total if window else 0.0,
             stable_samples=window.stable.total if window else 0.0,
-            recent=minute.share,
-            exceeded=share_outside(gate.abort, minute),
+            recent=minute.canary_counts(ANSWERED, FAILED).share,
+            exceeded=outside_abort(gate.abort, minute, ANSWERED, FAILED),
             worse=words,
+            alone=not scope.concurrent,
             mounting=worst is not None and worst.mounting,
             more_requests=worst.more_requests if worst else None,
             age=age_of(found.fast, scope),
@@ -135,7 +138,7 @@ def _worst(
 
 def _unreadable(reading: Reading, answers: Answers, scope: Scope) -> SourceError | None:
     """An error that names the labels, if requests were counted whose status cannot be told."""
-    if last_minute(reading, (UNREADABLE,), ()).total <= 0 and not _only_unreadable(reading):
+    if last_minute(reading, scope).canary_counts((UNREADABLE,), ()).total <= 0 and not _only_unreadable(reading):
         return None
     names = scope.analysis.names
     found = sorted(_labels(answers, scope))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 from pinn_operator.core.gates.metric import Evidence, Scope, Side
@@ -56,7 +56,7 @@ class Grid:
     name: str
     seconds: float
     step: float
-    every: int = 4
+    every: int = 2
 
     def query(self, key: str, expression: str, start: datetime, end: datetime, *, sparse: bool) -> Query:
         """The grid ends now, so that the newest scrape is in it, and begins at `start` or just before."""
@@ -196,17 +196,24 @@ def _of_prometheus(families: Iterable[Family], scope: Scope) -> Iterable[Query]:
             asked = expression(family, scope, part)
             for grid in grids(scope.seconds, whole=scope.advance_due, sparse=family.sparse):
                 key = prometheus_key(family, part, grid)
-                yield grid.query(key, asked, scope.start, scope.now, sparse=family.sparse)
+                sparse = family.sparse and not (grid is RECENT and _nobody_else(scope))
+                yield grid.query(key, asked, scope.start, scope.now, sparse=sparse)
             if family.sample == scope.analysis.names.requests and _asks_before(scope):
                 end = scope.start - timedelta(seconds=BEFORE.step)
                 start = scope.start - timedelta(seconds=BEFORE.seconds)
                 yield BEFORE.query(prometheus_key(family, part, BEFORE), asked, start, end, sparse=False)
 
 
+def _nobody_else(scope: Scope) -> bool:
+    """Only Prometheus tells what happens within seconds: a coarse grid would lose a quarter of a minute at each end."""
+    return SourceKind.PODS not in scope.analysis.sources
+
+
 def _asks_before(scope: Scope) -> bool:
-    """Without a router, until it is remembered: what stable did before tells whose failures a client took along."""
+    """Until it is remembered: what stable did before is the reference of a canary that gets all traffic at once, and
+    tells without a router whose failures a client took along."""
     remembered = any(gate.reference_total > 0 for gate in scope.earlier.values())
-    return not scope.weighted and scope.advance_due and not remembered
+    return scope.advance_due and not remembered
 
 
 # --- requests: every gate needs them ----------------------------------------------------------------------------------
@@ -360,7 +367,7 @@ class Answers:
             # The same follows from the same reads at every look.
             sides = tuple((side.revision, side.pods) for side in (scope.canary, scope.stable))
             return answer.memo.once(
-                ("reading", family.classify, family.warm_up, sides, scope.since, scope.concurrent),
+                ("reading", family.classify, family.warm_up, sides, scope.since, scope.judged_since, scope.concurrent),
                 lambda: _reading_of(source, tracks_of_reads(answer, family.classify), family, scope),
             )
         label = scope.analysis.names.pod_label if source is SourceKind.PROMETHEUS else "pod"
@@ -410,7 +417,8 @@ def _reading_of(source: SourceKind, found: Tracks, family: Family, scope: Scope)
         canary, stable = _of(found, scope.canary, scope), _of(found, scope.stable, scope)
     if family.warm_up is not None:
         canary = [track.after(_warm(track, family.warm_up)) for track in canary]
-    fair = windows(canary, stable, scope.since) if scope.concurrent and stable else alone(canary, scope.since)
+    beside, first = scope.concurrent and bool(stable), scope.judged_since if scope.settled is not None else -inf
+    fair = windows(canary, stable, scope.since) if beside else alone(canary, scope.judged_since, first=first)
     return Reading(source, tuple(canary), tuple(stable), fair)
 
 

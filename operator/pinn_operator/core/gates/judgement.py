@@ -15,7 +15,7 @@ from typing import Final
 from pinn_operator.core.decision import ResetCaches
 from pinn_operator.core.gates.arrival import Arrival, arrival, observed_share
 from pinn_operator.core.gates.families import PROMETHEUS_KEY, Answers
-from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.gates.metric import Apart, Evidence, Scope
 from pinn_operator.core.gates.metrics import metric_of
 from pinn_operator.core.gates.wording import (
     camel,
@@ -51,6 +51,8 @@ class Condemnation:
     value: str = ""
     limit: str = ""
     severity: Severity | None = None
+    alone: bool = False
+    """Only what stable did before speaks against it: a fault that hits everybody now would look the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,8 @@ def _aborts(gate: Gate) -> bool:
 
 
 def _gravest(found: Sequence[Condemnation]) -> Condemnation | None:
-    """P0 first, then in the order of the gates."""
-    return min(found, key=lambda it: _SEVERITIES.index(it.severity or Severity.P2), default=None)
+    """What is certain first, then P0, then in the order of the gates."""
+    return min(found, key=lambda it: (it.alone, _SEVERITIES.index(it.severity or Severity.P2)), default=None)
 
 
 def _described(gate: Gate, status: GateStatus, evidence: Evidence, room: int) -> GateStatus:
@@ -260,7 +262,7 @@ def _worse(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> 
         Condemnation(
             reason=f"{camel(gate.name)}AboveStable",
             message=f"{gate.name} {shown} against {stable} of the stable revision ({evidence.worse})",
-            gate=gate.name, value=shown, limit=f"stable {stable}", severity=gate.severity,
+            gate=gate.name, value=shown, limit=f"stable {stable}", severity=gate.severity, alone=evidence.alone,
         ),
     )  # fmt: skip
 
@@ -376,12 +378,22 @@ def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence, scope: 
     if not evidence.enough and from_clients < gate.min_samples:
         text = f"{from_clients:.0f}/{count(gate.min_samples, 'request', 'requests')}"
         return replace(status, verdict=Verdict.COLLECTING, message=text)
+    note = evidence.note
     if gate.advance is not None and not inside(gate.advance, evidence.value):
         text = f"{value}, needs {describe_limit(gate, gate.advance, advance=True)}"
-        return replace(status, verdict=Verdict.FAIL, message=_cut(_with_note(text, evidence.note)))
+        if evidence.apart is None or not _passes(gate, gate.advance, evidence.apart, scope):
+            return replace(status, verdict=Verdict.FAIL, message=_cut(_with_note(text, note)))
+        note = f"{describe(gate, evidence.apart.value)} {evidence.apart.note}"
     if evidence.held:
         return replace(status, verdict=Verdict.NO_DATA, message=_cut(evidence.held))
-    return replace(status, verdict=Verdict.PASS, message=_cut(_with_note(value, evidence.note)))
+    return replace(status, verdict=Verdict.PASS, message=_cut(_with_note(value, note)))
+
+
+def _passes(gate: Gate, bound: Bound, apart: Apart, scope: Scope) -> bool:
+    """It is within the bound but for what stable suffered too, by enough requests from outside of that."""
+    if apart.value is None or not inside(bound, apart.value):
+        return False
+    return apart.samples - _own_samples(gate, scope) >= gate.min_samples
 
 
 def _with_note(text: str, note: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from pinn_operator.core.gates.comparison import compared, last_parts, minutes_before, with_comparison
+from pinn_operator.core.gates.apart import looks_apart, remainder
+from pinn_operator.core.gates.comparison import FEW, compared, last_minute, minutes_before, with_comparison
 from pinn_operator.core.gates.evidence import Comparison, exceeds_limit
 from pinn_operator.core.gates.families import (
     Answers,
@@ -21,7 +22,7 @@ from pinn_operator.core.gates.families import (
     stale,
 )
 from pinn_operator.core.gates.histogram import ALL, Histogram, bound_of, histogram_of
-from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.gates.metric import Apart, Evidence, Scope
 from pinn_operator.core.samples import Question, SourceError
 from pinn_operator.core.wanted.spec import Bound, Gate, MetricNames
 
@@ -48,15 +49,16 @@ class Latency:
         found = answers.readings(family, absent=f"{family.sample}; native histograms are not read")
         if not isinstance(found, Readings):
             return found
-        canary, stable, minute = _histograms(found.fast, found.whole, scope)
+        canary, stable, minute, beside = _histograms(found.fast, found.whole, scope)
         worse = self._compared(gate, found, canary, stable, scope)
         evidence = Evidence(
             value=canary.quantile(self.quantile),
+            apart=self._apart(gate, found.whole, canary, scope),
             stable=stable.quantile(self.quantile),
             samples=canary.total,
             stable_samples=stable.total,
             recent=minute.quantile(self.quantile),
-            exceeded=self._exceeded(gate.abort, minute),
+            exceeded=self._exceeded(gate.abort, minute, beside),
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
@@ -64,10 +66,26 @@ class Latency:
         )
         return with_comparison(evidence, worse)
 
-    def _exceeded(self, bound: Bound | None, minute: Histogram) -> bool | None:
+    def _exceeded(self, bound: Bound | None, minute: Histogram, beside: Histogram) -> bool | None:
+        """Not told while stable is outside the bound in the same minute: see `outside_abort`."""
         if bound is None or bound.above is None or minute.total <= 0:
             return None
-        return exceeds_limit(minute.slower_than(bound.above), limit=1 - self.quantile)
+        limit = 1 - self.quantile
+        found = exceeds_limit(minute.slower_than(bound.above), limit=limit)
+        share = beside.slower_than(bound.above).share if found and beside.total >= FEW else None
+        return None if share is not None and share > limit else found
+
+    def _apart(self, gate: Gate, reading: Reading, canary: Histogram, scope: Scope) -> Apart | None:
+        """The quantile without the stretches in which too many of stable's answers took longer than the bound too."""
+        limit, value = gate.advance.below if gate.advance is not None else None, canary.quantile(self.quantile)
+        if limit is None or value is None or value < limit or not looks_apart(scope):
+            return None
+        slow = (ALL, f"-{canary.bound_at_least(limit):g}")
+        left = remainder(reading, (ALL,), slow, limit=1 - self.quantile)
+        if left is None:
+            return None
+        rest = histogram_of(left.parts)
+        return Apart(rest.quantile(self.quantile), rest.total, left.note)
 
     def _compared(
         self, gate: Gate, found: Readings, canary: Histogram, stable: Histogram, scope: Scope
@@ -91,11 +109,15 @@ class Latency:
         return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, slow=True)
 
 
-def _histograms(fast: Reading, whole: Reading, scope: Scope) -> tuple[Histogram, Histogram, Histogram]:
-    """Of the canary and of stable over the whole time, and of the canary's last minute. All quantiles need the same."""
-    span = whole.windows.whole
+def _histograms(
+    fast: Reading, whole: Reading, scope: Scope
+) -> tuple[Histogram, Histogram, Histogram, Histogram]:  # fmt: skip
+    """Of the canary and of stable over the whole time, and over the canary's last minute. All quantiles need the
+    same."""
+    span, minute = whole.windows.whole, last_minute(fast, scope)
     return (
         whole.memo.once("canary", lambda: histogram_of(span.canary)) if span else Histogram(),
         whole.memo.once("stable", lambda: histogram_of(span.stable)) if span and scope.concurrent else Histogram(),
-        fast.memo.once("minute", lambda: histogram_of(last_parts(fast))),
+        minute.memo.once("canary", lambda: histogram_of(minute.canary)),
+        minute.memo.once("stable", lambda: histogram_of(minute.stable)),
     )

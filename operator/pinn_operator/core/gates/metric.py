@@ -19,7 +19,7 @@ from pinn_operator.core.wanted.spec import Analysis, Gate
 if TYPE_CHECKING:
     from pinn_operator.core.gates.families import Answers
 
-__all__ = ["Evidence", "Metric", "Scope", "Side"]
+__all__ = ["Apart", "Evidence", "Metric", "Scope", "Side"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class Scope:
     """This pass asks for the whole time at this weight, which a Pass rests on."""
     prometheus_due: bool = True
     """This pass asks Prometheus: not while the pods themselves answer for the looks in between."""
+    settled: datetime | None = None
+    """Until then what a canary with all traffic answered is held against nobody."""
     own_requests: int = 0
     """Of the canary's requests, so many at most are the operator's samples of prices."""
     earlier: Mapping[str, GateStatus] = field(default_factory=dict)
@@ -89,6 +91,21 @@ class Scope:
         """Unix seconds of `start`."""
         return self.start.timestamp()
 
+    @property
+    def judged_since(self) -> float:
+        """Unix seconds from which on the canary's answers count."""
+        return max(self.since, self.settled.timestamp()) if self.settled is not None else self.since
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A gate's value without the stretches that speak of no revision, and the requests that it rests on."""
+
+    value: float | None
+    samples: float
+    note: str
+    """What was left out, in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -97,6 +114,8 @@ class Evidence:
     value: float | None = None
     """Of the canary, over all of the time at this weight (levels: now)."""
     stable: float | None = None
+    apart: Apart | None = None
+    """The same without the stretches in which stable was outside the advance bound as well; None without any."""
     samples: float = 0.0
     """Requests of the canary that the value rests on."""
     stable_samples: float = 0.0
@@ -110,6 +129,8 @@ class Evidence:
     """So many measurements in a row exceeded the bound; 0: the judgement counts them itself, one at each look."""
     worse: str | None = None
     """How the canary is significantly worse than stable, in words."""
+    alone: bool = False
+    """It is worse than stable was before; stable answers no clients at the same moment."""
     mounting: bool = False
     """It seems worse than stable in some window, by chance or not."""
     more_requests: float | None = None

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pinn_operator.core.gates.comparison import compared, last_minute, share_outside, window_of, with_comparison
+from pinn_operator.core.gates.apart import share_apart
+from pinn_operator.core.gates.comparison import compared, last_minute, outside_abort, window_of, with_comparison
 from pinn_operator.core.gates.error_rate import ANSWERED, FAILED
 from pinn_operator.core.gates.families import Answers, Family, Readings, Slice, expression, questions
 from pinn_operator.core.gates.metric import Evidence, Scope
@@ -92,15 +93,16 @@ class RouterErrors:
             return found
         whole = found.whole.windows.whole
         window = window_of(whole, ANSWERED, FAILED, concurrent=scope.concurrent) if whole else None
-        minute = last_minute(found.fast, ANSWERED, FAILED)
+        minute = last_minute(found.fast, scope)
         worse = compared(gate, found.fast, found.whole, ANSWERED, FAILED, scope, None)
         evidence = Evidence(
             value=window.canary.share if window else None,
+            apart=share_apart(gate, found.whole, scope, ANSWERED, FAILED),
             stable=window.stable.share if window else None,
             samples=window.canary.total if window else 0.0,
             stable_samples=window.stable.total if window else 0.0,
-            recent=minute.share,
-            exceeded=share_outside(gate.abort, minute),
+            recent=minute.canary_counts(ANSWERED, FAILED).share,
+            exceeded=outside_abort(gate.abort, minute, ANSWERED, FAILED),
             source=found.whole.source,
             query=expression(family, scope, family.slices[0]),
         )

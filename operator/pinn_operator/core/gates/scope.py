@@ -43,6 +43,7 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         probe_paths=probe_paths(spec),
         advance_due=advance_due,
         prometheus_due=advance_due or not _pods_serve(rollout.gates, spec),
+        settled=rollout.doubt.settled_time if rollout.doubt is not None else None,
         own_requests=own_requests(spec, status, now),
         earlier={gate.name: gate for gate in rollout.gates},
     )

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pinn_operator.core.gates.comparison import compared, last_minute, share_outside, window_of, with_comparison
-from pinn_operator.core.gates.custom_query import outside
+from pinn_operator.core.gates.comparison import FEW, compared, last_minute, share_outside, window_of, with_comparison
 from pinn_operator.core.gates.evidence import Reference, Window
 from pinn_operator.core.gates.families import (
     Answers,
@@ -24,13 +23,11 @@ from pinn_operator.core.gates.families import (
 )
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.sequential import Counts
-from pinn_operator.core.gates.wording import describe, inside
+from pinn_operator.core.gates.wording import describe, inside, outside
 from pinn_operator.core.samples import FAMILY_LABEL, Question, SourceError
 from pinn_operator.core.wanted.spec import Gate, MetricNames
 
 Classes = tuple[str, ...]
-FEW: Final = 20.0
-"""A share of fewer says nothing of stable."""
 ALIKE: Final = 0.1
 """Shares that differ by less are alike."""
 SETTLED_SECONDS: Final = 240.0
@@ -79,7 +76,7 @@ class CounterShare:
         whole = found.whole.windows.whole
         window = window_of(whole, total, part, concurrent=scope.concurrent) if whole else None
         stable = self._stable(gate, found.whole, window, scope)
-        minute = last_minute(_settled(found.fast, total), total, part)
+        minute = last_minute(_settled(found.fast, total), scope).canary_counts(total, part)
         worse = compared(gate, found.fast, found.whole, total, part, scope, None)
         canary = window.canary if window else Counts(0, 0)
         outside_abort = share_outside(gate.abort, minute)

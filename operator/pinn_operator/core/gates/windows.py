@@ -138,13 +138,16 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float) -> W
     return _windows(canary, fresh, begin, end, interval, first)
 
 
-def alone(canary: Sequence[Track], start: float) -> Windows:
-    """The windows of a canary that is not compared with anybody at the same moment: up to its own newest samples."""
+def alone(canary: Sequence[Track], start: float, *, first: float = -inf) -> Windows:
+    """The windows of a canary that is not compared with anybody at the same moment: up to its own newest samples.
+
+    Samples from before `first` are not looked at.
+    """
     interval = interval_of(canary)
     end = newest(canary)
     if end <= start:
         return Windows(None, end, interval)
-    return _windows(canary, (), start, end, interval, -inf)
+    return _windows(canary, (), start, end, interval, first)
 
 
 def _windows(

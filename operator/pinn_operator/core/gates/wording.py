@@ -11,6 +11,13 @@ def inside(bound: Bound, value: float) -> bool:
     return value < bound.below if bound.below is not None else value > (bound.above or 0.0)
 
 
+def outside(bound: Bound | None, value: float) -> bool | None:
+    """The value is on the bad side of an abort bound; None without a bound."""
+    if bound is None:
+        return None
+    return value > bound.above if bound.above is not None else value < (bound.below or 0.0)
+
+
 def unit_of(gate: Gate) -> Unit:
     """The unit of a gate's value; that of a custom one is not known."""
     return METRICS[gate.metric].unit if gate.metric in METRICS else Unit.NUMBER

@@ -15,6 +15,7 @@ from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
 from pinn_operator.core.gates.scope import scope_of
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.rollout.doubt import in_doubt
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
 from pinn_operator.core.rollout.prices import price_fault, see_prices
 from pinn_operator.core.rollout.triggers import pod_failure
@@ -46,7 +47,10 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
         return
     for notice in this.judgement.notices:
         draft.warning(notice.reason, f"{_severity(notice)}revision {draft.canary.revision}: {notice.message}")
-    fault = _pod_fault(this, draft) or this.judgement.condemnation or prices
+    fault = _pod_fault(this, draft) or this.judgement.condemnation
+    if fault is not None and prices is None and in_doubt(this, draft, fault):
+        return
+    fault = fault or prices
     if fault is None:
         return
     if this.spec.rollback.mode is RollbackMode.HOLD or only_copy(this, draft):

@@ -6,6 +6,7 @@ drains count from there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,6 +19,7 @@ from pinn_operator.core.routers.router import Seen, Split
 from pinn_operator.core.routers.services import wanted_selectors
 from pinn_operator.core.status.values import (
     WATCHED,
+    DoubtStatus,
     GateStatus,
     RevisionStatus,
     RolloutStatus,
@@ -44,7 +46,15 @@ def not_in_the_future(rollout: RolloutStatus, now: datetime) -> RolloutStatus:
         rollout, start_time=min(rollout.start_time, now), weight_time=min(rollout.weight_time, now),
         programmed_time=seen(rollout.programmed_time), still_time=seen(rollout.still_time),
         passed_time=seen(rollout.passed_time), suspension=_suspended_by_now(rollout.suspension, now),
+        doubt=_doubted_by_now(rollout.doubt, seen),
     )  # fmt: skip
+
+
+def _doubted_by_now(
+    doubt: DoubtStatus | None, seen: Callable[[datetime | None], datetime | None]
+) -> DoubtStatus | None:  # fmt: skip
+    time = seen(doubt.time) if doubt is not None else None
+    return replace(doubt, time=time, settled_time=seen(doubt.settled_time)) if doubt is not None and time else None
 
 
 def _suspended_by_now(suspension: SuspensionStatus | None, now: datetime) -> SuspensionStatus | None:

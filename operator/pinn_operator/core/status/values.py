@@ -178,6 +178,25 @@ class RetryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DoubtStatus:
+    """The canary has all traffic and fails, and nobody else answers clients: the pods of both revisions are asked."""
+
+    time: datetime
+    """When they were to be asked."""
+    settled_time: datetime | None = None
+    """When their answers spoke against holding it against the canary: what clients got before does not count."""
+    unexplained: int = 0
+    """How many times in a row no pod failed, of either revision."""
+    message: str = ""
+    """What the pods answered."""
+
+    @property
+    def open(self) -> bool:
+        """Their answers are still to come."""
+        return self.settled_time is None or self.settled_time < self.time
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutStatus:
     """The rollout in flight."""
 
@@ -209,6 +228,7 @@ class RolloutStatus:
     return_step: int | None = None
     """While the canary has all traffic only because stable cannot answer: the step to go back to."""
     excused: tuple[ExcusedRestarts, ...] = ()
+    doubt: DoubtStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,13 @@ WAVE_REQUESTS: Final = 4
 SAMPLE_OPTIONS: Final = 10
 """Prices of each pod in one sample: with stable's, 20 every `intervalSeconds`."""
 
+OPINION_PODS: Final = 4
+"""So many pods of each revision are asked when the canary is in doubt."""
+OPINION_TIMES: Final = 4
+"""So often each of them."""
+OPINION_SECONDS: Final = 1.0
+"""For one of these requests."""
+
 Waves = tuple[tuple[tuple[int, ...], ...], ...]
 
 
@@ -52,6 +59,9 @@ def price_question(situation: Situation, now: datetime) -> PriceQuestion | None:
     if spec is None or asked is None:
         return None
     if status.rollout is not None and asked.known is not None and asked.known.verdict is VerificationVerdict.PASS:
+        opinion = second_opinion(situation, asked)
+        if opinion is not None:
+            return opinion
         return _sample(spec, status.rollout, situation.observed, asked, asked.known, now)
     if not asked.unsettled or (status.rollout is not None and status.rollout.weight > 0):
         return None
@@ -192,7 +202,6 @@ def _sample(
         *(_pod(pod, canary=True, full=False) for pod in (*old, *chosen)),
         *(_pod(pod, canary=False, full=False) for pod in beside),
     )
-    protocols = [protocol for protocol in PriceProtocol if protocol == known.protocol]
     return PriceQuestion(
         key=PRICES,
         identity=f"{asked.sides}{options}/sample/{turn}/{','.join(pod.name for pod in fresh)}",
@@ -202,8 +211,43 @@ def _sample(
         sample=sample(options, SAMPLE_OPTIONS, turn),
         timeout_seconds=2 * request_seconds(verification),
         request_seconds=request_seconds(verification),
-        protocol=protocols[0] if protocols else PriceProtocol.UNKNOWN,
+        protocol=_protocol(known),
     )
+
+
+def second_opinion(situation: Situation, asked: Subject) -> PriceQuestion | None:
+    """What is asked of pods of both revisions while the canary is in doubt; None where that cannot be.
+
+    The canary has all traffic and its answers to clients are bad, or were: pods of stable that run but get no traffic
+    tell whether it is the revision or the moment.
+    """
+    spec, rollout, known = situation.spec, situation.resource.status.rollout, asked.known
+    if spec is None or rollout is None or rollout.doubt is None or not rollout.doubt.open or known is None:
+        return None
+    canaries, stables = ready_pods(situation.observed, asked.revision), ready_pods(situation.observed, asked.stable)
+    if known.verdict is not VerificationVerdict.PASS or not canaries or not stables:
+        return None
+    options = spec.verification.options
+    pods = (
+        *(_pod(pod, canary=True, full=False) for pod in canaries[:OPINION_PODS]),
+        *(_pod(pod, canary=False, full=False) for pod in stables[:OPINION_PODS]),
+    )
+    return PriceQuestion(
+        key=PRICES,
+        identity=f"{asked.sides}{options}/doubt/{rollout.doubt.time.timestamp()}",
+        options=grid(options).options,
+        pods=pods,
+        waves=(),
+        sample=sample(options, SAMPLE_OPTIONS, int(rollout.doubt.time.timestamp())),
+        timeout_seconds=2 * OPINION_SECONDS,
+        request_seconds=OPINION_SECONDS,
+        protocol=_protocol(known),
+        sample_times=OPINION_TIMES,
+    )
+
+
+def _protocol(known: VerificationStatus) -> PriceProtocol:
+    return next((it for it in PriceProtocol if it == known.protocol), PriceProtocol.UNKNOWN)
 
 
 def is_sample(question: PriceQuestion) -> bool:

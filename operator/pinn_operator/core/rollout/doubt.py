@@ -1,0 +1,97 @@
+"""A canary that has all traffic and fails: is it the revision, or something that fails for everybody at this moment?
+
+During the bake no stable pod answers clients, so their answers cannot tell. But stable's pods still run. As soon as the
+canary's counts would reject it, pods of both revisions are asked for the same prices at the same moment, which takes a
+tenth of a second, and their answers decide:
+
+| canary's pods | stable's pods | |
+|---|---|---|
+| fail | answer | the revision goes |
+| fail | fail as well, at least half as often | it is upstream: what clients got so far is held against nobody |
+| answer | answer | it is over: the same. If clients fail again and again no pod does, it is what clients ask: it goes |
+
+Whatever cannot be asked (no interface for prices, no answer within `PATIENCE_SECONDS`, no pod of stable) does not
+protect: then the counts decide alone, because a revision that fails all clients must not stay for want of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+
+from pinn_operator.core.gates.judgement import Condemnation
+from pinn_operator.core.rollout.draft import Draft, Pass
+from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceQuestion, PriceReply, prices_of
+from pinn_operator.core.situation import Situation
+from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
+from pinn_operator.core.verification.questions import PRICES, second_opinion, subject_of
+
+PATIENCE_SECONDS = 2.5
+"""For the answers of pods that may take two seconds."""
+AS_OFTEN = 0.5
+"""Stable's share of bad answers, beside the canary's, from which on it is not the canary's fault."""
+FEWEST_BAD = 2
+"""Of the canary's: a single bad answer is what a good revision gives now and then."""
+UNEXPLAINED = 2
+"""Times in a row that clients may get bad answers while no pod gives the operator any."""
+QUIET_SECONDS = 60.0
+"""Between two events about the same."""
+
+
+def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
+    """Whether `fault` is not to be acted on in this pass: pods are being asked, or have just spoken for the canary."""
+    if not fault.alone or draft.rollout.weight != 100:
+        return False
+    doubt = draft.rollout.doubt
+    if doubt is None or not doubt.open:
+        begun = replace(doubt, time=this.now) if doubt is not None else DoubtStatus(this.now)
+        if _question_of(this, draft, begun) is None:
+            return False
+        draft.change_rollout(replace(draft.rollout, doubt=begun))
+        return True
+    question = _question_of(this, draft, doubt)
+    if question is None:
+        return False
+    answers = prices_of(this.samples, PRICES)
+    if not isinstance(answers, PriceAnswers) or answers.question.identity != question.identity:
+        return this.now < doubt.time + timedelta(seconds=PATIENCE_SECONDS)
+    return _settle(this, draft, doubt, answers)
+
+
+def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:
+    """What is asked, or would be; None where nothing can be."""
+    status = replace(draft.status, rollout=replace(draft.rollout, doubt=doubt))
+    situation = Situation(replace(this.resource, status=status), this.observed, this.spec, this.target)
+    asked = subject_of(situation)
+    return second_opinion(situation, asked) if asked is not None else None
+
+
+def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers) -> bool:
+    ours, of_ours = _bad(item for item in answers.pods if item.pod.canary)
+    theirs, of_theirs = _bad(item for item in answers.pods if not item.pod.canary)
+    said = f"of the operator's own requests the canary failed {ours} of {of_ours}, stable {theirs} of {of_theirs}"
+    upstream = theirs > 0 and theirs * of_ours >= AS_OFTEN * ours * of_theirs
+    unexplained = 0 if upstream else doubt.unexplained + 1
+    if not upstream and (ours >= FEWEST_BAD or unexplained >= UNEXPLAINED):
+        return False
+    draft.change_rollout(
+        replace(draft.rollout, doubt=DoubtStatus(doubt.time, this.now, unexplained, said[:MESSAGE_LIMIT]))
+    )
+    if doubt.settled_time is None or this.now >= doubt.settled_time + timedelta(seconds=QUIET_SECONDS):
+        draft.warning("FaultUpstream", f"revision {draft.canary.revision} is not held to what clients got: {said}")
+    return True
+
+
+def _bad(pods: Iterable[PodPrices]) -> tuple[int, int]:
+    """Bad answers and requests; a pod that gave none at all is one bad answer."""
+    bad = requests = 0
+    for item in pods:
+        requests += len(item.replies) or 1
+        bad += sum(map(_failed, item.replies)) if item.replies else 1
+    return bad, requests
+
+
+def _failed(reply: PriceReply) -> bool:
+    """It refused nothing, it failed: a status of 5xx or 429, no answer, or one that is none."""
+    return bool(reply.fault) or reply.status >= 500 or reply.status == 429

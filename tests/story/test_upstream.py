@@ -1,0 +1,192 @@
+"""What is away for a moment for everybody, a database or the network, speaks of no revision: it is neither rejected nor
+stuck. What one revision alone does is seen all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.story.prometheus import Prometheus
+from tests.story.test_measurement import blind, from_now_on, gate, gone_bad, steps
+from tests.story.world import Behaviour, Clock, World, service, serving
+
+USUAL = 0.002
+
+
+def away(world: World, seconds: float, **otherwise: Any) -> None:
+    """From now on every request fails for some seconds, whoever answers it."""
+    begin = world.seconds
+
+    def errors(usual: float) -> Clock:
+        return lambda now: 1.0 if begin <= now < begin + seconds else usual
+
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=errors(otherwise.get(image.replace(":", ""), USUAL)))
+
+
+def slow_for(world: World, seconds: float) -> None:
+    """From now on every answer takes four seconds, for some time."""
+    begin = world.seconds
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, latency=lambda now: 4.0 if begin <= now < begin + seconds else 0.004)
+
+
+def rolling(sources: str, interval: float, *pairs: tuple[int, int], **spec: Any) -> World:
+    """A second revision that is as good as the first, at its first step."""
+    usual = Behaviour(errors=lambda _: USUAL)
+    images = {"pinn:1": usual, "pinn:2": usual}
+    pairs = pairs or BAKE
+    analysis = {"intervalSeconds": 10, "abortIntervalSeconds": 2, "sources": [sources], **spec.pop("analysis", {})}
+    made = service(**steps(*pairs), analysis=analysis, **spec)
+    world = World(made, images=images, rate=30, prometheus=Prometheus(interval=interval))
+    if sources == "Prometheus":
+        world = blind(world)
+    serving(world).run(90, tick=1)
+    world.apply(image="pinn:2")
+    return world.run_until(lambda it: it.weight == pairs[0][0], tick=1)
+
+
+BAKE = ((50, 60), (100, 250))
+SOURCES = [("Pods", 1.0), ("Prometheus", 15.0), ("Prometheus", 60.0)]
+
+
+@pytest.mark.parametrize(("sources", "interval"), SOURCES)
+def test_a_fault_upstream_of_half_a_minute_holds_no_step_longer(sources: str, interval: float) -> None:
+    """It is five times what the bound allows of the whole step, and stable had it too."""
+    world = rolling(sources, interval, (50, 600), (100, 60))
+    world.run(200, tick=1)
+    away(world, 30)
+    world.run_until(lambda it: it.weight == 100, at_most=600, tick=1)
+    assert world.state.last_rollback is None
+
+
+@pytest.mark.parametrize(("sources", "interval"), SOURCES)
+def test_slow_answers_upstream_of_half_a_minute_hold_no_step_longer(sources: str, interval: float) -> None:
+    world = rolling(sources, interval, (50, 600), (100, 60))
+    world.run(200, tick=1)
+    slow_for(world, 35)
+    world.run_until(lambda it: it.weight == 100, at_most=600, tick=1)
+    assert world.state.last_rollback is None
+
+
+@pytest.mark.parametrize(("sources", "interval"), SOURCES)
+def test_a_share_that_is_the_canarys_own_holds_whatever_was_away_upstream(sources: str, interval: float) -> None:
+    """Nothing is compared here, so that nothing but the bound of one in a hundred is in the way."""
+    own = {"gates": [{"name": "error-rate", "relative": {"enabled": False}}]}
+    world = rolling(sources, interval, (50, 600), (100, 60), analysis=own)
+    world.run(200, tick=1)
+    away(world, 30, pinn2=0.02)
+    world.run(800, tick=1)
+    assert world.weight == 50
+    assert gate(world).verdict == "Fail"
+
+
+def test_what_stable_always_does_is_no_fault_of_a_moment() -> None:
+    """Both fail three in a hundred all the time: the bound says that this is too much."""
+    world = rolling("Pods", 1.0, (50, 300), (100, 60))
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=lambda _: 0.03)
+    world.run(500, tick=1)
+    assert world.weight == 50
+    assert not gone_bad(world)
+    assert gate(world).verdict == "Fail"
+
+
+def test_the_status_says_what_was_left_out_and_why() -> None:
+    world = rolling("Pods", 1.0, (50, 600), (100, 60))
+    world.run(200, tick=1)
+    away(world, 30)
+    world.run(150, tick=1)
+    assert gate(world).verdict == "Pass"
+    assert "in which stable was outside the bound as well" in gate(world).message
+
+
+# --- all traffic, and nobody to compare with --------------------------------------------------------------------------
+
+VERIFIED = {"mode": "Auto"}
+
+
+def baking(sources: str, interval: float, **spec: Any) -> World:
+    """A good revision that has had all traffic for two minutes; the operator may ask pods for prices."""
+    world = rolling(sources, interval, verification=VERIFIED, **spec)
+    return world.run_until(lambda it: it.weight == 100, at_most=400, tick=1).run(120, tick=1)
+
+
+@pytest.mark.parametrize(
+    ("sources", "interval", "seconds"),
+    [("Pods", 1, 5), ("Pods", 1, 30), ("Prometheus", 15, 5), ("Prometheus", 15, 10), ("Prometheus", 60, 30)],
+)
+def test_a_fault_upstream_during_the_bake_neither_rejects_nor_holds(
+    sources: str, interval: float, seconds: float
+) -> None:
+    world = baking(sources, interval)
+    away(world, seconds)
+    world.run(seconds + 2 * interval)
+    world.until_stable("pinn:2", at_most=700)
+    assert world.state.last_rollback is None
+
+
+@pytest.mark.parametrize("sources", ["Pods", "Prometheus"])
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_revision_that_fails_during_the_bake_goes_within_three_seconds(sources: str, share: float) -> None:
+    world = baking(sources, 1.0)
+    from_now_on(world, "pinn:2", errors=lambda _: share)
+    looks = 0 if sources == "Pods" else 2
+    world.run_until(lambda it: it.weight == 0, at_most=looks + (3 if share == 1 else 6), tick=0.25)
+    assert gone_bad(world)
+
+
+def test_a_revision_that_fails_while_stable_is_well_goes_after_a_fault_upstream_too() -> None:
+    world = baking("Pods", 1.0)
+    away(world, 10)
+    world.run(40)
+    assert world.weight == 100
+    from_now_on(world, "pinn:2", errors=lambda _: 1.0)
+    from_now_on(world, "pinn:1")
+    world.run_until(gone_bad, at_most=3.0, tick=0.25)
+
+
+def test_a_revision_that_fails_what_only_clients_ask_goes_within_seconds() -> None:
+    """The operator's own requests are answered by every pod, those of the clients are not."""
+    world = baking("Pods", 1.0)
+    asked = world.oracle._pricing
+    world.oracle._pricing = lambda pod: (found := asked(pod)) and replace(found, errors=0.0)
+    from_now_on(world, "pinn:2", errors=lambda _: 1.0)
+    world.run_until(gone_bad, at_most=6.0, tick=0.25)
+
+
+def test_an_answer_that_does_not_come_protects_no_revision() -> None:
+    world = baking("Pods", 1.0)
+    world.oracle.answers = lambda questions, seconds: {}  # type: ignore[method-assign]
+    from_now_on(world, "pinn:2", errors=lambda _: 1.0)
+    world.run_until(gone_bad, at_most=5.0, tick=0.25)
+
+
+def test_what_the_pods_answered_is_told_and_kept() -> None:
+    world = baking("Pods", 1.0)
+    away(world, 10)
+    world.run(6)
+    assert world.said("FaultUpstream")
+    assert world.state.rollout is not None
+    assert world.state.rollout.doubt is not None
+    assert world.state.rollout.doubt.message.endswith("the canary failed 12 of 12, stable 12 of 12")
+
+
+# --- absolute bounds --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sources", "interval"), SOURCES[:2])
+@pytest.mark.parametrize(("how", "profile"), [(away, "Flash"), (slow_for, "Strict")])
+def test_bounds_that_stable_exceeds_as_well_reject_nothing(
+    how: Callable[[World, float], None], profile: str, sources: str, interval: float
+) -> None:
+    """Three measurements in a row, or a minute, are less than what a fault of half a minute leaves in the counts."""
+    world = rolling(sources, interval, (50, 300), (100, 60), analysis={"profile": profile})
+    world.run(100, tick=1)
+    how(world, 30)
+    world.run(150, tick=1)
+    assert not gone_bad(world)

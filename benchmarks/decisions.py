@@ -2,18 +2,24 @@
 
 Each rollout is 30 minutes at 10 %, 10 at 50 % and 10 at 100 % of 30 requests a second over ten pods, after a quarter
 of an hour of the stable revision alone. What the pods count is simulated in steps of half a second and read at each
-pod's own moments; the windows are cut as the operator cuts them, and its own `compare` and `tails` decide. Beside it
+pod's own moments; the windows are cut as the operator cuts them, and its own `compare`, `tails` and, in the bake,
+`against_reference` with the answers of both revisions' pods to a few direct requests decide. Beside it
 stand models of Argo Rollouts (an analysis that ends with more failed measurements than `failureLimit`) and of Flagger
 (a rollback after `threshold` failed checks): share of good answers and a quantile of the latency in a window as long
 as the interval, against fixed limits; at the defaults of their manuals and at the settings that decide best over all
 of these scenarios.
 
     python -m benchmarks.decisions --rollouts 10000 --output benchmarks/results/decisions.json --plot decisions.png
+
+That takes hours. With `--parts FOLDER` what is simulated is kept there after every batch, and the same command goes on
+where it ended; with `--seconds` it ends by itself. The table is written after every scenario.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,9 +31,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import emit, parser
+from pinn_operator.core.gates import evidence
+from pinn_operator.core.gates.apart import MOST_LEFT_OUT
+from pinn_operator.core.gates.comparison import against_reference
 from pinn_operator.core.gates.dispersion import dispersion
-from pinn_operator.core.gates.evidence import Budget, Counts, Reference, Window, compare, tails
+from pinn_operator.core.gates.evidence import Budget, Counts, Reference, Window, compare, exceeds_limit, tails
 from pinn_operator.core.gates.families import BEFORE_SECONDS
+from pinn_operator.core.rollout.doubt import FEWEST_BAD, UNEXPLAINED
+from pinn_operator.core.verification.questions import OPINION_PODS, OPINION_TIMES
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.spec import Profile, Relative
 
@@ -41,7 +52,11 @@ BEFORE = 60
 HISTORY_SECONDS = 30.0
 MEMORY_SECONDS = 15.0
 BATCH = 50
+OPINION_SECONDS = 0.3
+"""Until pods that are asked directly have answered."""
 WARM_UP_REQUESTS, WARM_UP_SECONDS = 20.0, 30.0
+UNFINISHED = 75
+"""Exit code of a run that ended before all was simulated."""
 DEADLINE_SECONDS = 3600.0
 """How long after its hold a step that may not pass is watched before it is `Stalled`."""
 
@@ -71,6 +86,8 @@ class Scenario:
     """The canary turns bad at a random moment of the first step, not at its start."""
     upstream: float = 0.0
     """Every request of every pod fails for so many seconds, once, at a random moment of the first step."""
+    in_bake: bool = False
+    """The fault upstream, or the canary's, comes at a random moment of the last step, when stable has no traffic."""
     noise: bool = False
     """Three times an hour 3 % of all requests fail for a minute."""
     diurnal: bool = False
@@ -117,6 +134,18 @@ SCENARIOS = (
         for seconds in (5, 30)
     ),
     *(Scenario(f"scrape every {it} s, errors x10", bad=True, scrape=it, ratio=10) for it in (15, 30, 60)),
+    *(
+        Scenario(
+            f"scrape every {scrape} s, upstream fault of {seconds} s in the bake",
+            bad=False,
+            scrape=scrape,
+            upstream=seconds,
+            in_bake=True,
+        )
+        for scrape in (0.5, 15, 60)
+        for seconds in (5, 10, 30)
+    ),
+    Scenario("all answers are errors, from a random moment of the bake", bad=True, ratio=200, in_bake=True),
     Scenario("pods that come and go, healthy", bad=False, churn=True),
     Scenario("pods that come and go, errors x4", bad=True, churn=True, ratio=4),
 )
@@ -137,7 +166,10 @@ class Stage:
     slow: Array
     very_slow: Array
     memory: Array  # rollout, quarter minutes of this stage
-    onset: Array  # rollout: seconds from the start of the rollout; the fault's
+    onset: Array  # rollout: seconds from the start of the rollout; the canary's fault's
+    begin: float
+    """Seconds from the start of the rollout."""
+    fault: Array  # rollout: as `onset`, of the fault upstream
 
 
 @dataclass
@@ -153,6 +185,9 @@ def simulate(scenario: Scenario, rollouts: int, rng: np.random.Generator, minute
     """`minutes`: of the stable revision alone, before the rollout."""
     onset = rng.uniform(60, STAGES[0][1] - 120, rollouts) if scenario.middle else np.zeros(rollouts)
     fault = rng.uniform(30, STAGES[0][1] - 60, rollouts)
+    if scenario.in_bake:
+        fault = sum(it[1] for it in STAGES[:-1]) + rng.uniform(30, STAGES[-1][1] - 120, rollouts)
+        onset = onset if scenario.upstream else fault
     phase = rng.uniform(0, 2 * np.pi)
     bursts = rng.uniform(-3600, sum(it[1] for it in STAGES), (rollouts, 6))
 
@@ -215,7 +250,7 @@ def simulate(scenario: Scenario, rollouts: int, rng: np.random.Generator, minute
         stages.append(
             Stage(
                 weight, seconds, canary_pods, np.cumsum(amount, -1), np.cumsum(errors, -1), np.cumsum(slow, -1),
-                np.cumsum(very, -1), memory, onset,
+                np.cumsum(very, -1), memory, onset, begin, fault,
             )
         )  # fmt: skip
         begin += seconds
@@ -273,6 +308,10 @@ class Verdicts:
     def none(cls, rollouts: int) -> Verdicts:
         return cls(np.full(rollouts, np.inf), np.full(rollouts, np.inf), np.zeros(rollouts, bool))
 
+    def first(self, rollouts: int) -> Verdicts:
+        """Those of the first so many rollouts."""
+        return Verdicts(self.seconds[:rollouts], self.requests[:rollouts], self.held[:rollouts])
+
 
 class Operator:
     """The rules of this project: `compare`, `tails`, and the bounds of the profile Standard that let a step pass."""
@@ -294,6 +333,7 @@ class Operator:
                     continue  # how slow is slow, only stable of the same moment tells
                 each = batch.scenario.rps * stage.weight / 100 / stage.canary_pods
                 skip = min(WARM_UP_SECONDS, WARM_UP_REQUESTS / each) if kind == "slow" else 0.0
+                judge = judge if grid.stable else _in_the_bake
                 for rollout, seconds, requests in _rejections(
                     grid, series, history, batch, budget, judge, _relative(name), waiting, skip
                 ):
@@ -317,8 +357,12 @@ def _may_advance(stage: Stage, batch: Batch, number: int) -> Array:
     assert bound is not None
     assert bound.below is not None
     excess = stage.errors[:, canary, -1].sum(1) - bound.below * total
-    room = bound.below - min(1.0, batch.scenario.base * batch.scenario.ratio)
-    good = excess < max(0.0, room) * DEADLINE_SECONDS * total / stage.seconds
+    room = max(0.0, bound.below - min(1.0, batch.scenario.base * batch.scenario.ratio))
+    good = excess < room * DEADLINE_SECONDS * total / stage.seconds
+    for rollout in np.flatnonzero(~good).tolist():
+        counts = _apart(stage, rollout, batch.scenario, bound.below)
+        over = counts.bad - bound.below * counts.total
+        good[rollout] = counts.total > 0 and over < room * DEADLINE_SECONDS * total / stage.seconds
     if number == 0 and batch.scenario.leak:
         for rollout, values in enumerate(stage.memory):
             # The median of all pairs' slopes (Theil and Sen), as the gate has it, after five minutes of warm-up.
@@ -329,11 +373,40 @@ def _may_advance(stage: Stage, batch: Batch, number: int) -> Array:
     return np.asarray(good)
 
 
+def _apart(stage: Stage, rollout: int, scenario: Scenario, limit: float) -> Counts:
+    """The canary's requests of a stage outside of the stretches in which stable was above the limit as well; of the
+    bake, since a fault upstream in which pods of stable failed the operator's own requests."""
+    size = round(max(10.0, scenario.scrape) / STEP)
+    edges = np.append(np.arange(round(BEFORE / STEP), stage.requests.shape[1] - 1, size), stage.requests.shape[1] - 1)
+    canary, stable = slice(0, stage.canary_pods), slice(stage.canary_pods, PODS)
+
+    def binned(pods: slice) -> tuple[Array, Array]:
+        requests = np.diff(stage.requests[pods].sum(0)[edges])
+        return requests, np.minimum(np.diff(stage.errors[rollout, pods].sum(0)[edges]), requests)
+
+    total, bad = binned(canary)
+    if stage.canary_pods == PODS:
+        over = stage.fault[rollout] + scenario.upstream - stage.begin if scenario.upstream else 0.0
+        kept = edges[:-1] * STEP - BEFORE >= over
+        return Counts(float(total[kept].sum()), float(bad[kept].sum()))
+    beside = zip(*binned(stable), strict=True)
+    outside = [exceeds_limit(Counts(float(n), float(k)), limit=limit) for n, k in beside]
+    kept = np.array([not any(outside[max(0, index - 1) : index + 2]) for index in range(len(outside))])
+    if total[kept].sum() < (1 - MOST_LEFT_OUT) * total.sum():
+        return Counts(0, 0)
+    return Counts(float(total[kept].sum()), float(bad[kept].sum()))
+
+
+def _in_the_bake(windows: Sequence[Window], whole: Window, *, budget: Budget, reference: Reference, **_: Any) -> Any:
+    return against_reference(_GATES["error-rate"], windows, whole, reference, budget)
+
+
 class _Grid:
     """At which moments each pod is read, and what that makes of each look's windows; all in steps of time."""
 
     def __init__(self, stage: Stage, scrape: float, rng: np.random.Generator) -> None:
         self.stage = stage
+        self.rng = rng
         self.every = round(scrape / STEP)
         self.offsets = rng.integers(0, self.every, PODS)
         self.canary = list(range(stage.canary_pods))
@@ -380,6 +453,7 @@ class _Grid:
         found = np.zeros((len(series), len(self.looks)))
         for pod in self.canary:
             first = self.offsets[pod] + -(-round(skip / STEP) // self.every) * self.every
+            first = min(first, series.shape[2] - self.before)
             ends = np.maximum(self.ends[pod], first)
             found += series[:, pod, self.before + ends - 1] - series[:, pod, self.before + first - 1][:, None]
         return found
@@ -393,7 +467,7 @@ class _Grid:
 
 def _rejections(
     grid: _Grid, series: Array, history: Array, batch: Batch, budget: Budget, judge: Any,
-    relative: Relative, waiting: Array, skip: float,
+    relative: Relative, waiting: Array, skip: float, unexplained: int = 0,
 ) -> Iterator[tuple[int, float, float]]:  # fmt: skip
     """Rollout, second and canary requests of each rejection.
 
@@ -445,12 +519,43 @@ def _rejections(
         )  # fmt: skip
         if found.worse:
             done.add(rollout)
-            since = batch.stages[0].onset[rollout] if grid.stage is batch.stages[0] else 0.0
-            rate = everything.canary.total / max(everything.seconds, 1.0)
-            requests = everything.canary.total - rate * since
-            for stage in batch.stages[: batch.stages.index(grid.stage)]:
-                requests += stage.requests[: stage.canary_pods, -1].sum() * (1 - stage.onset[rollout] / stage.seconds)
-            yield rollout, seconds, requests
+            if not grid.stable:
+                settled = _settled(grid, batch.scenario, rollout, seconds, unexplained)
+                if settled is not None:
+                    since, times = settled
+                    alone = np.arange(len(waiting)) == rollout
+                    yield from _rejections(grid, series, history, batch, budget, judge, relative, alone, since, times)
+                    continue
+                seconds += OPINION_SECONDS
+            yield rollout, seconds, _requests_since(batch, grid.stage, rollout, seconds, everything)
+
+
+def _requests_since(batch: Batch, now: Stage, rollout: int, seconds: float, whole: Window) -> float:
+    """The canary's requests from its fault to a moment of a stage; within the first one, as far as they were read."""
+    onset = float(now.onset[rollout])
+    if now is batch.stages[0]:
+        return whole.canary.total * (1 - onset / max(seconds, onset, 1.0))
+    found = 0.0
+    for stage in batch.stages[: batch.stages.index(now) + 1]:
+        end = seconds if stage is now else stage.seconds
+        rate = float(stage.requests[: stage.canary_pods, -1].sum()) / stage.seconds
+        found += rate * max(0.0, end - max(0.0, onset - stage.begin))
+    return found
+
+
+def _settled(
+    grid: _Grid, scenario: Scenario, rollout: int, seconds: float, unexplained: int
+) -> tuple[float, int] | None:  # fmt: skip
+    """If the operator's own requests to pods of both revisions speak for the canary: since when its answers count then,
+    and how often in a row its clients' bad ones were left unexplained. None if it goes."""
+    moment, stage = grid.stage.begin + seconds, grid.stage
+    left = stage.fault[rollout] + scenario.upstream - moment if scenario.upstream else 0.0
+    if 0 < left <= scenario.upstream:
+        # They are asked again and again, every second at least, as long as that lasts.
+        return seconds + max(0.0, left - grid.rng.uniform(0.0, 1.0)), 0
+    share = min(1.0, scenario.base * (scenario.ratio if moment >= stage.onset[rollout] else 1.0))
+    failed = grid.rng.binomial(OPINION_PODS * OPINION_TIMES, share)
+    return None if failed >= FEWEST_BAD or unexplained + 1 >= UNEXPLAINED else (seconds, unexplained + 1)
 
 
 def _window(arrays: tuple[Array, ...], index: int) -> Window:
@@ -619,6 +724,94 @@ def best_rules(scenarios: Sequence[Scenario], rollouts: int, seed: int) -> dict[
     return {f"{name}, best": min(grid, key=lambda it: scores[it]) for name, grid in GRID.items()}
 
 
+@dataclass
+class Parts:
+    """What was simulated so far: of each scenario the verdicts of all rules, kept in a folder if there is one."""
+
+    folder: Path | None
+    seed: int
+    minutes: int
+
+    def settings(self, rollouts: int) -> dict[str, Rules]:
+        """The rules that are compared; the best ones are looked for once.
+
+        Raises:
+            SystemExit: the folder was begun by other code or with other arguments.
+        """
+        kept = self.folder / "settings.json" if self.folder else None
+        begun = {"seed": self.seed, "minutes": self.minutes, "code": _code()}
+        if kept is not None and kept.exists():
+            found = json.loads(kept.read_text())
+            if found["begun"] != begun:
+                raise SystemExit(f"{self.folder} was begun by other code or with other arguments: remove it")
+            return {name: Rules(**rules) for name, rules in found["settings"].items()}
+        settings = {**DEFAULTS, **best_rules(SCENARIOS, rollouts, self.seed)}
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            document = {"begun": begun, "settings": {name: asdict(rules) for name, rules in settings.items()}}
+            kept.write_text(json.dumps(document))
+        return settings
+
+    def verdicts(
+        self, index: int, settings: dict[str, Rules], rollouts: int, until: float
+    ) -> tuple[dict[str, Verdicts], float]:  # fmt: skip
+        """The verdicts of a scenario by rules, and the seconds that they took; fewer than `rollouts` if time is up."""
+        scenario, found, spent = SCENARIOS[index], self._load(index), self._spent(index)
+        done = len(next(iter(found.values())).held) if found else 0
+        while done < rollouts and time.monotonic() < until:
+            started = time.monotonic()
+            rng = np.random.default_rng([self.seed, index, 0, done // BATCH])
+            batch = simulate(scenario, min(BATCH, rollouts - done), rng, self.minutes)
+            fresh = {"operator": Operator().judge(batch, rng)}
+            fresh |= {name: Rival(rules).judge(batch) for name, rules in settings.items()}
+            found = {name: _joined([found[name], it]) if found else it for name, it in fresh.items()}
+            done = len(found["operator"].held)
+            spent += time.monotonic() - started
+            self._save(index, found, spent)
+        return {name: it.first(rollouts) for name, it in found.items()}, spent * min(1.0, rollouts / max(1, done))
+
+    def _path(self, index: int) -> Path | None:
+        return self.folder / f"{index:02}.npz" if self.folder else None
+
+    def _load(self, index: int) -> dict[str, Verdicts]:
+        path = self._path(index)
+        if path is None or not path.exists():
+            return {}
+        with np.load(path) as kept:
+            names = [str(name) for name in kept["names"]]
+            columns = zip(kept["seconds"], kept["requests"], kept["held"], strict=True)
+            found = {name: Verdicts(*column) for name, column in zip(names, columns, strict=True)}
+        # Batches are whole, but for the last one of a run that asked for fewer.
+        return {name: it.first(len(it.held) // BATCH * BATCH) for name, it in found.items()}
+
+    def _spent(self, index: int) -> float:
+        path = self._path(index)
+        if path is None or not path.exists():
+            return 0.0
+        with np.load(path) as kept:
+            return float(kept["spent"])
+
+    def _save(self, index: int, found: dict[str, Verdicts], spent: float) -> None:
+        path = self._path(index)
+        if path is None:
+            return
+        written = path.with_suffix(".new.npz")
+        np.savez_compressed(
+            written, names=np.array(list(found)), spent=np.array(spent),
+            seconds=np.stack([it.seconds for it in found.values()]),
+            requests=np.stack([it.requests for it in found.values()]),
+            held=np.stack([it.held for it in found.values()]),
+        )  # fmt: skip
+        written.replace(path)
+
+
+def _code() -> str:
+    """Which rules are simulated: a fingerprint of this file and of the operator's statistics."""
+    gates = Path(evidence.__file__).parent
+    files = [Path(__file__), *sorted(gates.glob("*.py"))]
+    return hashlib.sha256(b"".join(it.read_bytes() for it in files)).hexdigest()[:16]
+
+
 def main() -> int:
     options: argparse.ArgumentParser = parser(__doc__ or "")
     options.add_argument("--rollouts", type=int, default=10000)
@@ -628,40 +821,54 @@ def main() -> int:
     )
     options.add_argument("--seed", type=int, default=20261127)
     options.add_argument("--only", help="scenarios whose name contains this")
+    options.add_argument("--parts", type=Path, help="keep what is done in this folder, and go on from it")
+    options.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing more after so long")
     options.add_argument("--plot", type=Path, help="also draw the table here (PNG)")
     arguments = options.parse_args()
-    chosen = [it for it in SCENARIOS if not arguments.only or arguments.only in it.name]
-    settings = {**DEFAULTS, **best_rules(SCENARIOS, min(200, arguments.rollouts), arguments.seed)}
-    rows = []
+    until = time.monotonic() + arguments.seconds
+    parts = Parts(arguments.parts, arguments.seed, arguments.minutes)
+    settings = parts.settings(min(200, arguments.rollouts))
+    rows: list[dict[str, Any]] = []
+    unfinished = []
     for index, scenario in enumerate(SCENARIOS):
-        if scenario not in chosen:
+        if arguments.only and arguments.only not in scenario.name:
             continue
-        started = time.monotonic()
-        ours: list[Verdicts] = []
-        theirs: dict[str, list[Verdicts]] = {name: [] for name in settings}
         rollouts = (arguments.often if scenario.name in OFTEN else None) or arguments.rollouts
-        for number in range(-(-rollouts // BATCH)):
-            rng = np.random.default_rng([arguments.seed, index, 0, number])
-            batch = simulate(scenario, min(BATCH, rollouts - number * BATCH), rng, arguments.minutes)
-            ours.append(Operator().judge(batch, rng))
-            for name, rules in settings.items():
-                theirs[name].append(Rival(rules).judge(batch))
-        result = {"operator": row(scenario, _joined(ours))}
-        result |= {name: row(scenario, _joined(parts)) for name, parts in theirs.items()}
-        rows.append({"scenario": scenario.name, "bad": scenario.bad, "rollouts": rollouts, "rules": result})
-        print(f"{scenario.name}: {time.monotonic() - started:.0f} s {result}", file=sys.stderr, flush=True)
-    document = {
+        found, spent = parts.verdicts(index, settings, rollouts, until)
+        done = len(found["operator"].held) if found else 0
+        if done < rollouts:
+            unfinished.append(f"{scenario.name}: {done} of {rollouts}")
+            continue
+        result = {name: row(scenario, it) for name, it in found.items()}
+        speed = round(rollouts / spent, 2) if spent else None
+        rows.append(
+            {
+                "scenario": scenario.name, "bad": scenario.bad, "rollouts": rollouts, "rolloutsPerSecond": speed,
+                "rules": result,
+            }
+        )  # fmt: skip
+        print(f"{scenario.name}: {rollouts} in {spent:.0f} s {result}", file=sys.stderr, flush=True)
+        if arguments.output:
+            arguments.output.write_text(json.dumps(table(arguments, settings, rows), indent=1) + "\n")
+    if unfinished:
+        print("not finished, the same command goes on: " + "; ".join(unfinished), file=sys.stderr)
+        return UNFINISHED
+    if arguments.plot:
+        plot(rows, arguments.plot)
+    return emit(table(arguments, settings, rows), arguments.output)
+
+
+def table(arguments: argparse.Namespace, settings: dict[str, Rules], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The document of the scenarios that are finished."""
+    return {
         "test": "decisions", "seed": arguments.seed, "minutesBefore": arguments.minutes,
         "stages": [{"weight": weight, "seconds": seconds} for weight, seconds in STAGES],
         "settings": {name: asdict(rules) for name, rules in settings.items()},
-        "rows": rows,
+        "rows": list(rows),
         "goals": goals(rows),
         "worseInBoth": worse_in_both(rows),
         "passed": all(goals(rows).values()),
     }  # fmt: skip
-    if arguments.plot:
-        plot(rows, arguments.plot)
-    return emit(document, arguments.output)
 
 
 def goals(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:

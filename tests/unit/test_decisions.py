@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from benchmarks import decisions
 from benchmarks.decisions import (
     DEFAULTS,
     SCENARIOS,
     Batch,
     Operator,
+    Parts,
     Rival,
     Scenario,
     Verdicts,
@@ -79,3 +83,27 @@ def test_who_is_worse_in_both_columns_is_named() -> None:
     fine = {"scenario": "errors x4", "bad": True, "rules": rules(0.0, 0.2, "badPromoted")}
     assert worse_in_both([good, bad]) == ["healthy: other", "errors x4: other"]
     assert worse_in_both([good, fine]) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["upstream fault of 30 s", "scrape every 60 s, upstream fault of 30 s",
+             "scrape every 0.5 s, upstream fault of 5 s in the bake",
+             "scrape every 15 s, upstream fault of 30 s in the bake"],
+)  # fmt: skip
+def test_a_fault_upstream_neither_rejects_nor_holds(name: str) -> None:
+    promoted, verdicts = judged(name)
+    assert promoted == 0
+    assert not verdicts.held.any()
+
+
+def test_a_run_that_was_ended_goes_on_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "BATCH", 3)
+    index = next(place for place, it in enumerate(SCENARIOS) if it.name == "errors x10")
+    at_once, _ = Parts(None, 7, 15).verdicts(index, DEFAULTS, 6, float("inf"))
+    Parts(tmp_path, 7, 15).verdicts(index, DEFAULTS, 3, float("inf"))
+    later, seconds = Parts(tmp_path, 7, 15).verdicts(index, DEFAULTS, 6, float("inf"))
+    assert seconds > 0
+    for name, verdicts in at_once.items():
+        assert verdicts.requests.tolist() == later[name].requests.tolist()
+    nothing_more, _ = Parts(tmp_path, 7, 15).verdicts(index, DEFAULTS, 6, float("-inf"))
+    assert len(nothing_more["operator"].held) == 6

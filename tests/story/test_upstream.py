@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pinn_operator.core.status.json import status_to_manifest
+from pinn_operator.core.status.values import DoubtStatus
 from tests.story.prometheus import Prometheus
 from tests.story.test_measurement import blind, from_now_on, gate, gone_bad, steps
 from tests.story.world import Behaviour, Clock, World, service, serving
@@ -164,6 +166,17 @@ def test_an_answer_that_does_not_come_protects_no_revision() -> None:
     world.oracle.answers = lambda questions, seconds: {}  # type: ignore[method-assign]
     from_now_on(world, "pinn:2", errors=lambda _: 1.0)
     world.run_until(gone_bad, at_most=5.0, tick=0.25)
+
+
+def test_a_doubt_that_nobody_settled_keeps_no_sample_of_prices_from_being_asked() -> None:
+    world = baking("Pods", 1.0)
+    assert world.state.rollout is not None
+    rollout = replace(world.state.rollout, doubt=DoubtStatus(world.now))
+    world.status = status_to_manifest(replace(world.state, rollout=rollout))
+    world.run(5)
+    asked = len(world.oracle.questions)
+    world.run(25)
+    assert len(world.oracle.questions) >= asked + 2
 
 
 def test_what_the_pods_answered_is_told_and_kept() -> None:

@@ -10,7 +10,7 @@ tenth of a second, and their answers decide:
 | fail | fail as well, at least half as often | it is upstream: what clients got so far is held against nobody |
 | answer | answer | it is over: the same. If clients fail again and again no pod does, it is what clients ask: it goes |
 
-Whatever cannot be asked (no interface for prices, no answer within `PATIENCE_SECONDS`, no pod of stable) does not
+Whatever cannot be asked (no interface for prices, no answer within `OPINION_PATIENCE`, no pod of stable) does not
 protect: then the counts decide alone, because a revision that fails all clients must not stay for want of an answer.
 """
 
@@ -25,10 +25,10 @@ from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceQuestion, PriceReply, prices_of
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
-from pinn_operator.core.verification.questions import PRICES, second_opinion, subject_of
+from pinn_operator.core.verification.questions import OPINION_PATIENCE, PRICES, second_opinion, subject_of
 
-PATIENCE_SECONDS = 2.5
-"""For the answers of pods that may take two seconds."""
+FORGOTTEN = 4 * OPINION_PATIENCE
+"""A doubt of so long ago that no answer settled was of something that passed."""
 AS_OFTEN = 0.5
 """Stable's share of bad answers, beside the canary's, from which on it is not the canary's fault."""
 FEWEST_BAD = 2
@@ -44,7 +44,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     if not fault.alone or draft.rollout.weight != 100:
         return False
     doubt = draft.rollout.doubt
-    if doubt is None or not doubt.open:
+    if doubt is None or not doubt.open or this.now >= doubt.time + FORGOTTEN:
         begun = replace(doubt, time=this.now) if doubt is not None else DoubtStatus(this.now)
         if _question_of(this, draft, begun) is None:
             return False
@@ -55,7 +55,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
         return False
     answers = prices_of(this.samples, PRICES)
     if not isinstance(answers, PriceAnswers) or answers.question.identity != question.identity:
-        return this.now < doubt.time + timedelta(seconds=PATIENCE_SECONDS)
+        return True
     return _settle(this, draft, doubt, answers)
 
 
@@ -64,7 +64,7 @@ def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion 
     status = replace(draft.status, rollout=replace(draft.rollout, doubt=doubt))
     situation = Situation(replace(this.resource, status=status), this.observed, this.spec, this.target)
     asked = subject_of(situation)
-    return second_opinion(situation, asked) if asked is not None else None
+    return second_opinion(situation, asked, this.now) if asked is not None else None
 
 
 def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -42,6 +42,8 @@ OPINION_TIMES: Final = 4
 """So often each of them."""
 OPINION_SECONDS: Final = 1.0
 """For one of these requests."""
+OPINION_PATIENCE: Final = timedelta(seconds=2.5)
+"""For the answers of pods that may take twice as long as a request."""
 
 Waves = tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -59,7 +61,7 @@ def price_question(situation: Situation, now: datetime) -> PriceQuestion | None:
     if spec is None or asked is None:
         return None
     if status.rollout is not None and asked.known is not None and asked.known.verdict is VerificationVerdict.PASS:
-        opinion = second_opinion(situation, asked)
+        opinion = second_opinion(situation, asked, now)
         if opinion is not None:
             return opinion
         return _sample(spec, status.rollout, situation.observed, asked, asked.known, now)
@@ -147,7 +149,8 @@ def own_requests(spec: Spec, status: Status, now: datetime) -> int:
     if known is None or known.verdict is not VerificationVerdict.PASS:
         return 0
     spent = (now - rollout.weight_time).total_seconds()
-    return 1 + len(known.pods) + int(max(0.0, spent) / spec.analysis.interval_seconds)
+    in_doubt = OPINION_PODS * OPINION_TIMES if rollout.doubt is not None else 0
+    return 1 + len(known.pods) + in_doubt + int(max(0.0, spent) / spec.analysis.interval_seconds)
 
 
 def _everything(verification: Verification, observed: Observed, asked: Subject, now: datetime) -> PriceQuestion | None:
@@ -215,7 +218,7 @@ def _sample(
     )
 
 
-def second_opinion(situation: Situation, asked: Subject) -> PriceQuestion | None:
+def second_opinion(situation: Situation, asked: Subject, now: datetime) -> PriceQuestion | None:
     """What is asked of pods of both revisions while the canary is in doubt; None where that cannot be.
 
     The canary has all traffic and its answers to clients are bad, or were: pods of stable that run but get no traffic
@@ -223,6 +226,8 @@ def second_opinion(situation: Situation, asked: Subject) -> PriceQuestion | None
     """
     spec, rollout, known = situation.spec, situation.resource.status.rollout, asked.known
     if spec is None or rollout is None or rollout.doubt is None or not rollout.doubt.open or known is None:
+        return None
+    if now >= rollout.doubt.time + OPINION_PATIENCE:
         return None
     canaries, stables = ready_pods(situation.observed, asked.revision), ready_pods(situation.observed, asked.stable)
     if known.verdict is not VerificationVerdict.PASS or not canaries or not stables:

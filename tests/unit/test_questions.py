@@ -99,7 +99,7 @@ def test_longer_times_are_asked_about_on_wider_grids() -> None:
         assert {key.rpartition("/")[2] for key in found if key.startswith("prom/http_requests_total/")} == grids
 
 
-def test_without_a_router_what_stable_did_before_is_asked_until_it_is_remembered() -> None:
+def test_what_stable_did_before_is_asked_until_it_is_remembered() -> None:
     def before(status: Status) -> list[Query]:
         return [it for key, it in asked(status).items() if key == "prom/http_requests_total/before"]
 

@@ -22,13 +22,11 @@ from pinn_operator.core.decision import Action, Apply, Decision, Event, EventTyp
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.reasons import Reason
-from pinn_operator.core.samples import Answer, AnyAnswer, PodReadFault, Query, Question, Samples, SourceError
+from pinn_operator.core.samples import AnyAnswer, PodReadFault, Question, Samples
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.verification.questions import due_prices
-from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ClusterError, Conflict, NotOwned
 from pinn_operator.kube.protocol import Cluster
-from pinn_operator.prom.protocol import MetricSource
 from pinn_operator.telemetry import Telemetry
 
 ACT_FAILED = "ActionFailed"
@@ -37,26 +35,16 @@ PODS_IN_LOOP = 200
 """A decision about more pods may take longer than the passes of other resources should wait."""
 
 _TOLD_FAULTS = 5
-NO_PROMETHEUS = SourceError(
-    "there is no Prometheus to ask: give its address in spec.analysis.prometheus.address, or to the operator by "
-    "--prometheus-address"
-)
 _Asked = TypeVar("_Asked", contravariant=True, bound=Question)
 
 _LOG = logging.getLogger(__name__)
 
 
-class SourceProvider(Protocol):
-    """Finds the metric source that a resource asks."""
-
-    async def source(self, prometheus: Prometheus, namespace: str) -> MetricSource:
-        """For a resource of that namespace."""
-
-
 class Source(Protocol[_Asked]):
     """Where the answers to one kind of question come from. Asked in every pass, with nothing if none is due.
 
-    An answer that takes long is not waited for: it is absent until it is there, and then the source wakes the pass.
+    An answer that takes long is not waited for: it is absent, or `Awaited`, until it is there, and then the source
+    wakes the pass.
     """
 
     async def ask(self, situation: Situation, questions: Sequence[_Asked]) -> Mapping[str, AnyAnswer]:
@@ -109,17 +97,16 @@ class Pace:
 class Reconciler:
     """Passes over resources. `now` gives aware UTC times.
 
-    `sources` finds the Prometheus of a resource; `others` answer the questions of other kinds. `has_prometheus` says
-    whether there is one for resources that name none.
+    `sources` answer the questions, each kind its own. `has_prometheus` says whether there is a Prometheus for resources
+    that name none.
     """
 
     def __init__(
         self,
         *,
         cluster: Cluster,
-        sources: SourceProvider,
+        sources: Mapping[type[Question], Source[Any]],
         telemetry: Telemetry,
-        others: Mapping[type[Question], Source[Any]] | None = None,
         resetter: CacheResetter | None = None,
         has_prometheus: bool = True,
         pace: Pace | None = None,
@@ -129,7 +116,6 @@ class Reconciler:
         self._cluster = cluster
         self._sources = sources
         self._telemetry = telemetry
-        self._others = others or {}
         self._resetter = resetter
         self._has_prometheus = has_prometheus
         self._pace = pace or Pace()
@@ -195,35 +181,14 @@ class Reconciler:
         """Every kind of question goes to its source, all at the same time."""
         now = self._now()
         questions = (*due(situation, now), *due_prices(situation, now))
-        queries = [question for question in questions if isinstance(question, Query)]
-        asked = [self._ask_prometheus(situation, queries)]
-        for kind, source in self._others.items():
-            asked.append(source.ask(situation, [question for question in questions if isinstance(question, kind)]))
+        asked = [
+            source.ask(situation, [question for question in questions if isinstance(question, kind)])
+            for kind, source in self._sources.items()
+        ]
         samples: dict[str, AnyAnswer] = {}
         for answers in await asyncio.gather(*asked):
             samples.update(answers)
         return samples
-
-    async def _ask_prometheus(self, situation: Situation, queries: Sequence[Query]) -> Mapping[str, AnyAnswer]:
-        spec = situation.spec
-        if spec is None or not queries:
-            return {}
-        if spec.analysis.prometheus.address is None and not self._has_prometheus:
-            return dict.fromkeys((query.key for query in queries), NO_PROMETHEUS)
-        source = await self._sources.source(spec.analysis.prometheus, situation.resource.namespace)
-        answers = await asyncio.gather(*(self._ask_one(source, query) for query in queries))
-        return {query.key: answer for query, answer in zip(queries, answers, strict=True)}
-
-    async def _ask_one(self, source: MetricSource, query: Query) -> Answer:
-        started = time.monotonic()
-        answer = await source.ask(query)
-        if isinstance(answer, SourceError):
-            outcome = "error"
-            _LOG.debug("no answer to a query", extra={"query": query.key, "error": answer.message})
-        else:
-            outcome = "answered" if answer else "empty"
-        self._telemetry.query(outcome, time.monotonic() - started)
-        return answer
 
     # --- commit -------------------------------------------------------------------------------------------------------
 
@@ -308,7 +273,7 @@ class Reconciler:
             _LOG.log(level, "%s", event.message, extra=extra)
 
     def _leave(self, namespace: str, name: str) -> None:
-        for source in self._others.values():
+        for source in self._sources.values():
             source.gone(namespace, name)
 
     # --- come back ----------------------------------------------------------------------------------------------------

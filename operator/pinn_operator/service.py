@@ -13,7 +13,7 @@ from pinn_operator import __version__
 from pinn_operator.core.api import PLURAL
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import SERVICE_LABEL
-from pinn_operator.core.samples import PodQuestion, PriceQuestion, WebhookQuestion
+from pinn_operator.core.samples import PodQuestion, PriceQuestion, Query, WebhookQuestion
 from pinn_operator.handlers import WatchThread
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import HEARD, ApiCluster
@@ -27,6 +27,7 @@ from pinn_operator.pods.http import PodClient
 from pinn_operator.pods.prices import PriceReader
 from pinn_operator.pods.reader import PodReader
 from pinn_operator.pods.source import PodCounters
+from pinn_operator.prom.asker import PrometheusAsker
 from pinn_operator.prom.sources import Sources
 from pinn_operator.reconciler import Pace, Reconciler
 from pinn_operator.settings import Settings
@@ -65,6 +66,12 @@ class Operator:
             default_login=settings.prometheus_login.login(),
             kind=settings.metrics_client,
         )
+        self._prometheus = PrometheusAsker(
+            self._sources,
+            wake=self._wake_now,
+            observer=self.telemetry.query,
+            has_default=bool(settings.prometheus_address),
+        )
         self._webhooks = WebhookAsker(
             WebhookClient(
                 self._cluster.read_secret,
@@ -78,8 +85,8 @@ class Operator:
         self._prices = PriceReader(wake=self._wake_now)
         self._reconciler = Reconciler(
             cluster=self._cluster,
-            sources=self._sources,
-            others={
+            sources={
+                Query: self._prometheus,
                 PodQuestion: self._pods,
                 PriceQuestion: self._prices,
                 WebhookQuestion: self._webhooks,
@@ -127,6 +134,7 @@ class Operator:
             await self._pods.close()
             await self._prices.close()
             await self._webhooks.close()
+            await self._prometheus.close()
             await self._sources.close()
             await self._reporter.close()
             await self._client.close()

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pinn_operator.core.gates.custom_query import single_value
 from pinn_operator.core.gates.histogram import Histogram, bound_of, histogram_of
 from pinn_operator.core.gates.sequential import Counts
-from pinn_operator.core.gates.silence import STILL_SECONDS, silent, stands_still
+from pinn_operator.core.gates.silence import STILL_COUNTS, STILL_SCRAPES, STILL_SECONDS, silent, stands_still
 from pinn_operator.core.gates.tracks import Track, tracks
 from pinn_operator.core.gates.windows import Part
-from pinn_operator.core.samples import Series, SourceError
+from pinn_operator.core.samples import Awaited, Series, SourceError
 from pinn_operator.core.wanted.spec import Analysis, Profile, Prometheus
 
 INF = math.inf
@@ -277,6 +277,8 @@ def test_pods_that_were_read_themselves_prove_silence_too() -> None:
     assert silent({key: (read((90, 5), (92, 5), (94, 6)), probes)}, ANALYSIS, MOMENT) is False
     assert silent({key: (probes,)}, ANALYSIS, MOMENT) is None
     assert silent({key: DOWN}, ANALYSIS, MOMENT) is None
+    asked = {STILL_COUNTS: Awaited(), STILL_SCRAPES: Awaited()}
+    assert silent({key: DOWN, **asked}, ANALYSIS, MOMENT) is False, "Prometheus may still tell"
     later = MOMENT + timedelta(seconds=60)
     assert silent({key: (read((90, 5), (92, 5), (94, 6)), probes)}, ANALYSIS, later) is None, "they are read no more"
     assert silent({}, ANALYSIS, MOMENT) is False, (

@@ -17,7 +17,6 @@ from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, 
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.samples import (
-    Answer,
     AnyAnswer,
     PodQuestion,
     PodReadFault,
@@ -28,9 +27,8 @@ from pinn_operator.core.samples import (
 )
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import Phase, Status
-from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.kube.errors import ApiError, Conflict, Forbidden, NotOwned, Unreachable
-from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, NO_PROMETHEUS, PODS_IN_LOOP, Outcome, Pace, Reconciler
+from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, PODS_IN_LOOP, Outcome, Pace, Reconciler
 from pinn_operator.telemetry import Telemetry
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -88,29 +86,14 @@ class FakeCluster:
 
 
 @dataclass
-class FakeSources:
-    answers: dict[str, Answer] = field(default_factory=dict)
-    asked_for: list[tuple[Prometheus, str]] = field(default_factory=list)
-
-    async def source(self, prometheus: Prometheus, namespace: str) -> FakeSources:
-        self.asked_for.append((prometheus, namespace))
-        return self
-
-    async def ask(self, query: Query) -> Answer:
-        return self.answers[query.key]
-
-    async def close(self) -> None: ...
-
-
-@dataclass
-class FakePods:
+class FakeSource:
     answers: dict[str, AnyAnswer] = field(default_factory=dict)
     asked: list[tuple[str, ...]] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
     resets: list[ResetCaches] = field(default_factory=list)
     faults: tuple[PodReadFault, ...] = ()
 
-    async def ask(self, situation: Situation, questions: Sequence[PodQuestion]) -> dict[str, AnyAnswer]:
+    async def ask(self, situation: Situation, questions: Sequence[Question]) -> dict[str, AnyAnswer]:
         self.asked.append(tuple(question.key for question in questions))
         return {question.key: self.answers[question.key] for question in questions}
 
@@ -125,14 +108,14 @@ class FakePods:
 @dataclass
 class World:
     cluster: FakeCluster
-    sources: FakeSources
     telemetry: Telemetry
     slept: list[float]
     reconciler: Reconciler
     samples: list[Samples]
     decide: Callable[[Decision], None]
     ask: Callable[[Sequence[Question]], None]
-    pods: FakePods
+    pods: FakeSource
+    prometheus: FakeSource
 
     async def once(self) -> Any:
         return await self.reconciler.once("pricing", "eu")
@@ -140,7 +123,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    cluster, sources, telemetry = FakeCluster(), FakeSources(), Telemetry()
+    cluster, telemetry = FakeCluster(), Telemetry()
     slept: list[float] = []
     samples: list[Samples] = []
 
@@ -157,13 +140,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     def ask(queries: Sequence[Question]) -> None:
         monkeypatch.setattr(module, "due", lambda situation, now: tuple(queries))
 
-    pods = FakePods()
+    pods, prometheus = FakeSource(), FakeSource()
     reconciler = Reconciler(
-        cluster=cluster, sources=sources, telemetry=telemetry, pace=Pace(resync=1000), now=lambda: NOW, sleep=sleep,
-        others={PodQuestion: pods}, resetter=pods,
+        cluster=cluster, telemetry=telemetry, pace=Pace(resync=1000), now=lambda: NOW, sleep=sleep,
+        sources={Query: prometheus, PodQuestion: pods}, resetter=pods,
     )  # fmt: skip
     ask(())
-    return World(cluster, sources, telemetry, slept, reconciler, samples, decide_as, ask, pods)
+    return World(cluster, telemetry, slept, reconciler, samples, decide_as, ask, pods, prometheus)
 
 
 SAME = Status(reason="stands for the status that was read")
@@ -301,25 +284,6 @@ async def test_a_time_far_away_does_not_put_off_the_resync(world: World) -> None
     assert (await world.once()).delay <= 1200
 
 
-async def test_due_questions_are_asked_of_the_resource_s_own_source(world: World) -> None:
-    queries = (Query("a", "up", NOW), Query("b", "down", NOW))
-    world.ask(queries)
-    world.sources.answers = {"a": (), "b": SourceError("no")}
-    world.decide(Decision(status=SAME))
-    await world.once()
-    assert world.samples == [{"a": (), "b": SourceError("no")}]
-    assert [namespace for _, namespace in world.sources.asked_for] == ["pricing"]
-    value = world.telemetry.registry.get_sample_value
-    assert value("pinn_operator_metric_queries_total", {"outcome": "empty"}) == 1
-    assert value("pinn_operator_metric_queries_total", {"outcome": "error"}) == 1
-
-
-async def test_nothing_is_asked_when_nothing_is_due(world: World) -> None:
-    world.decide(Decision(status=SAME))
-    await world.once()
-    assert world.sources.asked_for == []
-
-
 async def test_metrics_follow_the_committed_transition(world: World) -> None:
     rolled_back = Transition(kind="rolled_back", revision="9d77e0aa", reason="ErrorRate")
     world.decide(Decision(status=STABLE, transitions=(rolled_back,)))
@@ -335,11 +299,12 @@ async def test_metrics_follow_the_committed_transition(world: World) -> None:
 async def test_each_kind_of_question_goes_to_its_source(world: World) -> None:
     world.decide(Decision(SAME))
     world.ask([Query("a", "up", NOW), PodQuestion("pods/x", ("x",), ("eu-1",)), Query("b", "up", NOW)])
-    world.sources.answers = {"a": (), "b": SourceError("no")}
+    world.prometheus.answers = {"a": (), "b": SourceError("no")}
     world.pods.answers = {"pods/x": ()}
     await world.once()
     assert world.samples == [{"a": (), "b": SourceError("no"), "pods/x": ()}]
     assert world.pods.asked == [("pods/x",)]
+    assert world.prometheus.asked == [("a", "b")]
 
 
 async def test_a_source_hears_of_a_pass_that_asks_it_nothing(world: World) -> None:
@@ -357,15 +322,6 @@ async def test_a_source_hears_of_the_end_of_a_resource(world: World, deleted: bo
         world.cluster.manifest = None
     await world.once()
     assert world.pods.left == [("pricing", "eu")]
-
-
-async def test_without_any_prometheus_a_query_is_answered_with_what_to_do(world: World) -> None:
-    world.decide(Decision(SAME))
-    world.ask([Query("a", "up", NOW)])
-    world.reconciler._has_prometheus = False
-    await world.once()
-    assert world.samples == [{"a": NO_PROMETHEUS}]
-    assert world.sources.asked_for == []
 
 
 async def test_a_reset_of_caches_is_done_once_with_its_commit_and_told(world: World) -> None:

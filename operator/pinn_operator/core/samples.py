@@ -252,6 +252,11 @@ class SourceError:
 
 
 @dataclass(frozen=True, slots=True)
+class Awaited:
+    """A source was asked and has not answered yet; its answer wakes a pass. What needs it is not judged until then."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodReadFault:
     """Why a pod's metrics could not be read: not reachable, too slow, not metrics. Never the revision's fault."""
 
@@ -366,7 +371,7 @@ class WebhookAnswer:
 
 Answer = tuple[Series, ...] | PodCounts | SourceError
 """To a `Query` or a `PodQuestion`."""
-AnyAnswer = Answer | PodReadFaults | PriceAnswers | WebhookAnswer
+AnyAnswer = Answer | Awaited | PodReadFaults | PriceAnswers | WebhookAnswer
 Samples = Mapping[str, AnyAnswer]
 """Answers by the key of their question. A key that is absent was not asked in this pass, or has no answer yet."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from pinn_operator.core.samples import Answer, Query
+from pinn_operator.core.wanted.spec import Prometheus
 
 
 class LoginError(Exception):
@@ -31,3 +32,10 @@ class MetricSource(Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
+
+
+class SourceProvider(Protocol):
+    """Finds the metric source that a resource asks."""
+
+    async def source(self, prometheus: Prometheus, namespace: str) -> MetricSource:
+        """For a resource of that namespace."""

@@ -26,7 +26,7 @@ from pinn_operator.core.gates.wording import (
     inside,
     unit_of,
 )
-from pinn_operator.core.samples import Samples, SourceError
+from pinn_operator.core.samples import Awaited, Samples, SourceError
 from pinn_operator.core.status.values import GOES_ON, GateStatus, Verdict
 from pinn_operator.core.verification.questions import SAMPLE_OPTIONS
 from pinn_operator.core.wanted.spec import Bound, Gate, GateAction, Severity, SourceKind
@@ -66,6 +66,8 @@ class Judgement:
     requests: float = 0.0
     asked: bool = False
     """False when this pass measured nothing: the gates are the previous ones."""
+    awaited: bool = False
+    """A source has not answered yet: nothing passes, and what needs its answer is as it was."""
     mounting: bool = False
     """There is evidence against the canary, not yet enough to condemn it: worth another look soon."""
     complete: bool = True
@@ -101,6 +103,10 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
     gates = scope.analysis.gates
     if not samples or scope.seconds <= 0:
         return Judgement(gates=tuple(scope.earlier.values()))
+    asked, awaited = scope, frozenset(key for key, it in samples.items() if isinstance(it, Awaited))
+    if awaited:
+        # As between two judgements of the whole, when only what the pods and webhooks say is looked at.
+        scope = replace(scope, advance_due=False, prometheus_due=False)
     answers = Answers(samples, scope)
     missing = next(
         (it for key, it in samples.items() if key.startswith(PROMETHEUS_KEY) and isinstance(it, SourceError)),
@@ -114,6 +120,10 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
             judged.append(_Judged(old))
             continue
         evidence = metric_of(gate).evidence(gate, answers, scope)
+        waits = bool(awaited) and any(it.key in awaited for it in metric_of(gate).questions(gate, asked))
+        if waits and not _tells(evidence, old):
+            judged.append(_Judged(_awaiting(gate, old), mounting=_mounts(evidence)))
+            continue
         if isinstance(evidence, SourceError):
             faults.append(evidence.message)
             judged.append(_Judged(_with_error(gate, old, evidence, scope)))
@@ -133,6 +143,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         observed_share=share,
         requests=total,
         asked=True,
+        awaited=bool(awaited),
         mounting=any(it.mounting for it in judged),
         complete=scope.advance_due,
         idle=frozenset(gate.name for gate in gates if gate.dry_run or gate.action is GateAction.WARN),
@@ -140,6 +151,26 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         resets=tuple(it.reset for it in judged if it.reset),
         arrival=arrival(answers, scope),
     )
+
+
+def _tells(evidence: Evidence | SourceError, old: GateStatus) -> bool:
+    """It says something of an abort bound without the answers that are awaited."""
+    if isinstance(evidence, SourceError):
+        return False
+    if evidence.worse is not None or evidence.exceeded:
+        return True
+    return evidence.exceeded is False and old.time is not None
+
+
+def _mounts(evidence: Evidence | SourceError) -> bool:
+    return isinstance(evidence, Evidence) and evidence.mounting
+
+
+def _awaiting(gate: Gate, old: GateStatus) -> GateStatus:
+    """What was said last stands; the first time there is nothing to say."""
+    if old.time is not None:
+        return old
+    return replace(_as_written(gate, old), message="Prometheus has not answered yet")
 
 
 def _aborts(gate: Gate) -> bool:
@@ -407,7 +438,14 @@ def _cut(text: str) -> str:
 def _with_error(gate: Gate, old: GateStatus, error: SourceError, scope: Scope) -> GateStatus:
     now = scope.now
     return replace(
-        old, verdict=Verdict.ERROR, message=_cut(error.message), time=now, failing_since=_frozen(old, now),
-        limit=old.limit or describe_limit(gate, gate.advance, advance=True), min_samples=_least(gate),
+        _as_written(gate, old), verdict=Verdict.ERROR, message=_cut(error.message), time=now,
+        failing_since=_frozen(old, now),
+    )  # fmt: skip
+
+
+def _as_written(gate: Gate, old: GateStatus) -> GateStatus:
+    """What follows from the gate alone, whatever was measured."""
+    return replace(
+        old, limit=old.limit or describe_limit(gate, gate.advance, advance=True), min_samples=_least(gate),
         unit=unit_of(gate).value, action=gate.action.value, severity=gate.severity.value, dry_run=gate.dry_run,
     )  # fmt: skip

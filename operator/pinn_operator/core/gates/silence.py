@@ -13,6 +13,7 @@ from pinn_operator.core.gates.families import handler_classes
 from pinn_operator.core.samples import (
     POD_KEY,
     Answer,
+    Awaited,
     PodQuestion,
     Query,
     Question,
@@ -68,6 +69,8 @@ def silent(samples: Samples, analysis: Analysis, now: datetime, probe_paths: Ite
     read = series_of(samples, POD_KEY + analysis.names.requests)
     if read is not None:
         proofs.append(_pods_stand_still(read, analysis, now, tuple(probe_paths)))
+    if any(isinstance(samples.get(key), Awaited) for key in (STILL_COUNTS, STILL_SCRAPES)):
+        proofs.append(False)
     counts, scrapes = series_of(samples, STILL_COUNTS), series_of(samples, STILL_SCRAPES)
     if counts is not None and scrapes is not None:
         proofs.append(stands_still(counts, scrapes))

@@ -219,6 +219,8 @@ def keep_measurements(this: Pass, draft: Draft) -> None:
     if recent and [_essence(gate) for gate in rollout.gates] == [_essence(gate) for gate in judged.gates]:
         return
     share = judged.observed_share
+    if share is None and judged.awaited:
+        share = rollout.observed_share
     draft.change_rollout(
         replace(
             rollout, gates=judged.gates, observed_share=None if share is None else round(share, 1),

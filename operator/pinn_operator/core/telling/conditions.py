@@ -158,7 +158,7 @@ def _metrics(facts: Facts) -> Row | None:
     judgement = facts.judgement
     if judgement.source_error is not None:
         return "False", Reason.QUERY_FAILED, f"the rollout holds: {judgement.source_error}"
-    if judgement.asked:
+    if judgement.asked and not judgement.awaited:
         return "True", Reason.ANSWERING, "every query was answered"
     before = facts.before("MetricsAvailable")
     if before is None or facts.status.rollout is None:

@@ -1,0 +1,84 @@
+"""A Prometheus that takes queries and does not answer: what needs it waits, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from pinn_operator.core.samples import AnyAnswer, Awaited, Query, Question, Samples
+from pinn_operator.core.status.values import GateStatus, Phase, Verdict
+from tests.story.world import Behaviour, World, constant, service, serving
+
+ALL = ("Pods", "Prometheus")
+
+
+class Silent(World):
+    """From `silent_from` until `silent_until` no query is answered."""
+
+    silent_from = 0.0
+    silent_until = float("inf")
+
+    def _answers(self, questions: Iterable[Question]) -> Samples:
+        asked = list(questions)
+        samples: dict[str, AnyAnswer] = dict(super()._answers(asked))
+        if self.silent_from <= self.seconds < self.silent_until:
+            samples |= {question.key: Awaited() for question in asked if isinstance(question, Query)}
+        return samples
+
+
+def rollout(*, sources: tuple[str, ...] = ALL, gates: tuple[dict[str, Any], ...] = (), **behaviour: Any) -> Silent:
+    analysis: dict[str, Any] = {"intervalSeconds": 5, "sources": list(sources)}
+    if gates:
+        analysis["gates"] = list(gates)
+    world = Silent(service(analysis=analysis), images={"pinn:2": Behaviour(**behaviour)}, rate=60.0)
+    serving(world).apply(image="pinn:2")
+    return world
+
+
+def gate(world: World, name: str) -> GateStatus:
+    gates = world.state.rollout.gates if world.state.rollout else ()
+    return next((it for it in gates if it.name == name), GateStatus(name, Verdict.NO_DATA))
+
+
+def test_errors_that_the_pods_show_roll_back_while_prometheus_is_silent() -> None:
+    world = rollout(errors=constant(0.5))
+    world.run_until(lambda it: it.weight == 10).run_until(lambda it: it.weight == 0, at_most=10)
+    assert world.state.last_rollback is not None, world.describe()
+    assert world.state.last_rollback.reason.startswith("ErrorRate")
+
+
+def test_an_out_of_memory_kill_rolls_back_while_prometheus_is_silent() -> None:
+    world = rollout(oom_at=20.0)
+    world.run_until(lambda it: it.weight == 10).run_until(lambda it: it.weight == 0, at_most=30)
+    assert world.state.last_rollback is not None, world.describe()
+    assert world.state.last_rollback.reason == "OOMKilled"
+
+
+@pytest.mark.parametrize("sources", [ALL, ("Prometheus",)], ids=["beside the pods", "alone"])
+def test_nothing_passes_before_prometheus_has_answered_and_then_the_rollout_goes_on(sources: tuple[str, ...]) -> None:
+    world = rollout(sources=sources)
+    world.run_until(lambda it: it.weight == 10).run(120)
+    assert (world.state.phase, world.weight) == (Phase.PROGRESSING, 10), world.describe()
+    error_rate = gate(world, "error-rate")
+    assert error_rate.verdict is Verdict.NO_DATA
+    assert error_rate.message == "Prometheus has not answered yet"
+    assert world.state.condition("MetricsAvailable") is None, "nothing is known of it yet"
+    world.silent_until = world.seconds
+    world.until_stable("pinn:2")
+
+
+def test_a_verdict_that_needs_the_missing_answer_stays_what_it_was() -> None:
+    own = {"name": "queue", "query": "sum(queue)", "abort": {"above": "5", "forSeconds": 20}}
+    world = rollout(gates=(own,))
+    world.silent_from = float("inf")
+    world.own["queue"] = lambda _seconds: 9.0
+    world.run_until(lambda it: it.weight == 10).run_until(lambda it: gate(it, "queue").verdict is Verdict.FAIL)
+    world.run(4)
+    world.silent_from = world.seconds
+    commits, kept = world.commits, gate(world, "queue")
+    world.run(10)
+    assert gate(world, "queue") == kept
+    assert world.commits - commits <= 3, "a pass without news writes nothing"
+    assert [it.status for it in world.state.conditions if it.type == "MetricsAvailable"] == ["True"]

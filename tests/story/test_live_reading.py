@@ -94,7 +94,7 @@ class SilentPrometheus:
     async def source(self, prometheus: Prometheus, namespace: str) -> MetricSource:
         return self
 
-    async def ask(self, query: Query) -> Answer:
+    async def ask(self, query: Query, *, namespace: str = "") -> Answer:
         await asyncio.sleep(SILENT_SECONDS)
         return SourceError(f"no answer within {SILENT_SECONDS:g} s")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -296,15 +297,49 @@ async def test_one_answer_ends_the_rest() -> None:
     assert await guard.run(answers) == ()
 
 
-async def test_waiting_for_a_turn_counts_as_waiting_for_an_answer() -> None:
-    guard = Guard(name="it", timeout=0.05, concurrency=1)
+async def test_waiting_for_a_turn_is_no_silence_of_the_source_and_has_an_end() -> None:
+    guard = Guard(name="it", timeout=1.0, concurrency=1, failures=2)
 
     async def slow() -> tuple[Series, ...]:
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.6)
         return ()
 
-    answers = await asyncio.gather(*(guard.run(slow) for _ in range(3)))
-    assert all(isinstance(answer, SourceError) for answer in answers)
+    answers = await asyncio.gather(*(guard.run(slow) for _ in range(6)))
+    assert answers[:2] == [(), ()], "each has its whole time from its turn on"
+    assert set(answers[2:]) == {SourceError("it: no turn within 1 s, the queries before it are slow")}
+    assert await guard.run(slow) == (), "it answered whatever it was asked"
+
+
+async def test_whoever_waits_for_a_turn_is_told_when_the_source_fell_silent() -> None:
+    guard = Guard(name="it", timeout=1.0, concurrency=1, failures=1)
+    asked = 0
+
+    async def refused() -> tuple[Series, ...]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        raise SourceSilent("refused")
+
+    answers = await asyncio.gather(*(guard.run(refused) for _ in range(3)))
+    assert answers == [SourceError("it: refused"), *[SourceError("it does not answer (refused)")] * 2]
+    assert asked == 1
+
+
+async def test_slow_queries_of_one_namespace_delay_and_end_no_other_s(make: Make, server: Server) -> None:
+    async def slow_or_quick(_: web.Request) -> web.StreamResponse:
+        if server.seen[-1]["form"]["query"] == "slow":
+            await asyncio.sleep(30)
+        return web.json_response(success("vector", []))
+
+    server.answer = slow_or_quick
+    source, slow = make(server.address), replace(INSTANT, expression="slow")
+    noisy = asyncio.gather(*(source.ask(slow, namespace="noisy") for _ in range(24)))
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    assert await asyncio.gather(*(source.ask(INSTANT, namespace="quiet") for _ in range(8))) == [()] * 8
+    assert time.monotonic() - began < TIMEOUT / 2
+    assert all(isinstance(answer, SourceError) for answer in await noisy)
+    assert await source.ask(INSTANT, namespace="quiet") == (), "it does answer"
 
 
 async def test_resources_that_name_the_same_prometheus_share_a_source() -> None:

@@ -41,7 +41,8 @@ class Server:
         self.namespaces.append(namespace)
         return self
 
-    async def ask(self, query: Query) -> Answer:
+    async def ask(self, query: Query, *, namespace: str = "") -> Answer:
+        assert namespace == "pricing"
         self.asked.append(query)
         if self.broken:
             raise RuntimeError("a fault of ours")

@@ -121,7 +121,7 @@ class PrometheusAsker:
         began = time.monotonic()
         try:
             source = await self._sources.source(prometheus, key[0])
-            answers = await asyncio.gather(*(self._ask_one(source, query) for query in questions))
+            answers = await asyncio.gather(*(self._ask_one(source, query, key[0]) for query in questions))
         except Exception as error:  # noqa: BLE001
             # A fault of ours must not leave a rollout waiting for ever.
             about = {"namespace": key[0], "service": key[1]}
@@ -133,9 +133,9 @@ class PrometheusAsker:
         if rollout.given_up:
             self._wake(*key)
 
-    async def _ask_one(self, source: MetricSource, query: Query) -> Answer:
+    async def _ask_one(self, source: MetricSource, query: Query, namespace: str) -> Answer:
         started = time.monotonic()
-        answer = await source.ask(query)
+        answer = await source.ask(query, namespace=namespace)
         if isinstance(answer, SourceError):
             outcome = "error"
             _LOG.debug("no answer to a query", extra={"query": query.key, "error": answer.message})

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from pinn_operator.core.samples import Answer, Query, SourceError
-from pinn_operator.prom.guard import Guard, SourceSilent
+from pinn_operator.prom.guard import Guards, SourceSilent
 from pinn_operator.prom.parsing import parse_answer
 from pinn_operator.prom.protocol import Login, LoginError
 
@@ -50,7 +50,7 @@ class HttpSource:
         self._address = address.rstrip("/")
         self._login = login
         self._timeout = timeout
-        self._guard = Guard(name=f"Prometheus at {shown(address)}", timeout=timeout)
+        self._guards = Guards(name=f"Prometheus at {shown(address)}", timeout=timeout)
         self._session: aiohttp.ClientSession | None = None
         self._trusted: tuple[str, ssl.SSLContext] | None = None
 
@@ -60,9 +60,9 @@ class HttpSource:
             await self._session.close()
             self._session = None
 
-    async def ask(self, query: Query) -> Answer:
+    async def ask(self, query: Query, *, namespace: str = "") -> Answer:
         """See `MetricSource.ask`."""
-        return await self._guard.run(lambda: self._ask(query))
+        return await self._guards.of(namespace).run(lambda: self._ask(query))
 
     async def _ask(self, query: Query) -> Answer:
         endpoint, form = parameters(query)
@@ -113,7 +113,11 @@ class HttpSource:
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._timeout), trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+                # Each namespace has its own limit; one of them all would let one team's slow queries stop the others.
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from pinn_operator.core.samples import Answer, SourceError
 
+AT_ONCE: Final = 8
+"""Questions of one namespace to one source that are out at once."""
+_REMEMBERED: Final = 1024
+"""Namespaces; of more, those that asked last."""
+
 
 class Guard:
-    """At most `concurrency` questions at once, each with `timeout` seconds for its turn and its answer together.
+    """At most `concurrency` questions at once, each with `timeout` seconds for its turn and as many for its answer.
 
     After `failures` questions in a row without any answer, everybody is told so at once for `rest` seconds, except one
     question that tries. An answer that is an error (a bad query) shows that the source is there, and counts as one.
+    That a turn did not come says nothing about the source: the questions before it may only be slow.
     """
 
     def __init__(
@@ -21,7 +29,7 @@ class Guard:
         *,
         name: str,
         timeout: float,
-        concurrency: int = 8,
+        concurrency: int = AT_ONCE,
         failures: int = 5,
         rest: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
@@ -38,25 +46,59 @@ class Guard:
 
     async def run(self, question: Callable[[], Awaitable[Answer]]) -> Answer:
         """The answer of `question()`, which raises `SourceSilent` when there was none."""
-        if self._failures >= self._limit and self._clock() < self._resting_until:
-            return SourceError(f"{self._name} does not answer ({self._last})")
-        # Whoever comes while this question is out is still resting.
-        self._resting_until = self._clock() + self._rest
+        tries = self._failures >= self._limit
+        if tries and self._clock() < self._resting_until:
+            return self._silent()
+        if tries:
+            # Whoever comes while this question is out is still resting.
+            self._resting_until = self._clock() + self._rest
         try:
-            async with asyncio.timeout(self._timeout), self._turns:
+            async with asyncio.timeout(self._timeout):
+                await self._turns.acquire()
+        except TimeoutError:
+            return SourceError(f"{self._name}: no turn within {self._timeout:g} s, the queries before it are slow")
+        try:
+            if self._failures >= self._limit and not tries:
+                # It fell silent while this question waited.
+                return self._silent()
+            async with asyncio.timeout(self._timeout):
                 answer = await question()
         except TimeoutError:
             return self._failed(f"no answer within {self._timeout:g} s")
         except SourceSilent as error:
             return self._failed(str(error))
+        finally:
+            self._turns.release()
         self._failures = 0
         return answer
+
+    def _silent(self) -> SourceError:
+        return SourceError(f"{self._name} does not answer ({self._last})")
 
     def _failed(self, message: str) -> SourceError:
         self._failures += 1
         self._last = message
         self._resting_until = self._clock() + self._rest
         return SourceError(f"{self._name}: {message}")
+
+
+class Guards:
+    """A guard for each namespace: the slow queries of one team take no turn from another's, and end no other's."""
+
+    def __init__(self, *, name: str, timeout: float) -> None:
+        self._name = name
+        self._timeout = timeout
+        self._guards: OrderedDict[str, Guard] = OrderedDict()
+
+    def of(self, namespace: str) -> Guard:
+        """The guard of the questions of a namespace."""
+        guard = self._guards.get(namespace)
+        if guard is None:
+            guard = self._guards[namespace] = Guard(name=self._name, timeout=self._timeout)
+        self._guards.move_to_end(namespace)
+        if len(self._guards) > _REMEMBERED:
+            self._guards.popitem(last=False)
+        return guard
 
 
 class SourceSilent(Exception):

@@ -21,10 +21,11 @@ from urllib3.util.retry import Retry
 
 from pinn_operator.core.samples import Answer, Query, SourceError
 from pinn_operator.prom.client import SIZE_LIMIT, SMALL, not_trusted, parameters, parse_body, shown, too_large
-from pinn_operator.prom.guard import Guard, SourceSilent
+from pinn_operator.prom.guard import Guards, SourceSilent
 from pinn_operator.prom.protocol import Login, LoginError
 
-_CONCURRENCY = 8
+_THREADS = 64
+"""More than one namespace may have out at once: a few slow ones leave threads for the others."""
 _ONE_LARGE = threading.Lock()
 """One large answer at a time: its objects take many times its bytes."""
 _NO_ADDRESS = (
@@ -41,8 +42,8 @@ class LibrarySource:
         self._address = address.rstrip("/")
         self._timeout = timeout
         self._login = login
-        self._guard = Guard(name=f"Prometheus at {shown(address)}", timeout=timeout, concurrency=_CONCURRENCY)
-        self._threads = ThreadPoolExecutor(max_workers=_CONCURRENCY, thread_name_prefix="prometheus")
+        self._guards = Guards(name=f"Prometheus at {shown(address)}", timeout=timeout)
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="prometheus")
         self._trusted: tuple[str, Path] | None = None
 
     async def close(self) -> None:
@@ -50,9 +51,9 @@ class LibrarySource:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._trust(None)
 
-    async def ask(self, query: Query) -> Answer:
+    async def ask(self, query: Query, *, namespace: str = "") -> Answer:
         """See `MetricSource.ask`."""
-        return await self._guard.run(lambda: self._ask(query))
+        return await self._guards.of(namespace).run(lambda: self._ask(query))
 
     async def _ask(self, query: Query) -> Answer:
         headers, certificates = None, None

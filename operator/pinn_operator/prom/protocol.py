@@ -27,8 +27,11 @@ class Login(Protocol):
 class MetricSource(Protocol):
     """Something that can be asked PromQL."""
 
-    async def ask(self, query: Query) -> Answer:
-        """Series, or a SourceError that says what is wrong. Never raises for a fault outside this process."""
+    async def ask(self, query: Query, *, namespace: str = "") -> Answer:
+        """Series, or a SourceError that says what is wrong. Never raises for a fault outside this process.
+
+        Queries of one namespace wait for each other when they are many, and for nobody else's.
+        """
 
     async def close(self) -> None:
         """Close the connections."""

@@ -9,7 +9,6 @@ import math
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from pinn_operator.core.samples import SourceError, WebhookQuestion, WebhookVerdict
 
@@ -47,12 +46,14 @@ def signature(body: bytes, key: str) -> str:
 
 
 def parse_said(body: bytes) -> Said | SourceError:
-    """The body of an answer. Anything unexpected is a SourceError that says what would be right.
+    """The body of an answer. One without a verdict is a SourceError that says what would be right.
 
-    The body itself is never quoted: the address may be any server that the operator can reach.
+    A message or value that cannot be shown does not take the verdict away: it is left out, and the message says so. The
+    body itself is never quoted: the address may be any server that the operator can reach.
     """
     try:
-        document = json.loads(body)
+        # As floats: an integer of thousands of digits is a fault of the value alone.
+        document = json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
         return SourceError(f"the answer is not JSON: want {_EXPECTED}")
     if not isinstance(document, dict):
@@ -61,23 +62,18 @@ def parse_said(body: bytes) -> Said | SourceError:
     if not isinstance(verdict, str) or verdict not in {item.value for item in WebhookVerdict}:
         return SourceError('the answer has no verdict: want "verdict": "pass", "fail" or "hold"')
     message, value = document.get("message"), document.get("value")
+    left_out = []
     if message is not None and not isinstance(message, str):
-        return SourceError('"message" of the answer must be a text')
-    if value is not None and not _is_number(value):
-        return SourceError('"value" of the answer must be a finite number')
-    return Said(WebhookVerdict(verdict), one_line(message or ""), None if value is None else float(value))
+        message, left_out = None, ['"message" is left out: it is no text']
+    if value is not None and not (isinstance(value, float) and math.isfinite(value)):
+        value = None
+        left_out.append('"value" is left out: it is no finite number')
+    note = f"({'; '.join(left_out)})" if left_out else ""
+    text = one_line((message or "")[: TEXT_LIMIT - len(note) - 1])
+    return Said(WebhookVerdict(verdict), f"{text} {note}".strip(), value)
 
 
 def one_line(text: str) -> str:
     """A text that is safe to show: control characters are spaces, and it is at most `TEXT_LIMIT` long."""
     cut = text[:TEXT_LIMIT]
     return "".join(" " if unicodedata.category(letter).startswith("C") else letter for letter in cut).strip()
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False

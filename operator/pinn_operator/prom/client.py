@@ -22,6 +22,12 @@ VALUES_LIMIT = 500_000
 """An answer of more than about this many JSON values is refused; a point of a series is three of them."""
 SMALL = 64 * 1024
 """Up to so many bytes are read without handing them to another thread."""
+CHECK_LOGIN = (
+    "check bearerTokenSecretRef, basicAuth and headers in spec.analysis.prometheus, or the prometheus.* values "
+    "of the chart"
+)
+"""What to do when a login is refused."""
+_LOGIN_REFUSED = (401, 403)
 _PARSER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answers")
 """One large answer at a time: its objects take many times its bytes."""
 
@@ -153,8 +159,18 @@ def parse_body(status: int, body: bytes) -> Answer:
         document = json.loads(body)
     except (ValueError, RecursionError):
         text = body[:200].decode(errors="replace").strip()
+        if status in _LOGIN_REFUSED:
+            return _login_refused(status, text)
         return SourceError(f"HTTP {status} with an answer that is not JSON: {text!r}")
     answer = parse_answer(document)
+    if status in _LOGIN_REFUSED:
+        said = document.get("error") if isinstance(document, dict) else None
+        return _login_refused(status, str(said or ""))
     if status >= 300 and not isinstance(answer, SourceError):
         return SourceError(f"HTTP {status}")
     return answer
+
+
+def _login_refused(status: int, text: str) -> SourceError:
+    words = f": {text[:200]}" if text else ""
+    return SourceError(f"Prometheus refused the login (HTTP {status}){words}; {CHECK_LOGIN}")

@@ -11,13 +11,17 @@ from typing import Any
 from pinn_operator.core.samples import Answer, Series, SourceError
 
 TEXT_LIMIT = 512
+_OF_QUERY = "PromQL warning"
+"""Of Prometheus' package `util/annotations`."""
 
 
 def parse_answer(document: Any) -> Answer:
     """The body of an answer of `/api/v1/query` or `/api/v1/query_range`. Anything unexpected is a SourceError.
 
-    A warning makes the answer an error too: Prometheus warns when a part of the data could not be read, and half the
-    requests of a revision must not be judged as all of them. Notes (`infos`) are only advice on the query.
+    A warning makes the answer an error too, and so does `isPartial` of a VictoriaMetrics cluster: a part of the data
+    could not be read, and half the requests of a revision must not be judged as all of them. A warning that begins with
+    `PromQL warning` is about the query: what it gives means something else than was meant. Notes (`infos`) are only
+    advice.
     """
     if not isinstance(document, Mapping):
         return SourceError("the answer is not a JSON object")
@@ -26,7 +30,12 @@ def parse_answer(document: Any) -> Answer:
         return SourceError(f"{kind}: {text}"[:TEXT_LIMIT])
     warnings = document.get("warnings")
     if warnings:
-        return SourceError(f"incomplete answer: {'; '.join(map(str, warnings))}"[:TEXT_LIMIT])
+        texts = [str(it) for it in (warnings if isinstance(warnings, list) else [warnings])]
+        of_query = all(it.startswith(_OF_QUERY) for it in texts)
+        what = "fix the query" if of_query else "incomplete answer"
+        return SourceError(f"{what}: {'; '.join(texts)}"[:TEXT_LIMIT])
+    if document.get("isPartial"):
+        return SourceError("incomplete answer: isPartial, a part of the storage did not answer")
     data = document.get("data")
     if not isinstance(data, Mapping):
         return SourceError("the answer has no data")

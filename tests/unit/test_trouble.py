@@ -70,7 +70,7 @@ def test_what_an_image_is_called_does_not_change_what_its_registry_says(image: s
         ("unexpected status from HEAD request to https://r/v2/p/manifests/2: 503 Service Unavailable", "away"),
         ("failed to do request: Head: dial tcp: lookup registry: no such host", "away"),
         ("failed to copy: read: unexpected EOF", "away"),
-        ('failed to extract layer sha256:aa: write /var/lib/x: no space left on device', "away"),
+        ("failed to extract layer sha256:aa: write /var/lib/x: no space left on device", "away"),
         ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "away"),
         ("407 Proxy Authentication Required", "refused"),
         ('Back-off pulling image "registry/pinn:2"', "away"),

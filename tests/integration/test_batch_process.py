@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 
 from pinn_inference.pricing import closed_form
+from pinn_inference.pricing.loading import read_sources
+from pinn_inference.pricing.model import bundled_directory
 from pinn_inference.pricing.types import FallbackReason, Method
 from pinn_inference.server.batch import BatchError, BatchSettings, BatchState, JobKind, RemoteError
-from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.errors import BodyTooLarge, Overloaded
 from pinn_inference.server.parsing import parse_price_request
 from tests.support.batch import PATIENCE, REPOSITORY, ask, batch_process, exact, is_alive, reaches, rows
 from tests.support.server import eventually, options
+
+BUNDLED = read_sources(bundled_directory(), bundled_directory("american"))
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +96,12 @@ async def test_binary_tensors_are_answered_in_binary_tensors() -> None:
         inputs.append({"name": name, "shape": [1000], "datatype": "FP64", "parameters": {"binary_data_size": 8000}})
         tail += column.tobytes()
     header = json.dumps({"id": "7", "inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
-    parameters = {"model": "european", "version": "test", "header_length": str(len(header))}
+    parameters = {"model": "european", "header_length": str(len(header))}
     async with batch_process() as process:
         taken = await ask(process, header + tail, JobKind.INFER, parameters=parameters)
     assert taken.content_type == "application/octet-stream"
     assert taken.document["id"] == "7"
+    assert taken.document["model_version"] == "test"  # that of what priced, see `SteeredPricer`
     assert taken.document["outputs"][0]["name"] == "price"
     price = np.frombuffer(taken.body, offset=taken.header_length or 0, count=1000)
     assert np.array_equal(price, closed_form.price(options(*spot)).price)
@@ -154,8 +158,7 @@ async def test_options_that_would_hold_up_others_for_minutes_are_refused() -> No
 async def test_the_bundled_models_price_both_styles_in_one_batch() -> None:
     european = {**rows(1)[0], "rate": 0.08, "volatility": 0.3, "maturity": 1, "option_type": "put"}
     american = {**european, "style": "american"}
-    settings = BatchSettings.from_config(ServerConfig())
-    async with batch_process(factory=settings.factory, options=dict(settings.options)) as process:
+    async with batch_process(factory=BatchSettings().factory, models=BUNDLED.packed()) as process:
         results = (await ask(process, {"options": [american, european] * 3000})).document["results"]
     assert {(row["method"], row["model"].split("/")[0]) for row in results[::2]} == {("pinn", "american")}
     assert {(row["method"], row["model"].split("/")[0]) for row in results[1::2]} == {("pinn", "european")}
@@ -377,8 +380,7 @@ async def test_a_tensorflow_that_ends_the_process_again_and_again_is_left_alone(
 
 async def test_the_bundled_model_prices_the_same_with_numpy_and_with_tensorflow() -> None:
     request = rows(5000)
-    settings = BatchSettings.from_config(ServerConfig())
-    async with batch_process(factory=settings.factory, options=dict(settings.options)) as process:
+    async with batch_process(factory=BatchSettings().factory, models=BUNDLED.packed()) as process:
         by_numpy = await ask(process, {"options": request})
         process.load_tensorflow()
         await eventually(lambda: process.status.state is BatchState.TENSORFLOW, seconds=120)

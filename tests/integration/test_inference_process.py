@@ -17,13 +17,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pinn_inference.pricing.artefact import RECORD_FILE, WEIGHTS_FILE, bundled_directory
+from pinn_inference.pricing.artefact import RECORD_FILE, WEIGHTS_FILE, bundled_directory, read, write
 from tests.support.pricing import random_option
 from tests.support.process import PATIENCE, Process, connection, serving
 from tests.support.server import PUT
@@ -110,6 +111,40 @@ def test_a_batch_process_that_is_killed_is_replaced_and_no_request_fails() -> No
             text = response.read().decode()
         assert "pinn_batch_process_restarts_total 1.0" in text
         assert 'http_requests_total{handler="/v1/price",method="POST",status="500"} 0.0' in text
+
+
+def test_a_process_keeps_its_models_when_others_are_put_into_their_directory(tmp_path: Path) -> None:
+    directory = shutil.copytree(bundled_directory(), tmp_path / "european")
+    batch = {"options": [random_option(random.Random(seed)).body() for seed in range(3000)]}
+    with serving("--model-dir", str(directory)) as process, connection(process) as client:
+        first = int(process.logged("batch process started")["child"])
+        before = price(client, batch)[1]["results"]
+        _put_another_model_into(directory)
+        os.kill(first, signal.SIGKILL)
+        process.wait_for(lambda: process.count("batch process started") == 2)
+        after = price(client, batch)[1]["results"]
+        alone = price(client, batch["options"][0])[1]
+        assert process.get(READINESS)[0] == 200
+    for option, old, new in zip(batch["options"], before, after, strict=True):
+        assert (new["model"], new["error_bound"]) == (old["model"], pytest.approx(old["error_bound"], rel=1e-9))
+        assert new["price"] == pytest.approx(old["price"], abs=1e-9 * option["strike"])
+    assert alone["model"] == after[0]["model"]
+    assert alone["price"] == pytest.approx(after[0]["price"], abs=1e-9 * batch["options"][0]["strike"])
+
+
+def test_a_process_keeps_its_models_when_their_directories_are_gone(tmp_path: Path) -> None:
+    european = shutil.copytree(bundled_directory(), tmp_path / "european")
+    american = shutil.copytree(bundled_directory("american"), tmp_path / "american")
+    flags = ("--model-dir", str(european), "--american-model-dir", str(american))
+    batch = {"options": [{**PUT, "spot": 90 + 0.01 * row, "style": "american"} for row in range(2000)]}
+    with serving(*flags) as process, connection(process) as client:
+        first = int(process.logged("batch process started")["child"])
+        shutil.rmtree(tmp_path)
+        os.kill(first, signal.SIGKILL)
+        process.wait_for(lambda: process.count("batch process started") == 2)
+        status, answer, _ = price(client, batch)
+    assert status == 200
+    assert {(row["method"], row["model"].partition("/")[0]) for row in answer["results"]} == {("pinn", "american")}
 
 
 def test_prices_come_from_the_network_and_are_right_to_a_millionth_of_the_strike(server: Process) -> None:
@@ -344,6 +379,14 @@ def test_sighup_changes_nothing_and_is_logged(server: Process) -> None:
     server.popen.send_signal(signal.SIGHUP)
     server.logged("SIGHUP is ignored: a process keeps its model, another model comes in another pod")
     assert server.get(READINESS)[0] == 200
+
+
+def _put_another_model_into(directory: Path) -> None:
+    """One that is valid, right to the golden prices' digits, and yet another: prices differ from the 7th digit on."""
+    model = read(directory)
+    *first, last = model.network.layers
+    network = replace(model.network, layers=(*first, replace(last, bias=last.bias + 5e-6)))
+    write(directory, name=model.name, version="another", network=network, certificate=model.certificate, record={})
 
 
 def _until_counted_open(process: Process) -> None:

@@ -68,7 +68,7 @@ class SteeredPricer:
         return {"status": "healthy", "version": "none", "gpu_available": False, "threads": threads}
 
 
-def steered(options: dict[str, Any]) -> SteeredPricer:
+def steered(options: dict[str, Any], models: bytes) -> SteeredPricer:
     """A `PricerFactory`."""
     if options.get("starting") == "raises":
         raise RuntimeError("cannot start")
@@ -77,8 +77,11 @@ def steered(options: dict[str, Any]) -> SteeredPricer:
 
 @asynccontextmanager
 async def batch_process(*, started: bool = True, **changes: Any) -> AsyncIterator[BatchProcess]:
-    """A real one, whose child is steered by `options`; `ends` is filled with the reasons of its restarts."""
+    """A real one, whose child is steered by `options`; `models` are what it gets to price by, and `ends`
+    is filled with the reasons of its restarts.
+    """
     ends: list[str] = changes.pop("ends", [])
+    models: bytes = changes.pop("models", b"")
     values: dict[str, Any] = {"factory": "tests.support.batch:steered", "first_pause_seconds": 0.01, "slots": 4}
     process = BatchProcess(
         BatchSettings(**{**values, **changes}),
@@ -86,7 +89,7 @@ async def batch_process(*, started: bool = True, **changes: Any) -> AsyncIterato
         labels=lambda: ModelLabels(european="european/server"),
         on_restart=ends.append,
     )
-    await process.start()
+    await process.start(models)
     try:
         if started:
             await reaches(process, BatchState.NUMPY)

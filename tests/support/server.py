@@ -60,6 +60,10 @@ class ExactModel:
     def cache(self) -> None:
         """It remembers nothing."""
 
+    @property
+    def sources(self) -> None:
+        """It exists in this process alone."""
+
     def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
         return quotes_by_batch(self.price, options)
 

@@ -28,7 +28,7 @@ from pinn_inference.pricing.errors import (
     ModelRuntimeError,
     ModelSelfCheckError,
 )
-from pinn_inference.pricing.loading import load_models, load_numpy_models
+from pinn_inference.pricing.loading import ModelSources, numpy_models, read_sources, tensorflow_models
 from pinn_inference.pricing.model import bundled_directory, load_numpy_model
 from pinn_inference.pricing.scalar import ScalarPricer, single
 from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
@@ -280,11 +280,12 @@ def test_both_styles_are_loaded_as_one_with_and_without_tensorflow() -> None:
     digests = {"european_sha256": EUROPEAN.sha256, "american_sha256": MODEL.sha256}
     batch = sample_american(3_000, DOMAIN, seed=53)
     batch = replace(batch, is_american=np.arange(len(batch)) % 2 == 0)
-    first, second = (load(bundled_directory(), DIRECTORY, **digests) for load in (load_numpy_models, load_models))
+    sources = read_sources(bundled_directory(), DIRECTORY, **digests)
+    first, second = numpy_models(sources), tensorflow_models(ModelSources.unpacked(sources.packed()))
     assert first.price(batch).price == pytest.approx(second.price(batch).price, rel=1e-11, abs=1e-11)
-    assert load_numpy_models(bundled_directory(), None).american is None
+    assert numpy_models(read_sources(bundled_directory(), None)).american is None
     with pytest.raises(ModelChecksumError):
-        load_numpy_models(bundled_directory(), DIRECTORY, american_sha256="0" * 64)
+        read_sources(bundled_directory(), DIRECTORY, american_sha256="0" * 64)
 
 
 class Failing:

@@ -43,7 +43,7 @@ async def price(options: OptionBatch) -> Quotes:
 async def large(request: web.Request, pieces: AsyncIterator[bytes], target: InferTarget) -> web.StreamResponse:
     body = b"".join([piece async for piece in pieces])
     parsed = parse_infer_request(body, target=target, max_batch=100_000)
-    response = infer_response(render_infer_answer(parsed, await price(parsed.options), target=target))
+    response = infer_response(render_infer_answer(parsed, await price(parsed.options), target=target, version="7f"))
     response.headers["X-Large"] = "yes"
     return response
 

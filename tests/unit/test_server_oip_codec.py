@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.types import Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.errors import BatchTooLarge, InvalidRequest, NonFiniteResult
 from pinn_inference.server.oip_codec import (
     AMERICAN_OUTPUTS,
@@ -437,9 +437,11 @@ def american_quotes(options: OptionBatch, boundary: float) -> Quotes:
     return replace(closed_form.price(european), exercise_boundary=np.full(len(options), boundary))
 
 
-def answered(request: InferRequest, *, target: InferTarget = EUROPEAN, boundary: float = 80.0) -> InferAnswer:
+def answered(
+    request: InferRequest, *, target: InferTarget = EUROPEAN, boundary: float = 80.0, version: str | None = "7f"
+) -> InferAnswer:
     quotes = american_quotes(request.options, boundary)
-    return render_infer_answer(request, quotes, target=target)
+    return render_infer_answer(request, quotes, target=target, version=version)
 
 
 def decoded(answer: InferAnswer) -> dict[str, Any]:
@@ -471,7 +473,7 @@ def decoded(answer: InferAnswer) -> dict[str, Any]:
 def test_all_outputs_come_in_their_order_as_the_request_says(binary: bool) -> None:
     request = parse(json_request(3, parameters={"binary_data_output": binary}, id="é"))
     quotes = closed_form.price(request.options)
-    answer = render_infer_answer(request, quotes, target=EUROPEAN)
+    answer = render_infer_answer(request, quotes, target=EUROPEAN, version="7f")
     header = json.loads(answer.join()[: answer.header_length])
     assert (header["model_name"], header["model_version"], header["id"]) == ("european", "7f", "é")
     assert [output["name"] for output in header["outputs"]] == list(OUTPUTS)
@@ -499,14 +501,21 @@ def test_methods_in_a_mixed_batch_are_told_row_by_row() -> None:
     request = parse(json_request(4, parameters={"binary_data_output": True}))
     methods = np.array([Method.PINN, Method.CLOSED_FORM, Method.PINN, Method.INTEGRAL_EQUATION], dtype=np.int8)
     quotes = replace(closed_form.price(request.options), method=methods)
-    tensors = decoded(render_infer_answer(request, quotes, target=EUROPEAN))
+    tensors = decoded(render_infer_answer(request, quotes, target=EUROPEAN, version="7f"))
     assert tensors["method"] == ["pinn", "closed_form", "pinn", "integral_equation"]
 
 
 def test_an_answer_without_id_and_version_has_none() -> None:
-    request = parse(json_request(), target=InferTarget("european"))
-    header = json.loads(answered(request, target=InferTarget("european")).join())
+    request = parse(json_request())
+    header = json.loads(answered(request, version=None).join())
     assert set(header) == {"model_name", "outputs"}
+
+
+def test_quotes_made_while_there_was_no_model_do_not_name_the_one_that_came_meanwhile() -> None:
+    request = parse(json_request())
+    quotes = closed_form.price(request.options, reason=FallbackReason.MODEL_UNAVAILABLE)
+    header = json.loads(render_infer_answer(request, quotes, target=EUROPEAN, version="7f").join())
+    assert "model_version" not in header
 
 
 def test_binary_numbers_start_at_a_multiple_of_their_size() -> None:
@@ -530,7 +539,7 @@ def test_a_number_that_is_not_finite_is_never_sent(name: str) -> None:
     quotes = closed_form.price(request.options)
     getattr(quotes, name)[1] = np.nan
     with pytest.raises(NonFiniteResult, match=r"options\[1\]"):
-        render_infer_answer(request, quotes, target=EUROPEAN)
+        render_infer_answer(request, quotes, target=EUROPEAN, version="7f")
 
 
 def test_an_american_option_without_a_boundary_is_never_sent() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinn_inference.pricing.loading import load_numpy_models
+from pinn_inference.pricing.loading import numpy_models, read_sources
 from pinn_inference.pricing.model import bundled_directory
 from pinn_operator.core.samples import (
     PodPrices,
@@ -54,7 +54,8 @@ def short_put(option: PriceOption) -> bool:
 def by_the_network() -> dict[PriceOption, Quote]:
     """What the bundled networks answer."""
     options = grid(240).options
-    quotes = load_numpy_models(bundled_directory(), bundled_directory("american")).price(prices.batch(options))
+    sources = read_sources(bundled_directory(), bundled_directory("american"))
+    quotes = numpy_models(sources).price(prices.batch(options))
     columns = [getattr(quotes, name).tolist() for name in prices.NUMBERS]
     return {option: Quote(*row, method="pinn") for option, row in zip(options, zip(*columns, strict=True), strict=True)}
 

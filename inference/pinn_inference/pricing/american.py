@@ -41,14 +41,24 @@ def load_american(
     `european` prices the European part. Raises ModelNotFoundError, ModelChecksumError or ModelFormatError, and
     ImportError where TensorFlow is not installed.
     """
-    artefact = read_american(directory, expected_sha256=expected_sha256)
-    engines = american_engines(artefact.networks, threads=threads)
-    return AmericanModel(artefact, european, (*engines, NumPyAmericanEngine(artefact.networks)))
+    return tensorflow_american(read_american(directory, expected_sha256=expected_sha256), european, threads=threads)
 
 
 def load_numpy_american(directory: Path, european: StyleModel, *, expected_sha256: str | None = None) -> AmericanModel:
     """A model that never imports TensorFlow; takes milliseconds. Arguments and errors as for `load_american`."""
-    artefact = read_american(directory, expected_sha256=expected_sha256)
+    return numpy_american(read_american(directory, expected_sha256=expected_sha256), european)
+
+
+def tensorflow_american(
+    artefact: AmericanArtefact, european: StyleModel, *, threads: int | None = None
+) -> AmericanModel:
+    """As `load_american`, of an artefact that has been read."""
+    engines = american_engines(artefact.networks, threads=threads)
+    return AmericanModel(artefact, european, (*engines, NumPyAmericanEngine(artefact.networks)))
+
+
+def numpy_american(artefact: AmericanArtefact, european: StyleModel) -> AmericanModel:
+    """As `load_numpy_american`, of an artefact that has been read."""
     return AmericanModel(artefact, european, (NumPyAmericanEngine(artefact.networks),))
 
 

@@ -15,7 +15,7 @@ from pinn_inference.pricing.american_network import (
     AmericanDomain,
     AmericanNetworks,
 )
-from pinn_inference.pricing.artefact import Arrays, archive, read_files, write_files
+from pinn_inference.pricing.artefact import Arrays, ModelFiles, archive, read_files, write_files
 from pinn_inference.pricing.certificate import Certificate
 from pinn_inference.pricing.errors import ModelFormatError
 from pinn_inference.pricing.network import Layer
@@ -37,13 +37,17 @@ class AmericanArtefact:
 
 def read_american(directory: Path, *, expected_sha256: str | None = None) -> AmericanArtefact:
     """Reads and checks a model; arguments and errors as for `artefact.read`."""
-    files = read_files(directory, style=STYLE, expected_sha256=expected_sha256)
-    arrays = Arrays(files.weights, files.path)
+    return parse_american(read_files(directory, style=STYLE, expected_sha256=expected_sha256))
+
+
+def parse_american(files: ModelFiles) -> AmericanArtefact:
+    """The model in these files; raises ModelFormatError."""
+    arrays = Arrays(files.weights, files.origin)
     limits = arrays.array("domain", len(fields(AmericanDomain))).tolist()
     domain = AmericanDomain(*limits)
     grows = 0.0 < domain.s_min < domain.s_max and 0.0 < domain.kappa_min < domain.kappa_max
     if not grows or domain.carry_max <= 0.0 or domain.z_max <= 0.0:
-        raise ModelFormatError(f"{files.path}: domain is {limits}, it must be positive and each range must grow")
+        raise ModelFormatError(f"{files.origin}: domain is {limits}, it must be positive and each range must grow")
     return AmericanArtefact(
         name=files.name,
         version=files.version,

@@ -36,8 +36,8 @@ _MAX_BYTES: Final = 64 * 1024 * 1024
 class ModelFiles:
     """A model's two files as they lie on disk, of one exercise style; the checksum has been compared.
 
-    `weights` are the bytes of the file at `path`; `record` is `model.json` as parsed; only `name` and `version` of it
-    are required.
+    `weights` are the bytes of the weights file; `record` is `model.json` as parsed; only `name` and `version` of it
+    are required. `origin` is where the weights were read, for messages.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ModelFiles:
     sha256: str
     weights: bytes
     record: Mapping[str, Any]
-    path: Path
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,15 @@ def bundled_directory(name: str = "european") -> Path:
 
 def read(directory: Path, *, expected_sha256: str | None = None) -> Artefact:
     """Reads and checks a European model; arguments and errors as for `read_files`."""
-    files = read_files(directory, style=EUROPEAN, expected_sha256=expected_sha256)
-    arrays = Arrays(files.weights, files.path)
+    return parse(read_files(directory, style=EUROPEAN, expected_sha256=expected_sha256))
+
+
+def parse(files: ModelFiles) -> Artefact:
+    """The European model in these files; raises ModelFormatError."""
+    arrays = Arrays(files.weights, files.origin)
     y_max, w_max = (float(value) for value in arrays.array("domain", 2))
     if not (y_max > 0.0 and w_max > 0.0):
-        raise ModelFormatError(f"{files.path}: domain is ({y_max}, {w_max}), both must be positive")
+        raise ModelFormatError(f"{files.origin}: domain is ({y_max}, {w_max}), both must be positive")
     network = Network(layers=arrays.layers("", 2), domain=Domain(y_max=y_max, w_max=w_max))
     return Artefact(
         name=files.name,
@@ -150,7 +154,7 @@ def read_files(directory: Path, *, style: str, expected_sha256: str | None = Non
     if _style(record) != style:
         raise ModelFormatError(f"{record_path}: a model of {_style(record)} options, where {style} ones are asked for")
     return ModelFiles(
-        name=record["name"], version=record["version"], sha256=sha256, weights=weights, record=record, path=path
+        name=record["name"], version=record["version"], sha256=sha256, weights=weights, record=record, origin=str(path)
     )
 
 
@@ -184,26 +188,26 @@ def archive(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 class Arrays:
     """The arrays of a weights file; whatever is missing or of another form raises ModelFormatError, naming it."""
 
-    def __init__(self, content: bytes, path: Path) -> None:
-        self._path = path
+    def __init__(self, content: bytes, origin: str) -> None:
+        self._origin = origin
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 self._arrays = {key: archive[key] for key in archive.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ModelFormatError(f"{path} is not a NumPy archive: {error}") from error
+            raise ModelFormatError(f"{origin} is not a NumPy archive: {error}") from error
         version = self._arrays.get("format_version")
         if version is None or version.shape != () or version != FORMAT_VERSION:
-            raise ModelFormatError(f"{path}: format_version is {version}, it must be {FORMAT_VERSION}")
+            raise ModelFormatError(f"{origin}: format_version is {version}, it must be {FORMAT_VERSION}")
 
     def array(self, key: str, *shape: int | None) -> FloatArray:
         """A finite float64 array of this shape, None standing for any length."""
         value: FloatArray | None = self._arrays.get(key)
         if value is None:
-            raise ModelFormatError(f"{self._path}: array {key!r} is missing")
+            raise ModelFormatError(f"{self._origin}: array {key!r} is missing")
         fits = value.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, value.shape, strict=True))
         if not fits or value.dtype != np.float64 or not np.isfinite(value).all():
             raise ModelFormatError(
-                f"{self._path}: array {key!r} is {value.dtype} of shape {value.shape}, "
+                f"{self._origin}: array {key!r} is {value.dtype} of shape {value.shape}, "
                 f"it must be finite float64 of shape {shape}"
             )
         return value
@@ -212,7 +216,7 @@ class Arrays:
         """`{prefix}kernel_0`, `{prefix}bias_0` and so on, from `inputs` inputs to one output."""
         depth = sum(key.startswith(f"{prefix}kernel_") for key in self._arrays)
         if depth == 0:
-            raise ModelFormatError(f"{self._path}: array '{prefix}kernel_0' is missing")
+            raise ModelFormatError(f"{self._origin}: array '{prefix}kernel_0' is missing")
         layers = []
         for index in range(depth):
             outputs = 1 if index == depth - 1 else None
@@ -229,7 +233,7 @@ class Arrays:
         even = len(s) > 0 and bool(np.allclose(s, s[-1] * np.arange(1, len(s) + 1) / len(s), rtol=1e-12, atol=0.0))
         if not even or not grows or s[-1] < reach * (1.0 - 1e-12):
             raise ModelFormatError(
-                f"{self._path}: the certificate must grow with s, in even steps, and reach s = √w_max"
+                f"{self._origin}: the certificate must grow with s, in even steps, and reach s = √w_max"
             )
         return certificate
 

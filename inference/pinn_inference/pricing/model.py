@@ -50,7 +50,16 @@ def load_model(directory: Path, *, expected_sha256: str | None = None, threads: 
     `expected_sha256` is the checksum of `weights.npz`; `threads` as in `load_tensorflow`. Raises ModelNotFoundError,
     ModelChecksumError or ModelFormatError, and ImportError where TensorFlow is not installed.
     """
-    artefact = read(directory, expected_sha256=expected_sha256)
+    return tensorflow_model(read(directory, expected_sha256=expected_sha256), threads=threads)
+
+
+def load_numpy_model(directory: Path, *, expected_sha256: str | None = None) -> PinnModel:
+    """A model that never imports TensorFlow; takes milliseconds. Arguments and errors as for `load_model`."""
+    return numpy_model(read(directory, expected_sha256=expected_sha256))
+
+
+def tensorflow_model(artefact: Artefact, *, threads: int | None = None) -> PinnModel:
+    """As `load_model`, of an artefact that has been read."""
     from pinn_inference.pricing.tensorflow_engine import tensorflow_engines
 
     numpy_engine = NumPyEngine(artefact.network, artefact.certificate)
@@ -58,9 +67,8 @@ def load_model(directory: Path, *, expected_sha256: str | None = None, threads: 
     return PinnModel(artefact, (*devices, numpy_engine))
 
 
-def load_numpy_model(directory: Path, *, expected_sha256: str | None = None) -> PinnModel:
-    """A model that never imports TensorFlow; takes milliseconds. Arguments and errors as for `load_model`."""
-    artefact = read(directory, expected_sha256=expected_sha256)
+def numpy_model(artefact: Artefact) -> PinnModel:
+    """As `load_numpy_model`, of an artefact that has been read."""
     return PinnModel(artefact, (NumPyEngine(artefact.network, artefact.certificate),))
 
 

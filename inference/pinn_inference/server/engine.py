@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
+from pinn_inference.pricing.loading import ModelSources
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
 from pinn_inference.server.batch.jobs import price_without_model
@@ -177,6 +178,11 @@ class PricingEngine:
     def cache(self) -> QuoteCache | None:
         """The cache in use; None without a usable model, or if it has none."""
         return self._model.cache if self._model is not None else None
+
+    @property
+    def sources(self) -> ModelSources | None:
+        """What the model in use was made of; None without one, or if it exists in this process alone."""
+        return self._model.sources if self._model is not None else None
 
     @property
     def failure(self) -> tuple[str, str] | None:

@@ -145,7 +145,8 @@ class OpenInferencePages:
         parsed_at = time.perf_counter()
         quotes = await self._price(parsed.options)
         priced_at = time.perf_counter()
-        response = infer_response(render_infer_answer(parsed, quotes, target=target))
+        in_use = self._state_of(target.model).version
+        response = infer_response(render_infer_answer(parsed, quotes, target=target, version=in_use))
         response.headers[SERVER_TIMING] = server_timing(
             parse=parsed_at - began, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
         )

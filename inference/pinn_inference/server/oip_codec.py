@@ -20,7 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries
-from pinn_inference.pricing.types import BoolArray, CodeArray, FloatArray, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import BoolArray, CodeArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
 from pinn_inference.server.errors import BatchTooLarge, Fault, InvalidRequest, NonFiniteResult
 from pinn_inference.server.parsing import FIELDS, OPTION_TYPES, NumberField, shown, shown_text
 
@@ -63,8 +63,9 @@ class TensorFault(Fault):
 class InferTarget:
     """What is known of an infer request beside its body: the model it is for, and the text of its length header.
 
-    `model` is one of `MODELS`, which names the exercise style; `version` is that of the model in use, None where none
-    is (then the closed form answers). `header_length` is None where the header is absent.
+    `model` is one of `MODELS`, which names the exercise style; `version` is that of the model in use when the request
+    came, which is the only one that it may ask for, None where none is. `header_length` is None where the header is
+    absent.
     """
 
     model: str
@@ -522,16 +523,20 @@ _LABELS: Final = {int(method): method.label for method in Method}
 _ELEMENTS: Final = {code: len(label).to_bytes(4, "little") + label.encode() for code, label in _LABELS.items()}
 
 
-def render_infer_answer(request: InferRequest, quotes: Quotes, *, target: InferTarget) -> InferAnswer:
+def render_infer_answer(
+    request: InferRequest, quotes: Quotes, *, target: InferTarget, version: str | None
+) -> InferAnswer:
     """The answer to `request`, of one row of `quotes` for each of its options.
 
+    `version` is that of the model in use, None where none is. The answer has it unless the quotes say that they were
+    made while there was none.
     Raises NonFiniteResult, as every other answer does: no NaN goes out in binary either. Only an `exercise_boundary`
     may be 0 (a put that is never exercised early) or infinite (such a call), for both of which JSON has null.
     """
     _demand_finite(quotes, american=target.american)
     header: dict[str, Any] = {"model_name": target.model}
-    if target.version is not None:
-        header["model_version"] = target.version
+    if version is not None and not (quotes.reason == FallbackReason.MODEL_UNAVAILABLE).any():
+        header["model_version"] = version
     if request.id is not None:
         header["id"] = request.id
     tensors: list[dict[str, Any]] = []

@@ -10,11 +10,14 @@ from typing import Final, Protocol
 import numpy as np
 
 from pinn_inference.pricing import golden
-from pinn_inference.pricing.american import load_numpy_american
+from pinn_inference.pricing.american import numpy_american
+from pinn_inference.pricing.american_artefact import parse_american
 from pinn_inference.pricing.american_scalar import AmericanScalarPricer
+from pinn_inference.pricing.artefact import parse
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
 from pinn_inference.pricing.errors import ModelNotFoundError, ModelSelfCheckError
-from pinn_inference.pricing.model import bundled_directory, load_numpy_model
+from pinn_inference.pricing.loading import ModelSources, read_sources
+from pinn_inference.pricing.model import bundled_directory, numpy_model
 from pinn_inference.pricing.model_set import ModelSet, StyleModel
 from pinn_inference.pricing.scalar import ScalarPricer, ScalarQuote
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
@@ -65,6 +68,10 @@ class PricingModel(Protocol):
     def cache(self) -> QuoteCache | None:
         """The cache before it."""
 
+    @property
+    def sources(self) -> ModelSources | None:
+        """What it was made of, for other processes to make the same; None if it exists in this process alone."""
+
 
 ModelLoader = Callable[[ServerConfig], PricingModel]
 """Loads the model a configuration names; what it raises may carry a CamelCase `reason`."""
@@ -89,8 +96,15 @@ class ScalarAmerican(Protocol):
 class CachedModel:
     """A model of which single quotes come from a cache and from the scalar path, and larger numbers from arrays."""
 
-    def __init__(self, models: ModelSet, cache: QuoteCache, american_pricer: ScalarAmerican | None = None) -> None:
+    def __init__(
+        self,
+        models: ModelSet,
+        cache: QuoteCache,
+        american_pricer: ScalarAmerican | None = None,
+        sources: ModelSources | None = None,
+    ) -> None:
         self._models = models
+        self.sources = sources
         self._cache = cache
         self.name, self.version, self.sha256 = models.name, models.version, models.sha256
         self.error_bound = models.error_bound
@@ -205,14 +219,19 @@ _REASONS: Final = tuple(FallbackReason)
 def load_configured_model(config: ServerConfig) -> PricingModel:
     """The product's loader: `model_dir`, or the bundled model of that name; the checksum comes first."""
     european = config.model_dir or bundled_directory(config.model)
-    model = load_numpy_model(european, expected_sha256=config.model_sha256)
+    sources = read_sources(
+        european,
+        american_directory(config),
+        european_sha256=config.model_sha256,
+        american_sha256=config.american_model_sha256,
+    )
+    model = numpy_model(parse(sources.european))
     cache = QuoteCache(model.artefact, max_quotes=config.cache_quotes)
-    directory = american_directory(config)
-    if directory is None:
-        return CachedModel(ModelSet(model), cache)
-    american = load_numpy_american(directory, model, expected_sha256=config.american_model_sha256)
+    if sources.american is None:
+        return CachedModel(ModelSet(model), cache, sources=sources)
+    american = numpy_american(parse_american(sources.american), model)
     pricer = AmericanScalarPricer(american.artefact, ScalarPricer(model.artefact))
-    return CachedModel(ModelSet(model, american), cache, pricer)
+    return CachedModel(ModelSet(model, american), cache, pricer, sources)
 
 
 def american_directory(config: ServerConfig) -> Path | None:

@@ -105,8 +105,9 @@ class PricingService:
     async def start_batch_process(self) -> None:
         """Start the batch process, which then loads TensorFlow. For a server that is ready: before that it would only
         take processor time from what the server is waiting for."""
-        if self._has_batch_process and self._batches is not None:
-            await self._batches.start()
+        sources = self._engine.sources
+        if self._has_batch_process and self._batches is not None and sources is not None:
+            await self._batches.start(sources.packed())
             self._batches.load_tensorflow()
 
     async def close(self) -> None:

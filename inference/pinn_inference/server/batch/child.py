@@ -40,6 +40,7 @@ from pinn_inference.server.batch.protocol import (
     receive_from_server,
     send,
 )
+from pinn_inference.server.batch.sealed import content_of
 from pinn_inference.server.logs import configure_logging, request_id
 
 log = logging.getLogger("pinn_inference.server.batch.child")  # its `__name__` is `__main__`
@@ -62,8 +63,8 @@ class LoadablePricer(Pricer, Protocol):
         """
 
 
-PricerFactory = Callable[[dict[str, Any]], LoadablePricer]
-"""Makes a pricer from the settings' `options`, without TensorFlow and within a second."""
+PricerFactory = Callable[[dict[str, Any], bytes], LoadablePricer]
+"""Makes a pricer from the settings' `options` and the models, without TensorFlow and within a second."""
 
 
 class Child:
@@ -149,17 +150,18 @@ class Child:
         send(self._connection, message)
 
 
-def make_pricer(factory: str, options: dict[str, Any]) -> LoadablePricer:
+def make_pricer(factory: str, options: dict[str, Any], models: bytes) -> LoadablePricer:
     """The pricer of a factory named `module:function`."""
     module, _, name = factory.partition(":")
     make: PricerFactory = getattr(import_module(module), name)
-    return make(options)
+    return make(options, models)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The batch process of the inference server, which starts it.")
     parser.add_argument("--connection", type=int, required=True, help="descriptor of the socket to the server")
     parser.add_argument("--arena", type=int, required=True, help="descriptor of the shared memory")
+    parser.add_argument("--models", type=int, required=True, help="descriptor of the models, in sealed memory")
     parser.add_argument("--parent", type=int, required=True, help="process id of the server")
     arguments = parser.parse_args()
     if not _tie_to_parent(arguments.parent):
@@ -178,7 +180,7 @@ def main() -> int:
         configure_logging(level=start.log_level, revision=start.revision, service=start.service)
         arena = Arena(ArenaLayout(start.slots, start.request_bytes, start.answer_bytes), arguments.arena)
         try:
-            pricer = make_pricer(start.factory, start.options)
+            pricer = make_pricer(start.factory, start.options, content_of(arguments.models))
         except Exception:
             log.exception("the batch process cannot price", extra={"factory": start.factory})
             return EXIT_FAILED

@@ -34,6 +34,10 @@ class ModelLabels:
     european: str = ""
     american: str = ""
 
+    def version(self, *, american: bool) -> str | None:
+        """That of a style's model, None where there is none."""
+        return (self.american if american else self.european).partition("/")[2] or None
+
 
 class Pricer(Protocol):
     """Prices batches; calls come from one thread at a time."""
@@ -213,5 +217,6 @@ def _render(work: Work, request: Any, quotes: Quotes, labels: ModelLabels) -> _R
         return _Rendered(parts)
     from pinn_inference.server.oip_codec import InferTarget, render_infer_answer
 
-    answer = render_infer_answer(request, quotes, target=InferTarget(**work.parameters))
+    target = InferTarget(**work.parameters)
+    answer = render_infer_answer(request, quotes, target=target, version=labels.version(american=target.american))
     return _Rendered(answer.parts, answer.content_type, answer.header_length)

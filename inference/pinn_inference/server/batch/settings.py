@@ -20,7 +20,7 @@ class BatchSettings:
     """Settings of the batch process and of its supervision. Times are in seconds."""
 
     factory: str = "pinn_inference.server.batch.pricers:model_pricer"
-    """`module:function` that makes the child's pricer of `options`; see `child.PricerFactory`."""
+    """`module:function` that makes the child's pricer of `options` and of the models; see `child.PricerFactory`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     max_body_bytes: int = 32 * _MEBIBYTE
     max_batch: int = 65_536
@@ -47,13 +47,6 @@ class BatchSettings:
     @classmethod
     def from_config(cls, config: ServerConfig) -> Self:
         return cls(
-            options={
-                "model": config.model,
-                "model_dir": None if config.model_dir is None else str(config.model_dir),
-                "model_sha256": config.model_sha256,
-                "american_model_dir": None if config.american_model_dir is None else str(config.american_model_dir),
-                "american_model_sha256": config.american_model_sha256,
-            },
             max_body_bytes=config.max_body_bytes,
             max_batch=config.max_batch,
             tf_threads=config.tf_threads,

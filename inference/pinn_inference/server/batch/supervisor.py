@@ -45,6 +45,7 @@ from pinn_inference.server.batch.protocol import (
     receive_from_child,
     send,
 )
+from pinn_inference.server.batch.sealed import seal
 from pinn_inference.server.batch.settings import BatchSettings
 from pinn_inference.server.batch.slots import Slot, SlotPool
 from pinn_inference.server.logs import request_id as request_id_of_logs
@@ -143,6 +144,8 @@ class BatchProcess:
         self._own_pricer = _ServersOwnPricer(price, slow_options, labels)
         self._on_restart = on_restart
         self._arena = Arena.create(settings.layout)
+        self._models = -1
+        """Descriptor of what the children make their pricers of, -1 before the start."""
         self._slots = SlotPool(
             self._arena,
             max_body_bytes=settings.max_body_bytes,
@@ -168,8 +171,12 @@ class BatchProcess:
 
     # --- for the server ---------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Start the child; returns before it can price."""
+    async def start(self, models: bytes = b"") -> None:
+        """Start the child; returns before it can price. `models` is what every child makes its pricer of.
+
+        Raises OSError.
+        """
+        self._models = seal(models)
         self._spawn()
 
     def load_tensorflow(self) -> None:
@@ -250,6 +257,8 @@ class BatchProcess:
         if child is not None:
             self._disconnect(child)
             await self._reap(child, patience=2.0)
+        if self._models >= 0:
+            os.close(self._models)
         for job in (*self._waiting, *self._orphans, *(child.jobs.values() if child is not None else ())):
             self._fail(job, BatchError("the batch process was closed before the answer"))
         self._waiting.clear()
@@ -419,11 +428,11 @@ class BatchProcess:
         with theirs:
             command = [sys.executable, "-P", "-m", "pinn_inference.server.batch.child"]
             command += ["--connection", str(theirs.fileno()), "--arena", str(self._arena.descriptor)]
-            command += ["--parent", str(os.getpid())]
+            command += ["--models", str(self._models), "--parent", str(os.getpid())]
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._arena.descriptor),
+                pass_fds=(theirs.fileno(), self._arena.descriptor, self._models),
                 # Ctrl-C at a terminal is for the server, which ends the child when the last batch is answered.
                 start_new_session=True,
                 env={"OPENBLAS_NUM_THREADS": str(settings.tf_threads), **os.environ},

@@ -18,6 +18,7 @@ from multidict import MultiDict
 
 from pinn_inference.market.data import SYMBOL_PATTERN
 from pinn_inference.pricing import closed_form
+from pinn_inference.pricing.american_domain import has_two_boundaries
 from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.errors import InvalidRequest, Overloaded
 from pinn_inference.server.market_pages import (
@@ -375,3 +376,48 @@ def test_every_method_and_reason_is_in_the_contract() -> None:
     option = OPENAPI_SCHEMAS["ReportOption"]["properties"]
     assert option["method"]["enum"] == [method.label for method in Method]
     assert len(option["reason"]["enum"]) == len(FallbackReason) - 1
+
+
+NEGATIVE = """\
+as_of: 2026-01-02T21:00:00Z
+currency: CHF
+horizons: [1m, 1y]
+strikes: [0.9, 1, 1.1]
+symbols:
+  CALL: {name: Calls with two boundaries, spot: 100, volatility: 0.2, rate: -0.0075, dividend: -0.005}
+  PUTS: {name: Puts with two boundaries, spot: 100, volatility: 0.2, rate: -0.005, dividend: -0.0075}
+  ACME: {name: Acme, spot: 100, volatility: 0.2, rate: 0.03, dividend: 0.01}
+"""
+
+
+async def test_an_american_option_with_two_boundaries_is_left_out_with_its_reason_and_spoils_no_other(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "market.yaml"
+    path.write_text(NEGATIVE)
+
+    def one_boundary(batch: OptionBatch) -> Quotes:
+        assert not (batch.is_american & has_two_boundaries(batch)).any()
+        return with_american(batch)
+
+    async with market_server(path, price=one_boundary, prices_american=True) as client:
+        report = await answer(client, REPORT, symbols="CALL,ACME,PUTS")
+    for told, priced in zip(report["reports"], ({"put"}, {"call", "put"}, {"call"}), strict=True):
+        for pair in (pair for horizon in told["horizons"] for pair in horizon["options"]):
+            for side in ("call", "put"):
+                assert ("american" in pair[side]) == (side in priced)
+                expected = None if side in priced else "two_exercise_boundaries"
+                assert pair[side].get("american_reason") == expected
+            if "put" in priced:
+                assert pair["put"]["american"]["price"] == pytest.approx(1.01 * pair["put"]["price"])
+
+
+async def test_an_early_exercise_premium_is_never_below_zero(market_file: Path) -> None:
+    def a_little_less(batch: OptionBatch) -> Quotes:
+        quotes = with_american(batch)
+        return replace(quotes, price=np.where(batch.is_american, quotes.price / 1.02, quotes.price))
+
+    async with market_server(market_file, price=a_little_less, prices_american=True) as client:
+        report = await answer(client, REPORT, symbols="ACME")
+    legs = [pair[side] for pair in report["reports"][0]["horizons"][1]["options"] for side in ("call", "put")]
+    assert {leg["american"]["early_exercise_premium"] for leg in legs} == {0.0}

@@ -36,11 +36,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pinn_inference.pricing.american_domain import has_two_boundaries
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch, Quotes
 
 T = TypeVar("T")
@@ -140,7 +141,8 @@ class GreekBounds:
 class Valuations:
     """A call and a put a row, their Greeks, their bounds, and P(S_T > strike).
 
-    The American ones are None where nobody asked for them.
+    The American ones are None where nobody asked for them, and NaN in rows with two exercise boundaries, which no model
+    prices.
     """
 
     strike: FloatArray
@@ -209,13 +211,18 @@ def quantiles(outlooks: Outlooks, probability: FloatArray) -> Questions[Estimate
 
 
 def valuations(outlooks: Outlooks, strike: FloatArray, *, american: bool) -> Questions[Valuations]:
-    """A European call and put a row with bounds for every Greek; with `american` the American ones too."""
-    n = len(outlooks)
+    """A European call and put a row with bounds for every Greek; with `american` the American ones too, if any can be
+    priced."""
     asked = [outlooks.options(strike), outlooks.options(strike, is_call=False)]
     if american:
         asked += [outlooks.options(strike, is_call=is_call, is_american=True) for is_call in (True, False)]
-    quotes = yield OptionBatch.concatenate(asked)
-    call, put, *americans = (quotes.take(slice(start, start + n)) for start in range(0, len(quotes), n))
+    kept = [~(batch.is_american & has_two_boundaries(batch)) for batch in asked]
+    quotes = yield OptionBatch.concatenate([batch.take(rows) for batch, rows in zip(asked, kept, strict=True)])
+    ends = np.cumsum([np.count_nonzero(rows) for rows in kept]).tolist()
+    call, put, *americans = (
+        _spread_out(quotes.take(slice(start, end)), rows)
+        for start, end, rows in zip([0, *ends[:-1]], ends, kept, strict=True)
+    )
     slope = yield from _slope_quotient(outlooks, strike, call.error_bound)
     curvature = yield from _curvature_quotient(outlooks, strike, call)
     return Valuations(
@@ -228,6 +235,19 @@ def valuations(outlooks: Outlooks, strike: FloatArray, *, american: bool) -> Que
         american_call=americans[0] if americans else None,
         american_put=americans[1] if americans else None,
     )
+
+
+def _spread_out(quotes: Quotes, rows: BoolArray) -> Quotes:
+    """The quotes in the chosen rows of more, whose other rows hold NaN."""
+    if rows.all():
+        return quotes
+
+    def column(values: NDArray[Any]) -> NDArray[Any]:
+        whole = np.full(len(rows), np.nan) if values.dtype == np.float64 else np.zeros(len(rows), values.dtype)
+        whole[rows] = values
+        return whole
+
+    return Quotes(*(column(getattr(quotes, name.name)) for name in fields(quotes)))
 
 
 def _model_above(outlooks: Outlooks, strike: FloatArray, calls: Quotes) -> FloatArray:

@@ -38,6 +38,8 @@ _RANGE: Final = 0.9
 _POINTS: Final = len(PROBABILITIES)
 _GREEKS: Final = tuple(field.name for field in fields(GreekBounds))
 _METHODS: Final = {int(method): method.label for method in Method}
+TWO_BOUNDARIES_REASON: Final = "two_exercise_boundaries"
+"""Why an American option is left out, see `american_domain`."""
 _REASONS: Final = {int(reason): reason.label for reason in FallbackReason}
 
 
@@ -247,7 +249,11 @@ def _leg_documents(quotes: Quotes, bounds: GreekBounds, american: Quotes | None,
     ]
     if american is not None:
         for leg, document in zip(legs, _american_documents(american, rows), strict=True):
-            leg["american"] = {**document, "early_exercise_premium": document["price"] - leg["price"]}
+            if isfinite(document["price"]):
+                # Both prices have errors: one that is below the other by less has no premium.
+                leg["american"] = {**document, "early_exercise_premium": max(document["price"] - leg["price"], 0.0)}
+            else:
+                leg["american_reason"] = TWO_BOUNDARIES_REASON
     return legs
 
 

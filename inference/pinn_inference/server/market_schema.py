@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pinn_inference.market.data import SYMBOL_PATTERN
-from pinn_inference.market.report import PROBABILITIES
+from pinn_inference.market.report import PROBABILITIES, TWO_BOUNDARIES_REASON
 from pinn_inference.pricing.types import FallbackReason, Method
 
 MAX_REPORT_SYMBOLS: Final = 50
@@ -176,14 +176,23 @@ OPENAPI_SCHEMAS: Final[_Json] = {
             ),
             "method": _METHOD,
         },
-        {"reason": _REASON, "american": _ref("ReportAmerican")},
+        {
+            "reason": _REASON,
+            "american": _ref("ReportAmerican"),
+            "american_reason": {
+                "type": "string",
+                "enum": [TWO_BOUNDARIES_REASON],
+                "description": "Why there is no `american`: rate and dividend are negative and the option would be "
+                "exercised inside a band of spots.",
+            },
+        },
         description="European option on one share; `american` where the server's model prices that too.",
     ),
     "ReportAmerican": _object(
         {
             **_GREEKS,
             "error_bound": _bound("Bound of the error of `price`, in currency."),
-            "early_exercise_premium": _number("price − European price, in currency."),
+            "early_exercise_premium": _number("price − European price, in currency; never negative.", minimum=0),
             "exercise_boundary": {
                 "type": ["number", "null"],
                 "description": "Spot at which to exercise today, in currency; null where that is never right.",

@@ -457,6 +457,17 @@ async def test_the_memory_of_a_large_batch_is_given_back() -> None:
         assert len(prices_of((await ask(process, body)).document)) == 30_000
 
 
+async def test_refusing_megabytes_that_are_no_json_again_and_again_takes_no_memory() -> None:
+    body = b"x" * (8 << 20)
+    sizes: list[int] = []
+    async with batch_process() as process:
+        for _ in range(12):
+            with pytest.raises(RemoteError, match="is not valid JSON"):
+                await ask(process, body)
+            sizes.append(process.status.resident_bytes or 0)
+    assert max(sizes[4:]) - max(sizes[:4]) <= 12 << 20, sizes
+
+
 async def test_an_answer_cannot_be_read_after_its_release() -> None:
     async with batch_process() as process:
         answer = await process.run(JobKind.PRICE, json.dumps({"options": rows(2)}).encode())

@@ -21,7 +21,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from pinn_inference.server.engine import PricingEngine
-from pinn_inference.server.errors import NonFiniteResult, Overloaded, ServerError, render_error
+from pinn_inference.server.errors import NonFiniteResult, Overloaded, ServerError, let_go, render_error
 from pinn_inference.server.logs import request_id
 from pinn_inference.server.metrics import CLIENT_CLOSED_REQUEST, ServerMetrics
 
@@ -271,4 +271,5 @@ async def _answer(
         status, message, reason = observer.explain(error, request.path)
         details = error.details() if isinstance(error, ServerError) else None
         headers = dict(error.headers) if isinstance(error, ServerError) else None
+        let_go(error)
         return error_response(status, message, reason=reason, request_id=identity, details=details, headers=headers)

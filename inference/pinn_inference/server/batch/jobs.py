@@ -16,7 +16,7 @@ import numpy as np
 from pinn_inference.pricing import closed_form, integral_equation
 from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch.protocol import Counts, JobKind
-from pinn_inference.server.errors import NonFiniteResult, ServerError
+from pinn_inference.server.errors import NonFiniteResult, ServerError, let_go
 from pinn_inference.server.moments import price_moments
 from pinn_inference.server.parsing import parse_price_request
 from pinn_inference.server.rendering import render_parts
@@ -162,8 +162,8 @@ def price_without_model(options: OptionBatch, reason: FallbackReason) -> Quotes:
 def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None]) -> Answered | Refusal:
     """Parse, price, render; `write` takes the pieces of the answer in order.
 
-    A request that is wrong, and a result that is not finite, are a `Refusal`. An evaluation that raises is counted, and
-    answered without the model.
+    A request that is wrong, and a result that is not finite, are a `Refusal`, which keeps nothing of the request. An
+    evaluation that raises is counted, and answered without the model.
     """
     tally = _Tally(pricer.where)
     try:
@@ -182,6 +182,7 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None]) -> Answe
     except ServerError as error:
         if isinstance(error, NonFiniteResult):
             tally.failed(error)
+        let_go(error)
         return Refusal(error, tally.counts())
     return Answered(rendered.content_type, rendered.header_length, tally.counts())
 

@@ -160,6 +160,8 @@ class StoryPod(SimulatedPod):
                 "reason": self.termination.reason, "exitCode": self.termination.exit_code,
                 "message": self.termination.message,
             }  # fmt: skip
+            if self.termination.finished is not None:
+                last["finishedAt"] = self.termination.finished.isoformat()
         if self.ended and last is not None:
             return {**status, "state": {"terminated": last}}
         if last is not None:

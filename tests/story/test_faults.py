@@ -372,6 +372,34 @@ def test_a_missing_image_is_condemned_and_one_that_a_pod_runs_never_is() -> None
     assert world.state.last_rollback is None
 
 
+# --- what hits both revisions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("router", ["HTTPRoute", "Replicas"])
+def test_an_outage_that_ends_all_containers_of_both_revisions_twice_rejects_nothing(router: str) -> None:
+    both = Behaviour(crash_times=(40.0, 55.0))
+    traffic = {"traffic": {"router": "Replicas"}} if router == "Replicas" else {}
+    world = started("pinn:2", images={"pinn:1": both, "pinn:2": both}, spec=traffic)
+    world.run_until(lambda it: it.seconds >= 100)
+    assert world.of("pinn:2")[0].restarts == 2
+    assert world.state.last_rollback is None
+    world.until_stable("pinn:2", at_most=900)
+
+
+def test_what_ends_both_revisions_once_does_not_excuse_what_the_canary_does_alone() -> None:
+    images = {"pinn:1": Behaviour(crash_times=(40.0,)), "pinn:2": Behaviour(crash_times=(40.0, 105.0, 115.0))}
+    world = started("pinn:2", images=images).run_until(lambda it: it.state.last_rollback is not None, at_most=200)
+    assert world.state.last_rollback is not None
+    assert world.state.last_rollback.reason == "CrashLoopBackOff"
+    assert world.seconds >= 115
+
+
+def test_memory_kills_of_all_containers_of_both_revisions_at_once_reject_nothing() -> None:
+    world = started("pinn:2", images={image: Behaviour(oom_at=45) for image in ("pinn:1", "pinn:2")})
+    world.run(120)
+    assert (world.state.last_rollback, world.weight) == (None, 0)
+
+
 # --- the route --------------------------------------------------------------------------------------------------------
 
 

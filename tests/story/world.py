@@ -552,17 +552,21 @@ class World:
             and behaviour.report is None and not behaviour.never_ready
         )  # fmt: skip
         if behaviour.oom_at is not None and self.seconds >= behaviour.oom_at:
-            pod.termination, pod.restarts, ready = Termination("OOMKilled", 137), 1, False
+            ended = self._ended("OOMKilled", 137, max(pod.created, behaviour.oom_at))
+            pod.termination, pod.restarts, ready = ended, 1, False
         due = [time for time in behaviour.crash_times if time <= self.seconds]
         if len(due) > pod.crashes:
             pod.crashes = len(due)
-            pod.termination, pod.started, ready = Termination("Error", 1, "bye"), self.seconds, False
+            pod.termination, pod.started, ready = self._ended("Error", 1, self.seconds), self.seconds, False
             pod.restarts += 1
         pod.waiting = ""
         if behaviour.crashes_at is not None and self.seconds >= behaviour.crashes_at:
-            pod.termination, ready = Termination("Error", 1, "bye"), False
+            pod.termination, ready = self._ended("Error", 1, max(pod.created, behaviour.crashes_at)), False
             pod.restarts, pod.waiting = 2, "CrashLoopBackOff"
         self._set_ready(pod, container=ready, ready=ready)
+
+    def _ended(self, reason: str, code: int, seconds: float) -> Termination:
+        return Termination(reason, code, "bye", finished=START + timedelta(seconds=seconds))
 
     def _scheduled(self, pod: StoryPod) -> bool:
         nodes = [node for node, silent in self.nodes.items() if silent is None and node not in self.cordoned]

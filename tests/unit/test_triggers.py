@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pinn_operator.core.observed import Observed, Pod, PodReport, Termination, Workload
-from pinn_operator.core.rollout.triggers import MODEL_REASONS, next_deadline, pod_failure, restarts_of_others
+from pinn_operator.core.rollout.triggers import MODEL_REASONS, ends_of_others, next_deadline, pod_failure
 from pinn_operator.core.wanted.spec import Rollback
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -169,9 +169,55 @@ def test_restarts_that_a_container_did_not_cause_are_not_counted() -> None:
         seen(again), "bbbb", rollback=ROLLBACK, now=now, patience_from=START, excused={again.name: 2}
     )  # fmt: skip
     assert found is None
-    assert restarts_of_others(seen(replace(again, termination=Termination("Unknown", 255, cause="x"))), "bbbb") == {
+    assert ends_of_others(seen(replace(again, termination=Termination("Unknown", 255, cause="x"))), "bbbb") == {
         again.name: 3
     }
+
+
+STABLE = replace(READY, name="eu-aaaa-x-1", revision="aaaa")
+
+
+def ended(pod: Pod, kind: Termination, after: float, **changes: object) -> Pod:
+    return replace(pod, restarts=2, termination=replace(kind, finished=START + timedelta(seconds=after)), **changes)
+
+
+@pytest.mark.parametrize("kind", [OOM, ERROR], ids=["OOM", "exit"])
+def test_containers_of_both_revisions_that_end_together_condemn_nobody(kind: Termination) -> None:
+    mine = ended(READY, kind, 100)
+    stable = [ended(replace(STABLE, name=f"eu-aaaa-x-{number}"), kind, 100 + 10 * number) for number in range(3)]
+    assert reason(seen(mine, *stable)) is None
+    assert ends_of_others(seen(mine, *stable), "bbbb") == {mine.name: 2 + 1}
+    assert reason(seen(mine, *stable[:2], replace(STABLE, name="well"))) is not None
+    assert reason(seen(mine, *(ended(pod, kind, 300) for pod in stable))) is not None
+
+
+def test_containers_that_end_in_different_ways_do_not_end_together() -> None:
+    assert reason(seen(ended(READY, OOM, 100), ended(STABLE, ERROR, 100))) == "OOMKilled"
+
+
+def test_an_end_that_hit_both_is_excused_for_ever_and_the_next_one_is_not() -> None:
+    now, mine = START + timedelta(seconds=200), ended(READY, OOM, 100)
+    for restarts, condemned in ((2, False), (3, True)):
+        found = pod_failure(
+            seen(replace(mine, restarts=restarts, container_started=START), STABLE), "bbbb", rollback=ROLLBACK,
+            now=now, patience_from=START, excused={mine.name: 2},
+        )  # fmt: skip
+        assert (found is not None) == condemned
+
+
+def test_containers_of_both_that_crash_again_and_again_condemn_nobody() -> None:
+    looping = {"ready": False, "waiting_reason": "CrashLoopBackOff"}
+    mine, stable = ended(READY, ERROR, 100, **looping), ended(STABLE, ERROR, 300, **looping)
+    assert reason(seen(mine, stable)) is None
+    assert reason(seen(mine, replace(stable, waiting_reason="", ready=True))) == "CrashLoopBackOff"
+
+
+def test_probes_that_fail_for_as_large_a_share_of_both_condemn_nobody() -> None:
+    stable = [replace(STABLE, name=f"eu-aaaa-x-{number}") for number in range(4)]
+    ill = [replace(pod, ready=False, ready_changed=LOST.ready_changed) for pod in stable[:2]]
+    well = replace(READY, name="well")
+    assert reason(seen(LOST, well, *ill, *stable[2:]), after=10_000) is None
+    assert reason(seen(LOST, well, ill[0], *stable[1:]), after=10_000) == "NotReady"
 
 
 def test_the_gravest_failure_is_named() -> None:

@@ -19,6 +19,8 @@ class Termination:
     message: str = ""
     cause: str = ""
     """Who ended it, in words, if it was not the container itself: its node, or the deletion of its pod."""
+    finished: datetime | None = None
+    """When, by its node's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,11 @@ class Pod:
     unready_seen: float | None = None
     """For how many seconds this operator has itself seen it not ready, by its own clock; None if that is not known.
     The times in a pod are by other clocks, which may be far from the operator's."""
+
+    @property
+    def ends(self) -> int:
+        """How many times its container has ended, with the one that it has not been started again after."""
+        return self.restarts + (self.termination is not None and self.container_started is None)
 
     @property
     def over(self) -> bool:

@@ -217,6 +217,7 @@ def _termination(manifest: Manifest, container: Mapping[str, Any], *, deletion: 
         # The kubelet keeps the end of the log: the last lines say why.
         message=str(ended.get("message") or "")[-TEXT_LIMIT:],
         cause=cause,
+        finished=parse_time(ended.get("finishedAt")),
     )
 
 

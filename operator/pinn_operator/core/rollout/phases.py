@@ -38,7 +38,7 @@ from pinn_operator.core.rollout.takeover import (
     stand_in,
     take_over_if_needed,
 )
-from pinn_operator.core.rollout.triggers import restarts_of_others
+from pinn_operator.core.rollout.triggers import ends_of_others, merged
 from pinn_operator.core.rollout.trouble import missing_since, state_of, trouble
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
@@ -313,13 +313,12 @@ def _wait_for_replicas(this: Pass, draft: Draft, revision: str, needed: int, sin
 
 
 def _excuse_restarts(this: Pass, draft: Draft) -> None:
-    """Remember restarts that the containers did not cause: of each container only the last end can be seen."""
-    rollout = draft.rollout
+    """Remember ends that the containers did not cause: of each container only the last can be seen."""
+    rollout, revision = draft.rollout, draft.canary.revision
     known = {item.pod: item.restarts for item in rollout.excused}
-    found = restarts_of_others(this.observed, draft.canary.revision)
-    merged = {**known, **{pod: max(count, known.get(pod, 0)) for pod, count in found.items()}}
-    living = {pod.name for pod in this.observed.pods_of(draft.canary.revision)}
-    excused = tuple(ExcusedRestarts(pod, count) for pod, count in sorted(merged.items()) if pod in living)
+    found = merged(known, ends_of_others(this.observed, revision))
+    living = {pod.name for pod in this.observed.pods_of(revision)}
+    excused = tuple(ExcusedRestarts(pod, count) for pod, count in sorted(found.items()) if pod in living)
     if excused != rollout.excused:
         draft.change_rollout(replace(rollout, excused=excused[:EXCUSED_LIMIT]))
 

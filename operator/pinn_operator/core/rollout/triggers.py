@@ -8,12 +8,12 @@ Reasons are the kubelet's where it has one (core/v1 ContainerStateWaiting.reason
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil
 
 from pinn_operator.core.gates.judgement import Condemnation
-from pinn_operator.core.gates.readiness import is_over, patience_with, unready_by_itself
+from pinn_operator.core.gates.readiness import has_failed, is_over, patience_with, unready_by_itself
 from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.rollout.trouble import IMAGE_REASONS, pull_failure
 from pinn_operator.core.wanted.spec import Rollback
@@ -26,7 +26,11 @@ MODEL_REASONS = frozenset(
 )  # fmt: skip
 """Reasons in a pod's own readiness report that waiting cannot cure."""
 
+OOM_KILLED = "OOMKilled"
 CRASH_RESTARTS = 2
+TOGETHER_SECONDS = 60.0
+"""Containers that ended within so many seconds of each other may have ended for the same reason: what they all need
+fails them at their next request, and a request that is too large for them all is sent to one after another."""
 CONDEMNING_SHARE = 0.2
 """Of the wanted pods of a revision, this share must be ill: one of ten may be on a node that is. A memory kill, and an
 image that does not exist, are the same on every node and condemn alone."""
@@ -38,14 +42,15 @@ def pod_failure(observed: Observed, revision: str, *, rollback: Rollback, now: d
                 excused: Mapping[str, int] = NOBODY) -> Condemnation | None:  # fmt: skip
     """The first pod failure that condemns the revision, or None. The gravest comes first.
 
-    `patience_from` is when pods of the revision were first to be expected. `excused` are restarts by pod name that the
+    `patience_from` is when pods of the revision were first to be expected. `excused` are ends by pod name that the
     containers did not cause.
     """
     everything = sorted(observed.pods_of(revision), key=lambda pod: pod.name)
     # An evicted pod stays as a record while its Deployment has long replaced it: only a memory kill counts against the
     # revision then.
     pods = [pod for pod in everything if not pod.over]
-    killed = next((found for pod in everything if (found := _killed(pod))), None)
+    excused = merged(excused, ended_together(observed, revision))
+    killed = next((found for pod in everything if (found := _killed(pod, excused.get(pod.name, 0)))), None)
     if killed is not None:
         return killed
     needed = _needed(observed, revision, len(pods))
@@ -59,9 +64,12 @@ def pod_failure(observed: Observed, revision: str, *, rollback: Rollback, now: d
     refused = _shared(pods, _model_refused, needed)
     if refused is not None:
         return refused
-    if not _neighbours_are_well(observed, revision):
-        return None
-    return _shared(pods, lambda pod: _not_ready(pod, rollback, now, patience_from), needed)
+    late = [found for pod in pods if (found := _not_ready(pod, rollback, now, patience_from))]
+    others = _others(observed, revision)
+    as_ill = [pod for pod in others if has_failed(pod, rollback, now, patience_from)]
+    # When every pod of every other revision is unready too, it is their nodes, or something that they all need.
+    alone = not others or any(pod.ready for pod in others)
+    return late[0] if alone and len(late) >= needed and not _as_many(as_ill, others, late, pods) else None
 
 
 def next_deadline(observed: Observed, revision: str, *, rollback: Rollback, now: datetime) -> datetime | None:
@@ -71,13 +79,55 @@ def next_deadline(observed: Observed, revision: str, *, rollback: Rollback, now:
     return min((end for end in ends if end > now), default=None)
 
 
-def restarts_of_others(observed: Observed, revision: str) -> dict[str, int]:
-    """By pod name, the restarts up to one that the container did not cause."""
-    return {
+def ends_of_others(observed: Observed, revision: str) -> dict[str, int]:
+    """By pod name, the ends of its container up to one that it did not cause, or that hit the others alike."""
+    caused = {
         pod.name: pod.restarts
         for pod in observed.pods_of(revision)
         if pod.restarts and pod.termination is not None and pod.termination.cause
     }
+    return merged(caused, ended_together(observed, revision))
+
+
+def ended_together(observed: Observed, revision: str) -> dict[str, int]:
+    """By pod name, the ends of its container up to one that hit the pods of other revisions alike: at the same time as
+    large a share of those ended in the same way."""
+    mine, others = observed.pods_of(revision), _others(observed, revision)
+    found = {}
+    for pod in mine:
+        like = [other for other in others if _ended_alike(pod, other)]
+        if like and _as_many(like, others, [it for it in mine if _ended_alike(pod, it)], mine):
+            found[pod.name] = pod.ends
+    return found
+
+
+def merged(known: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """The larger number for each name."""
+    return {name: max(known.get(name, 0), more.get(name, 0)) for name in (*known, *more)}
+
+
+def _others(observed: Observed, revision: str) -> list[Pod]:
+    return [pod for pod in observed.pods if pod.revision != revision and not pod.terminating and not pod.over]
+
+
+def _as_many(like: Sequence[Pod], others: Sequence[Pod], mine: Sequence[object], of: Sequence[Pod]) -> bool:
+    """At least as large a share, in whole pods, of the others as of the revision's own."""
+    return bool(like) and len(like) >= len(mine) * len(others) // len(of)
+
+
+def _ended_alike(pod: Pod, other: Pod) -> bool:
+    """Both containers ended by themselves, and in the same way: at the same time, or again and again."""
+    one, two = pod.termination, other.termination
+    if one is None or two is None or one.cause or two.cause:
+        return False
+    killed = one.reason == OOM_KILLED
+    if killed != (two.reason == OOM_KILLED):
+        return False
+    if not killed and pod.waiting_reason == other.waiting_reason == "CrashLoopBackOff":
+        return True
+    if one.finished is None or two.finished is None:
+        return False
+    return abs((one.finished - two.finished).total_seconds()) <= TOGETHER_SECONDS
 
 
 def _needed(observed: Observed, revision: str, pods: int) -> int:
@@ -92,14 +142,10 @@ def _shared(pods: list[Pod], illness: Callable[[Pod], Condemnation | None], need
     return found[0] if len(found) >= needed else None
 
 
-def _neighbours_are_well(observed: Observed, revision: str) -> bool:
-    """Not when every pod of every other revision is unready too: then it is their nodes, or something they all need."""
-    others = [pod for pod in observed.pods if pod.revision != revision and not pod.terminating and not pod.over]
-    return not others or any(pod.ready for pod in others)
-
-
-def _killed(pod: Pod) -> Condemnation | None:
-    if pod.termination is None or pod.termination.reason != "OOMKilled" or pod.termination.cause:
+def _killed(pod: Pod, excused: int) -> Condemnation | None:
+    if pod.termination is None or pod.termination.reason != OOM_KILLED or pod.termination.cause:
+        return None
+    if excused and pod.ends <= excused:
         return None
     return Condemnation(
         reason="OOMKilled", message=f"pod {pod.name} was killed for exceeding its memory limit",

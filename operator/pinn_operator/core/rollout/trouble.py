@@ -28,7 +28,7 @@ _SIGNS = {
     "refused": (
         r"(?:un)?authoriz\w*", "authentication", "access denied", "forbidden", "insufficient_scope", _STATUS + "40[13]",
     ),
-    "limited": ("toomanyrequests", "too many requests", "rate limit", _STATUS + "429"),
+    "limited": ("toomanyrequests", "too many requests", r"rate.?limit\w*", _STATUS + "429"),
     "away": (
         "no such host", "dial tcp", "time-?out", "timed out", "connection refused", "deadline exceeded", "eof",
     ),

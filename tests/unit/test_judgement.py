@@ -380,6 +380,35 @@ def test_an_own_gate_may_have_its_bad_side_below() -> None:
     assert judged(gate, {"gate/drift": own(0.4)}).condemnation is not None
 
 
+INFINITE = float("inf")
+
+
+def test_an_infinite_value_is_beyond_a_bound_on_its_side() -> None:
+    above, below = Gate("drift", query="x", abort=Bound(above=2)), Gate("drift", query="x", abort=Bound(below=-1))
+    for gate, value in ((above, INFINITE), (below, -INFINITE)):
+        found = judged(gate, {"gate/drift": own(value)}).condemnation
+        assert found is not None
+        assert found.value == ("+Inf" if value > 0 else "-Inf")
+    needs = Gate("drift", query="x", advance=Bound(below=0.5))
+    assert judged(needs, {"gate/drift": own(INFINITE)}).gates[0].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("gate", "value"),
+    [
+        (Gate("drift", query="x", abort=Bound(above=2)), -INFINITE),
+        (Gate("drift", query="x", abort=Bound(below=2)), INFINITE),
+        (Gate("drift", query="x", advance=Bound(above=2)), INFINITE),
+    ],
+    ids=["far below", "far above", "above what is needed"],
+)
+def test_an_infinite_value_passes_nothing(gate: Gate, value: float) -> None:
+    found = judged(gate, {"gate/drift": own(value)})
+    assert found.condemnation is None
+    assert found.gates[0].verdict is Verdict.NO_DATA
+    assert "divided by 0" in found.gates[0].message
+
+
 def test_deciding_twice_at_one_moment_counts_one_measurement() -> None:
     first = judged(DRIFT, {"gate/drift": own(0.9)})
     second = judged(DRIFT, {"gate/drift": own(0.9)}, previous=first.gates)

@@ -207,7 +207,7 @@ def test_a_bucket_is_called_by_its_bound_however_it_is_written() -> None:
         ("nothing is no data", (), None),
         ("a series without points is no data", (Series({}, ()),), None),
         ("NaN is no data", (Series({}, ((1.0, math.nan),)),), None),
-        ("infinity is no data", (Series({}, ((1.0, INF),)),), None),
+        ("infinity is a number", (Series({}, ((1.0, INF),)),), INF),
     ],
 )
 def test_the_value_of_an_own_query(name: str, answer: tuple[Series, ...], value: float | None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isfinite
+from math import isfinite, isnan, nan
 
 from pinn_operator.core.gates.families import Answers
 from pinn_operator.core.gates.metric import Evidence, Scope
-from pinn_operator.core.gates.wording import outside
+from pinn_operator.core.gates.wording import describe, outside
 from pinn_operator.core.samples import Query, Question, Series, SourceError, series_of
 from pinn_operator.core.wanted.spec import Gate
 
@@ -67,16 +67,16 @@ class CustomQuery:
             exceeded=outside(gate.abort, value),
             source="Prometheus",
             query=query,
+            held="" if isfinite(value) else f"{describe(gate, value)} is no measure: something was divided by 0",
         )
 
 
 def single_value(answer: tuple[Series, ...]) -> float | SourceError | None:
-    """One series, a finite number. Empty and NaN are no data."""
+    """One series, one number. Empty and NaN are no data. ±Inf is beyond any bound on its side; it passes none."""
     if len(answer) > 1:
         return SourceError(f"the query returned {len(answer)} series, it must return one: wrap it in sum() or max()")
-    if not answer or not answer[0].points or not isfinite(answer[0].points[-1][1]):
-        return None
-    return answer[0].points[-1][1]
+    value = answer[0].points[-1][1] if answer and answer[0].points else nan
+    return None if isnan(value) else value
 
 
 def _nothing(answer: tuple[Series, ...], query: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isinf
+
 from pinn_operator.core.wanted.metrics import METRICS, Unit
 from pinn_operator.core.wanted.spec import Bound, Gate
 
@@ -27,6 +29,8 @@ def describe(gate: Gate, value: float | None) -> str:
     """A value in the unit people use: percent for shares, milliseconds for latencies, megabytes for memory."""
     if value is None:
         return "-"
+    if isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
     match unit_of(gate):
         case Unit.SHARE:
             return f"{100 * value:.3g}%"

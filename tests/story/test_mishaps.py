@@ -69,6 +69,34 @@ def test_a_weight_edited_while_capacity_is_added_lets_nothing_rise_on_what_was_m
     assert world.state.rollout.programmed_time is None, "the edit was not seen: this story tells nothing"
 
 
+def test_an_endless_fight_over_the_route_is_stalled_and_names_the_other_writer() -> None:
+    world = started("pinn:2").run_until(lambda it: it.weight == 10)
+    for _ in range(3):
+        assert world.state.condition("Stalled") is None
+        world.run(30).edit_weight(0, manager="flux-controller")
+        world.run(1)
+    world.run(10)
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert stalled.reason == "WeightRepaired"
+    assert "3 in the last hour" in stalled.message
+    assert "the canary's weight was changed to 0 by flux-controller" in stalled.message
+    assert world.weight == 10
+    world.until_stable("pinn:2")
+    assert world.state.condition("Stalled") is None
+
+
+def test_weights_edited_seldom_call_nobody() -> None:
+    slow = [{"weight": 10, "holdSeconds": 7200}, {"weight": 100, "holdSeconds": 60}]
+    strategy = {"strategy": {"type": "Canary", "canary": {"steps": slow}}}
+    world = started("pinn:2", spec=strategy, rate=1).run_until(lambda it: it.weight == 10)
+    for _ in range(4):
+        world.run(1900, tick=10).edit_weight(0)
+    world.run(10)
+    assert world.said("WeightRepaired")
+    assert world.state.condition("Stalled") is None
+
+
 def test_a_return_to_a_stable_revision_that_has_died_waits_for_it() -> None:
     world = started("pinn:2").run_until(lambda it: it.weight == 100).run(5)
     world.images["pinn:1"] = Behaviour(never_ready=True)

@@ -44,6 +44,7 @@ from tests.story.kubelet import (
     NODE_SILENT_SECONDS,
     QUOTA,
     StoryPod,
+    moment,
 )
 from tests.story.prices import Oracle, Pricing
 from tests.story.prometheus import START, Prometheus, SimulatedPod
@@ -405,15 +406,24 @@ class World:
         self.pods.remove(pod)
         self.gone.append(pod)
 
-    def edit_weight(self, canary: int) -> None:
-        """Somebody edits the route by hand."""
+    def edit_weight(self, canary: int, *, manager: str = "kubectl-edit") -> None:
+        """Somebody, or another controller, edits the route."""
         route = self.objects["HTTPRoute", self.name]
         rules = route["spec"]["rules"]
         backends = [
             {**item, "weight": canary if item["name"].endswith("-canary") else 100 - canary}
             for item in rules[0]["backendRefs"]
         ]
-        changed = {**route, "spec": {**route["spec"], "rules": [{**rules[0], "backendRefs": backends}]}}
+        written = {
+            "manager": manager,
+            "operation": "Update",
+            "time": moment(self.seconds),
+            "fieldsV1": {"f:spec": {"f:rules": {}}},
+        }
+        changed = {
+            **route, "metadata": {**route["metadata"], "managedFields": [written]},
+            "spec": {**route["spec"], "rules": [{**rules[0], "backendRefs": backends}]},
+        }  # fmt: skip
         self._write(changed)
 
     # --- the cluster ------------------------------------------------------------------------------------------------

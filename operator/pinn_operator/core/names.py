@@ -15,6 +15,19 @@ CONTAINER: Final = "inference"
 PORT_NAME: Final = "http"
 
 
+def other_writer(manifest: Manifest | None, field: str) -> str:
+    """The field manager other than the operator that wrote this field of an object's spec last; empty if that is not
+    known (Kubernetes documentation, "Server-Side Apply", managedFields)."""
+    entries = (manifest or {}).get("metadata", {}).get("managedFields") or ()
+    others = [
+        entry for entry in entries
+        if entry.get("manager") != MANAGER
+        and f"f:{field}" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+    ]  # fmt: skip
+    newest: Manifest = max(others, key=lambda entry: str(entry.get("time") or ""), default={})
+    return str(newest.get("manager") or "")
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """The PINNService that an object belongs to."""

@@ -42,8 +42,11 @@ class Reason(StrEnum):
     WEIGHT_CHANGED = "WeightChanged", "The canary's weight was changed; the message has the old and the new one."
     WEIGHT_REPAIRED = (
         "WeightRepaired",
-        "Somebody else changed the route's weights or a Service's selector; it was changed back and the hold restarts.",
-        "change the steps of the spec instead",
+        (
+            "Somebody else changed the route's weights or a Service's selector; it was changed back and the hold "
+            "restarts. From the third time within an hour on the resource is `Stalled`."
+        ),
+        "the message names who wrote it; change the steps of the spec instead, or stop the controller that writes it",
     )
     SCALED_TO_ZERO = "ScaledToZero", "`spec.replicas` is 0: the canary begins again when there are replicas."
     PROMOTED = "Promoted", "The canary became the stable revision; its pods were not restarted."

@@ -26,7 +26,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.names import ObjectKind
+from pinn_operator.core.names import MANAGER, ObjectKind
 from pinn_operator.kube.errors import (
     ApiError,
     CredentialsError,
@@ -37,7 +37,6 @@ from pinn_operator.kube.errors import (
     error_from_answer,
 )
 
-FIELD_MANAGER = "pinn-operator"
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -126,7 +125,7 @@ class Client:
         total_timeout: float = 20.0,
         connections: int | None = None,
         observer: CallObserver | None = None,
-        user_agent: str = FIELD_MANAGER,
+        user_agent: str = MANAGER,
     ) -> None:
         self._load = load
         self._retries = retries or Retries()
@@ -175,7 +174,7 @@ class Client:
 
     async def apply(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
         """Server-side apply of a whole object; unknown fields are an error."""
-        query = [("fieldManager", FIELD_MANAGER), ("force", "true"), ("fieldValidation", "Strict")]
+        query = [("fieldManager", MANAGER), ("force", "true"), ("fieldValidation", "Strict")]
         path = kind.path(namespace, manifest["metadata"]["name"])
         return await self.request(
             "PATCH", path, resource=kind.plural, query=query, body=manifest, content_type=APPLY, verb="APPLY"
@@ -185,7 +184,7 @@ class Client:
         """Replace the status as a whole. Raises Conflict unless metadata.resourceVersion is the newest."""
         # Where the CRD is older than the operator, a field it does not know is dropped; refusing the whole status would
         # leave an operator that can decide a rollback and not commit it.
-        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Warn")]
+        query = [("fieldManager", MANAGER), ("fieldValidation", "Warn")]
         path = kind.path(namespace, manifest["metadata"]["name"], "status")
         return await self.request("PUT", path, resource=f"{kind.plural}/status", query=query, body=manifest)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from pinn_operator.core.gates.scope import probe_paths
 from pinn_operator.core.gates.silence import resumed, silent
-from pinn_operator.core.names import REVISION_LABEL
+from pinn_operator.core.names import REVISION_LABEL, other_writer
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.routers.router import Seen, Split
 from pinn_operator.core.routers.services import wanted_selectors
@@ -24,6 +26,7 @@ from pinn_operator.core.status.values import (
     RevisionStatus,
     RolloutStatus,
     SuspensionStatus,
+    TimelineEntry,
     Verdict,
 )
 from pinn_operator.core.status.verification import VerificationStatus
@@ -31,6 +34,10 @@ from pinn_operator.core.status.verification import VerificationStatus
 UNPROVEN_SECONDS = 30.0
 """How long silence is waited for when no metric can prove it. Above the 16 s for which a restarted router was seen to
 serve old weights under a current status."""
+FIGHT_REPAIRS = 3
+"""Repairs of one weight within `FIGHT_TIME` after which a person is called: one is a slip, and what writes again and
+again (a GitOps controller, a script) never leaves it."""
+FIGHT_TIME = timedelta(hours=1)
 UNSILENT_SECONDS = 300.0
 """After this long at weight 0 capacity goes even though somebody still sends requests past the router."""
 
@@ -84,7 +91,20 @@ def verified_by_now(verification: VerificationStatus | None, now: datetime) -> V
 
 
 def see_weight(this: Pass, draft: Draft) -> None:
-    """Note when the router has taken the wanted weight up; notice when somebody else changed it."""
+    """Note when the router has taken the wanted weight up; notice when somebody else changed it, and who goes on to."""
+    _see_weight(this, draft)
+    repairs = [entry for entry in _last_repairs(draft.rollout) if entry.time >= this.now - FIGHT_TIME]
+    if len(repairs) >= FIGHT_REPAIRS:
+        text = f"an end of changes by others: {len(repairs)} in the last hour, and the hold begins anew after each; "
+        draft.wait("WeightRepaired", text + repairs[0].message, gravity=Gravity.STALLED)
+
+
+def _last_repairs(rollout: RolloutStatus) -> list[TimelineEntry]:
+    """The repairs of the present weight, the newest first."""
+    return list(takewhile(lambda entry: entry.reason == "WeightRepaired", reversed(rollout.timeline)))
+
+
+def _see_weight(this: Pass, draft: Draft) -> None:
     rollout = draft.rollout
     if rollout.programmed_time is None:
         if weight_in_force(this, draft):
@@ -124,14 +144,16 @@ def _foreign_weight(this: Pass, draft: Draft) -> str:
     """In words how traffic is not as it was seen before; empty when it is."""
     if (service := _foreign_service(this, draft)) is not None:
         gone = service not in this.observed.selectors
-        how = "was deleted by someone else" if gone else "has a selector that someone else changed"
+        writer = other_writer(this.observed.objects.get(("Service", service)), "selector") or "someone else"
+        how = "was deleted by someone else" if gone else f"has a selector that {writer} changed"
         return f"the Service {service} {how}: requests may have failed meanwhile"
     seen = _router_sees(this, draft)
     if seen.written:
         return ""
     if seen.weight is None:
         return f"the {this.spec.traffic.router} was deleted by someone else"
-    return f"the canary's weight was changed to {seen.weight} by someone else"
+    writer = other_writer(this.observed.objects.get(("HTTPRoute", this.resource.name)), "rules") or "someone else"
+    return f"the canary's weight was changed to {seen.weight} by {writer}"
 
 
 def _router_sees(this: Pass, draft: Draft) -> Seen:

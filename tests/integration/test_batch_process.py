@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from pinn_inference.pricing.model import bundled_directory
 from pinn_inference.pricing.types import FallbackReason, Method
 from pinn_inference.server.batch import BatchError, BatchSettings, BatchState, JobKind, RemoteError
 from pinn_inference.server.errors import BodyTooLarge, Overloaded
+from pinn_inference.server.inflate import Coding
 from pinn_inference.server.parsing import parse_price_request
 from tests.support.batch import PATIENCE, REPOSITORY, ask, batch_process, exact, is_alive, reaches, rows
 from tests.support.server import eventually, options
@@ -73,6 +75,16 @@ async def test_a_body_is_taken_as_it_arrives() -> None:
 
     async with batch_process() as process:
         assert prices_of((await ask(process, slowly())).document) == right_prices(request)
+
+
+async def test_a_compressed_body_is_inflated_by_the_child_within_its_bounds() -> None:
+    request = rows(2000)
+    async with batch_process() as process:
+        taken = await ask(process, gzip.compress(json.dumps({"options": request}).encode()), coding=Coding.GZIP)
+        with pytest.raises(RemoteError, match="inflates to more than 100 times its size") as caught:
+            await ask(process, gzip.compress(b" " * (31 << 20)), coding=Coding.GZIP)
+    assert (prices_of(taken.document), taken.counts.where) == (right_prices(request), "numpy")
+    assert (caught.value.status, caught.value.reason) == (413, "InflatesTooMuch")
 
 
 async def test_columns_are_answered_in_columns() -> None:

@@ -28,6 +28,7 @@ from pinn_inference.server.batch.protocol import (
     receive_from_server,
     send,
 )
+from pinn_inference.server.inflate import Coding
 
 Pair = tuple[socket.socket, socket.socket]
 COUNTS = Counts(where="numpy", options=2, methods=[2, 0, 0], moments=[[2.0, 0.5, 0.25]], evaluation_seconds=1e-3)
@@ -43,8 +44,8 @@ def pair() -> Iterator[Pair]:
 @pytest.mark.parametrize(
     "message",
     [
-        Start("module:function", {"model_dir": None}, 65_536, 1, 4, 4096, 8192, "info", "r1", "desk"),
-        Job(7, JobKind.INFER, 3, 1234, "request-1", {"model": "european"}),
+        Start("module:function", {"model_dir": None}, 65_536, 1 << 25, 1, 4, 4096, 8192, "info", "r1", "desk"),
+        Job(7, JobKind.INFER, 3, 1234, "request-1", {"model": "european"}, Coding.GZIP),
         LoadTensorFlow(),
     ],
 )

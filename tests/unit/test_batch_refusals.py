@@ -60,7 +60,9 @@ def test_a_refusal_keeps_neither_the_body_nor_what_was_made_of_it(kind: JobKind,
     assert pricer.labels != ModelLabels()
 
     def refuse() -> Refusal:
-        outcome = perform(Work(kind, body, HEADER if kind is JobKind.INFER else {}, 10_000), pricer, lambda _: None)
+        outcome = perform(
+            Work(kind, body, HEADER if kind is JobKind.INFER else {}, 10_000, 32 << 20), pricer, lambda _: None
+        )
         assert isinstance(outcome, Refusal)
         return outcome
 

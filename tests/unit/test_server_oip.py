@@ -16,7 +16,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.types import OptionBatch, Quotes
+from pinn_inference.server.bodies import AS_SENT
 from pinn_inference.server.errors import ServerError, render_error
+from pinn_inference.server.inflate import Coding, inflate
 from pinn_inference.server.oip import INLINE_BYTES, ModelState, OpenInferencePages, infer_response
 from pinn_inference.server.oip_codec import (
     AMERICAN_OUTPUTS,
@@ -40,8 +42,10 @@ async def price(options: OptionBatch) -> Quotes:
     return replace(closed_form.price(european), exercise_boundary=boundary)
 
 
-async def large(request: web.Request, pieces: AsyncIterator[bytes], target: InferTarget) -> web.StreamResponse:
-    body = b"".join([piece async for piece in pieces])
+async def large(
+    request: web.Request, pieces: AsyncIterator[bytes], coding: Coding, target: InferTarget
+) -> web.StreamResponse:
+    body = inflate(b"".join([piece async for piece in pieces]), coding, limit=900_000)
     parsed = parse_infer_request(body, target=target, max_batch=100_000)
     response = infer_response(render_infer_answer(parsed, await price(parsed.options), target=target, version="7f"))
     response.headers["X-Large"] = "yes"
@@ -68,7 +72,7 @@ async def serving(states: dict[str, ModelState] = LOADED, *, max_batch: int = 10
         max_body_bytes=900_000,
         max_batch=max_batch,
     )
-    app = web.Application(middlewares=[errors])
+    app = web.Application(middlewares=[errors], handler_args=AS_SENT)
     app.add_routes(pages.routes())
     async with TestClient(TestServer(app)) as client:
         yield client

@@ -14,10 +14,11 @@ from aiohttp.typedefs import Middleware
 from pinn_inference.market.watch import MarketDataWatcher
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
-from pinn_inference.server.bodies import BodyReader
+from pinn_inference.server.bodies import AS_SENT, BodyReader
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
+from pinn_inference.server.inflate import Coding
 from pinn_inference.server.lane import PATH, Lane, LaneServer
 from pinn_inference.server.market_pages import OPENAPI_PATHS, OPENAPI_SCHEMAS, MarketPages
 from pinn_inference.server.metrics import ServerMetrics
@@ -69,7 +70,9 @@ def create_app(
         has_batch_process=load_model is load_configured_model,
     )
     app = web.Application(
-        middlewares=[observing_middleware(observer), *middlewares], client_max_size=config.max_body_bytes
+        middlewares=[observing_middleware(observer), *middlewares],
+        client_max_size=config.max_body_bytes,
+        handler_args=AS_SENT,
     )
     app[CONFIG], app[ENGINE], app[IN_FLIGHT], app[METRICS] = config, engine, in_flight, metrics
     app[OBSERVER], app[SERVICE] = observer, service
@@ -101,8 +104,10 @@ def _open_inference_pages(config: ServerConfig, engine: PricingEngine, service: 
     async def price_small(options: OptionBatch) -> Quotes:
         return (await service.price(options))[0]
 
-    async def answer_large(request: web.Request, body: AsyncIterator[bytes], target: InferTarget) -> web.StreamResponse:
-        return await service.answer_large(request, body, JobKind.INFER, target.parameters())
+    async def answer_large(
+        request: web.Request, body: AsyncIterator[bytes], coding: Coding, target: InferTarget
+    ) -> web.StreamResponse:
+        return await service.answer_large(request, body, JobKind.INFER, target.parameters(), coding)
 
     def state_of(model: str) -> ModelState:
         label = engine.label(american=model == "american")
@@ -146,6 +151,7 @@ class PricingRunner(web.AppRunner):
             request_factory=ordinary.request_factory,
             handler_cancellation=ordinary.handler_cancellation,
             **{name: value for name, value in self._kwargs.items() if name != "handler_cancellation"},
+            **AS_SENT,
         )
 
 
@@ -188,7 +194,7 @@ async def price(request: web.Request) -> web.StreamResponse:
     body, is_whole = await reader.start(SMALL_BYTES)
     request[BODY] = body
     if not is_whole:
-        return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.PRICE)
+        return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.PRICE, coding=reader.coding)
     started = time.perf_counter()
     parsed = parse_price_request(body, max_batch=app[CONFIG].max_batch)
     parsed_at = time.perf_counter()

@@ -5,6 +5,8 @@ ServerError
 ├── BadQuery              400  the query of the URL is wrong
 ├── BodyTimeout           408  the body did not arrive
 ├── BodyTooLarge          413  more bytes than one request may have
+├── InflatesTooMuch       413  a compressed body that is nearly all repetition
+├── UnknownCoding         415  a body that is compressed in another way than gzip and deflate
 ├── BatchTooLarge         413  more options than one request may hold
 ├── Overloaded            429  too much waits here already
 └── NonFiniteResult       500  a price or Greek came out as NaN or infinity, even by the closed form
@@ -22,6 +24,7 @@ import orjson
 
 MAX_FAULTS = 100
 """Faults listed in one answer; `fault_count` says how many there were."""
+_SHOWN_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,26 @@ class BodyTooLarge(ServerError):
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(f"the body has more than {limit} bytes: send several requests")
+
+
+class InflatesTooMuch(ServerError):
+    """A small body that becomes a large one."""
+
+    status = 413
+
+    def __init__(self, *, ratio: int) -> None:
+        super().__init__(f"the body inflates to more than {ratio} times its size: send it without Content-Encoding")
+
+
+class UnknownCoding(ServerError):
+    """A body that is compressed in a way that the server does not know."""
+
+    status = 415
+    headers: ClassVar[Mapping[str, str]] = {"Accept-Encoding": "gzip, deflate"}
+
+    def __init__(self, coding: str) -> None:
+        shown = coding if len(coding) <= _SHOWN_CHARACTERS else coding[:_SHOWN_CHARACTERS] + "…"
+        super().__init__(f"Content-Encoding is {shown!r}: must be gzip, deflate or absent")
 
 
 class BatchTooLarge(ServerError):

@@ -216,7 +216,7 @@ class LaneProtocol(web.RequestHandler):
             or message.should_close
             or message.upgrade
             or message.chunked
-            or message.compression is not None
+            or hdrs.CONTENT_ENCODING in message.headers
             or message.version != HttpVersion11
             or hdrs.EXPECT in message.headers
             or payload.exception() is not None

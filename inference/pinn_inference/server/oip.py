@@ -19,6 +19,7 @@ from aiohttp import web
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.bodies import BodyReader
 from pinn_inference.server.errors import Fault, InvalidRequest, ServerError
+from pinn_inference.server.inflate import Coding
 from pinn_inference.server.middleware import BODY
 from pinn_inference.server.oip_codec import (
     AMERICAN_OUTPUTS,
@@ -58,8 +59,8 @@ class UnknownModel(ServerError):
 
 
 PriceFunction = Callable[[OptionBatch], Awaitable[Quotes]]
-LargeFunction = Callable[[web.Request, AsyncIterator[bytes], InferTarget], Awaitable[web.StreamResponse]]
-"""Prices and answers an infer request with a large body, which comes piece by piece."""
+LargeFunction = Callable[[web.Request, AsyncIterator[bytes], Coding, InferTarget], Awaitable[web.StreamResponse]]
+"""Prices and answers an infer request with a large body, which comes piece by piece, compressed as the coding says."""
 
 
 class OpenInferencePages:
@@ -138,7 +139,7 @@ class OpenInferencePages:
         body = BodyReader(request, limit=self._max_body_bytes)
         start, is_whole = await body.start(INLINE_BYTES)
         if not is_whole:
-            return await self._large(request, body.rest(start), target)
+            return await self._large(request, body.rest(start), body.coding, target)
         request[BODY] = start
         began = time.perf_counter()
         parsed = parse_infer_request(start, target=target, max_batch=self._max_batch)

@@ -18,6 +18,7 @@ from pinn_inference.pricing.types import FallbackReason, Method
 from pinn_inference.server.bodies import BODY_SECONDS
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.errors import MAX_FAULTS
+from pinn_inference.server.inflate import RATIO
 from pinn_inference.server.oip import EXTENSIONS, PLATFORM
 from pinn_inference.server.oip_codec import (
     AMERICAN_OUTPUTS,
@@ -77,7 +78,7 @@ def openapi_document(config: ServerConfig, *, more: Sequence[tuple[Json, Json]] 
             "title": "PINN option pricing",
             "version": version("pinn-operator"),
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
-            "description": _DESCRIPTION.format(bytes=config.max_body_bytes, seconds=BODY_SECONDS),
+            "description": _DESCRIPTION.format(bytes=config.max_body_bytes, ratio=RATIO, seconds=BODY_SECONDS),
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
@@ -93,8 +94,9 @@ formula does, and the answer says so in `method`.
 Times are in years, rates and volatilities decimals per year, continuously compounded (0.03 is 3 %). `vega` and `rho` \
 are per 1.00, `theta` is per year of calendar time.
 
-A body may have {bytes} bytes, counted after decompression, may be compressed (`Content-Encoding: gzip` or `deflate`), \
-and has to arrive within {seconds:g} seconds. Its `Content-Type` is not looked at. Every GET may be a HEAD. Every \
+A body may have {bytes} bytes, counted after decompression, may be compressed (`Content-Encoding: gzip` or `deflate`; \
+beyond a megabyte it may inflate to {ratio} times its size), and has to arrive within {seconds:g} seconds. Its \
+`Content-Type` is not looked at. Every GET may be a HEAD. Every \
 answer has the headers `X-Request-ID` and `Server`, and `X-PINN-Revision` where the server was given a revision. A \
 request may bring an `X-Request-ID` of 1 to 128 of the characters `A-Z a-z 0-9 . _ : @ / + = -`: it comes back and \
 stands in the log. Every error has a JSON body. While a server shuts down its answers say `Connection: close`."""
@@ -195,6 +197,11 @@ _HEADERS: Final[Json] = {
         "description": "Milliseconds of parsing, pricing and rendering.",
         "schema": {"type": "string", "examples": ["parse;dur=0.004, price;dur=0.012, render;dur=0.002"]},
     },
+    "Accept-Encoding": {
+        "description": "What a request may be compressed by.",
+        "required": True,
+        "schema": {"type": "string", "const": "gzip, deflate"},
+    },
     "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}},
     HEADER_LENGTH: {
         "description": "Bytes of the JSON before the binary tensors, there if any output is binary.",
@@ -209,6 +216,7 @@ _PRICING_ERRORS: Final = {
     400: "InvalidRequest",
     408: "BodyTimeout",
     413: "TooLarge",
+    415: "UnknownCoding",
     429: "Overloaded",
     500: "Failed",
     503: "AmericanUnavailable",
@@ -241,9 +249,16 @@ def _responses() -> Json:
             "BodyTimeout",
         ),
         "TooLarge": response(
-            "More bytes (`BodyTooLarge`) or more options (`BatchTooLarge`) than one request may have.",
+            "More bytes (`BodyTooLarge`) or more options (`BatchTooLarge`) than one request may have, or "
+            "nearly nothing but repetition, compressed (`InflatesTooMuch`).",
             "options holds 70000 options: at most 65536 fit in one request, send several",
             "BatchTooLarge",
+        ),
+        "UnknownCoding": response(
+            "A body that is compressed in another way than gzip and deflate.",
+            "Content-Encoding is 'br': must be gzip, deflate or absent",
+            "UnknownCoding",
+            headers=("Accept-Encoding",),
         ),
         "Overloaded": response(
             "Too many requests or options are waiting.",

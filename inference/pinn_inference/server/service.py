@@ -34,6 +34,7 @@ from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.desk import QuoteDesk
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.errors import Overloaded
+from pinn_inference.server.inflate import Coding
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import Observer
 from pinn_inference.server.oip_codec import HEADER_LENGTH
@@ -242,14 +243,15 @@ class PricingService:
         body: AsyncIterator[bytes],
         kind: JobKind,
         parameters: Mapping[str, str] | None = None,
+        coding: Coding = Coding.NONE,
     ) -> web.StreamResponse:
-        """The answer to a request with a large body, sent; parsed, priced and rendered in the batch process.
+        """The answer to a request with a large body, sent; inflated, parsed, priced and rendered in the batch process.
 
         Raises what `BatchProcess.run` does.
         """
         assert self._batches is not None, "start comes first"
         try:
-            answer = await self._batches.run(kind, body, parameters=parameters)
+            answer = await self._batches.run(kind, body, parameters=parameters, coding=coding)
         except RemoteError as error:
             self._count(error.counts)
             raise

@@ -98,7 +98,8 @@ class Child:
 
         try:
             body = self._arena.request(job.slot, job.length)
-            outcome = perform(Work(job.kind, body, job.parameters, self._start.max_batch), self._pricer, write)
+            limits = self._start.max_batch, self._start.max_body_bytes
+            outcome = perform(Work(job.kind, body, job.parameters, *limits, job.coding), self._pricer, write)
         except MemoryError:
             # A process that has once had too little has it again and again; a fresh one starts with what this one kept.
             log.exception("out of memory: the batch process ends", extra={"kind": job.kind, "bytes": job.length})

@@ -17,6 +17,7 @@ from pinn_inference.pricing import closed_form, integral_equation
 from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch.protocol import Counts, JobKind
 from pinn_inference.server.errors import NonFiniteResult, ServerError, let_go
+from pinn_inference.server.inflate import Coding, inflate
 from pinn_inference.server.moments import price_moments
 from pinn_inference.server.parsing import parse_price_request
 from pinn_inference.server.rendering import render_parts
@@ -58,12 +59,17 @@ class Pricer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A request as it came; `parameters` are those of its kind."""
+    """A request as it came, compressed as `coding` says; `parameters` are those of its kind.
+
+    `max_body_bytes` bounds what it inflates to, and `max_batch` its options.
+    """
 
     kind: JobKind
     body: bytes | memoryview
     parameters: Mapping[str, str]
     max_batch: int
+    max_body_bytes: int
+    coding: Coding = Coding.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,7 @@ def price_without_model(options: OptionBatch, reason: FallbackReason) -> Quotes:
 
 
 def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None]) -> Answered | Refusal:
-    """Parse, price, render; `write` takes the pieces of the answer in order.
+    """Inflate, parse, price, render; `write` takes the pieces of the answer in order.
 
     A request that is wrong, and a result that is not finite, are a `Refusal`, which keeps nothing of the request. An
     evaluation that raises is counted, and answered without the model.
@@ -203,12 +209,13 @@ def _evaluate(options: OptionBatch, pricer: Pricer, tally: _Tally) -> Quotes:
 
 
 def _parse(work: Work) -> tuple[Any, OptionBatch]:
+    body = inflate(work.body, work.coding, limit=work.max_body_bytes)
     if work.kind is JobKind.PRICE:
-        request = parse_price_request(work.body, max_batch=work.max_batch)
+        request = parse_price_request(body, max_batch=work.max_batch)
         return request, request.options
     from pinn_inference.server.oip_codec import InferTarget, parse_infer_request
 
-    infer_request = parse_infer_request(work.body, target=InferTarget(**work.parameters), max_batch=work.max_batch)
+    infer_request = parse_infer_request(body, target=InferTarget(**work.parameters), max_batch=work.max_batch)
     return infer_request, infer_request.options
 
 

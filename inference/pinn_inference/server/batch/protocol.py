@@ -13,6 +13,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from pinn_inference.server.inflate import Coding
+
 MAX_MESSAGE_BYTES: Final = 160 * 1024
 """Below what Linux lets a packet have by default (208 KB with its overhead)."""
 
@@ -51,6 +53,7 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     factory: str
     options: dict[str, Any]
     max_batch: int
+    max_body_bytes: int
     tf_threads: int
     slots: int
     request_bytes: int
@@ -69,6 +72,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     length: int
     request_id: str
     parameters: dict[str, str]
+    coding: Coding
 
 
 class LoadTensorFlow(msgspec.Struct, frozen=True, tag=True):

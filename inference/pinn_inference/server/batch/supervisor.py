@@ -48,6 +48,7 @@ from pinn_inference.server.batch.protocol import (
 from pinn_inference.server.batch.sealed import seal
 from pinn_inference.server.batch.settings import BatchSettings
 from pinn_inference.server.batch.slots import Slot, SlotPool
+from pinn_inference.server.inflate import Coding
 from pinn_inference.server.logs import request_id as request_id_of_logs
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class _Job:
     length: int
     request_id: str
     parameters: Mapping[str, str]
+    coding: Coding
     answer: asyncio.Future[BatchAnswer]
 
 
@@ -191,9 +193,11 @@ class BatchProcess:
         body: Body | AsyncIterable[Body],
         *,
         parameters: Mapping[str, str] | None = None,
+        coding: Coding = Coding.NONE,
         request_id: str | None = None,
     ) -> BatchAnswer:
-        """Price the batch whose request `body` is; it is put into shared memory as it arrives.
+        """Price the batch whose request `body` is, compressed as `coding` says; it is put into shared memory as it
+        arrives.
 
         Raises BodyTooLarge, Overloaded, RemoteError for what the batch process has to say against the request,
         BatchError, and whatever `body` raises. Cancelling frees the batch's place.
@@ -213,6 +217,7 @@ class BatchProcess:
                 length=slot.used,
                 request_id=request_id_of_logs.get() if request_id is None else request_id,
                 parameters=parameters or {},
+                coding=coding,
                 answer=asyncio.get_running_loop().create_future(),
             )
         finally:
@@ -293,7 +298,9 @@ class BatchProcess:
             if child.state is BatchState.STARTING or len(child.jobs) >= SENT_AHEAD:
                 return
             job = self._waiting.popleft()
-            message = Job(job.number, job.kind, job.slot.number, job.length, job.request_id, dict(job.parameters))
+            message = Job(
+                job.number, job.kind, job.slot.number, job.length, job.request_id, dict(job.parameters), job.coding
+            )
             child.jobs[job.number] = job
             try:
                 send(child.connection, message)
@@ -373,6 +380,8 @@ class BatchProcess:
                     self._arena.request(job.slot.number, job.length),
                     job.parameters,
                     self._settings.max_batch,
+                    self._settings.max_body_bytes,
+                    job.coding,
                 )
                 try:
                     outcome = await asyncio.get_running_loop().run_in_executor(
@@ -450,6 +459,7 @@ class BatchProcess:
             factory=settings.factory,
             options=dict(settings.options),
             max_batch=settings.max_batch,
+            max_body_bytes=settings.max_body_bytes,
             tf_threads=settings.tf_threads,
             slots=layout.slots,
             request_bytes=layout.request_bytes,

@@ -237,6 +237,19 @@ def test_traffic_that_stops_arriving_is_seen_too_and_a_little_traffic_proves_not
     assert not arriving.missing
 
 
+def test_requests_that_come_by_the_route_alone_are_expected_of_the_canary() -> None:
+    """One in a hundred requests comes by the route, the others by the Service: the canary answers one every 33 s."""
+    seldom = series("http_requests_total", CANARY, lambda at: at // 33, status="200", handler="/price")
+    served = requests(STABLE, 27)
+    found = judged(ERRORS, {REQUESTS: (seldom, *served)}).arrival
+    assert found is None or not found.missing
+    stopped = series("http_requests_total", CANARY, lambda at: min(at, 60), status="200", handler="/price")
+    found = judged(ERRORS, {REQUESTS: (stopped, *served)}).arrival
+    assert found is not None
+    assert found.missing, "a third of its share came, and then nothing for minutes"
+    assert found.expected < 200
+
+
 # --- both sources ----------------------------------------------------------------------------------------------------
 
 

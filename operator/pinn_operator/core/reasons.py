@@ -350,9 +350,13 @@ class Reason(StrEnum):
         "TrafficNotArriving",
         (
             "By its weight the canary should have answered many requests, and its pods answered none: they are cut off "
-            "from the router, or never answer."
+            "from the router, or never answer, or next to all clients use the Service of the resource, which leads to "
+            "stable alone, and not the route."
         ),
-        "look at the canary's NetworkPolicies, its port, and the mesh's TLS; ask one of its pods directly",
+        (
+            "look at the canary's NetworkPolicies, its port, and the mesh's TLS; ask one of its pods directly; let the "
+            "clients use the route, or set `traffic.router: Replicas`"
+        ),
     )
     CONNECTIONS_KEPT = (
         "ConnectionsKept",

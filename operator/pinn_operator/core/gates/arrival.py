@@ -5,6 +5,10 @@ listen at another port; or they accept requests and never answer. If stable answ
 the canary should have answered many, none at all is no chance: of N requests, each is the canary's with probability w,
 and none is with probability (1 − w)^N.
 
+That holds if all of stable's requests come by the route. Clients that use the Service meet stable alone. As soon as the
+canary has answered anything at this weight, its share until then says how many of the requests come by the route; until
+it has, the two cannot be told apart, and traffic is made safe.
+
 Without a router it is connections that are divided, and clients that keep theirs never meet a new pod: then the same
 silence says that nobody has made a new connection.
 """
@@ -13,10 +17,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from typing import Final
 
 from pinn_operator.core.gates.families import Answers, requests_family, stale
 from pinn_operator.core.gates.metric import Scope
+from pinn_operator.core.gates.windows import Span
 
 ENOUGH: Final = 100.0
 """So many requests of the canary are expected before their absence proves anything: chance leaves e⁻¹⁰⁰."""
@@ -73,8 +79,19 @@ def arrival(answers: Answers, scope: Scope) -> Arrival | None:
         longest = span
     if longest is None:
         return None
-    expected = longest.stable_counts(_EVERY, ()).total * odds
+    silent = longest.stable_counts(_EVERY, ()).total
+    if reading.windows.whole is not None and scope.weighted:
+        odds = min(odds, _odds_before(reading.windows.whole, silent))
+    expected = silent * odds
     return Arrival(expected, longest.canary_counts(_EVERY, ()).total, longest.seconds, by_weight=scope.weighted)
+
+
+def _odds_before(whole: Span, silent: float) -> float:
+    """How many requests the canary had for each of stable's before the last `silent` ones of stable; infinite if none:
+    that may be for any reason."""
+    answered = whole.canary_counts(_EVERY, ()).total
+    before = whole.stable_counts(_EVERY, ()).total - silent
+    return answered / before if answered > 0 and before > 0 else inf
 
 
 def _odds(scope: Scope) -> float:

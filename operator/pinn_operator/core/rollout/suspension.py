@@ -31,6 +31,7 @@ a Gateway's certificate or load balancer may take a minute."""
 TROUBLE_SECONDS = 30.0
 """How long the pods of a canary without weight may be kept away before the rollout counts as suspended."""
 TOO_OFTEN = "SuspendedTooOften"
+_NOT_ARRIVING = "its pods are cut off or never answer, or clients use the Service and not the route"
 
 
 def suspend_if_needed(this: Pass, draft: Draft) -> bool:
@@ -44,7 +45,7 @@ def suspend_if_needed(this: Pass, draft: Draft) -> bool:
         return True
     arriving = this.judgement.arrival
     if rollout.weight > 0 and arriving is not None and arriving.missing and not only_copy(this, draft):
-        _take_back(this, draft, Trouble("TrafficNotArriving", f"{arriving}: the pods answer none of them"), to=0)
+        _take_back(this, draft, Trouble("TrafficNotArriving", f"{arriving}: {_NOT_ARRIVING}"), to=0)
         return True
     if rollout.weight > rollout.weight_in_force and _route_is_late(this, draft) and not only_copy(this, draft):
         reason, message = why_not_in_force(this, draft)

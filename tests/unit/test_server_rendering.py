@@ -66,6 +66,13 @@ def test_a_single_quote_is_an_object_and_the_same_by_either_way() -> None:
     assert render_quote(ScalarQuote.of(quotes), model="m") == by_batch
 
 
+def test_no_number_of_an_answer_is_minus_zero() -> None:
+    quotes = replace(quotes_of(1), **{name: column(-0.0) for name in NUMBERS})
+    answers = [render_quotes(quotes, model="m", form=form) for form in Form]
+    for text in (*answers, render_quote(ScalarQuote.of(quotes), model="m")):
+        assert b"-0.0" not in text
+
+
 def test_rows_say_what_is_special_about_them_and_only_that() -> None:
     rows = rows_of(mixed())
     assert [(row["method"], row["model"]) for row in rows] == [

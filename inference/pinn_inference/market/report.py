@@ -236,7 +236,8 @@ def _horizon_documents(told: Forecast, index: int) -> list[tuple[int, dict[str, 
 
 def _leg_documents(quotes: Quotes, bounds: GreekBounds, american: Quotes | None, rows: slice) -> list[dict[str, Any]]:
     """The options of some rows: price and Greeks, the bounds of each, and the American option beside it."""
-    columns = zip(*(getattr(quotes, name)[rows].tolist() for name in _GREEKS), strict=True)
+    # + 0.0 makes 0.0 of −0.0, here and below.
+    columns = zip(*((getattr(quotes, name)[rows] + 0.0).tolist() for name in _GREEKS), strict=True)
     widths = zip(*(getattr(bounds, name)[rows].tolist() for name in _GREEKS), strict=True)
     origins = zip(quotes.method[rows].tolist(), quotes.reason[rows].tolist(), strict=True)
     legs: list[dict[str, Any]] = [
@@ -251,7 +252,7 @@ def _leg_documents(quotes: Quotes, bounds: GreekBounds, american: Quotes | None,
         for leg, document in zip(legs, _american_documents(american, rows), strict=True):
             if isfinite(document["price"]):
                 # Both prices have errors: one that is below the other by less has no premium.
-                leg["american"] = {**document, "early_exercise_premium": max(document["price"] - leg["price"], 0.0)}
+                leg["american"] = {**document, "early_exercise_premium": max(0.0, document["price"] - leg["price"])}
             else:
                 leg["american_reason"] = TWO_BOUNDARIES_REASON
     return legs
@@ -259,7 +260,7 @@ def _leg_documents(quotes: Quotes, bounds: GreekBounds, american: Quotes | None,
 
 def _american_documents(quotes: Quotes, rows: slice) -> list[dict[str, Any]]:
     names = (*_GREEKS, "error_bound")
-    columns = zip(*(getattr(quotes, name)[rows].tolist() for name in names), strict=True)
+    columns = zip(*((getattr(quotes, name)[rows] + 0.0).tolist() for name in names), strict=True)
     boundaries = quotes.exercise_boundary[rows].tolist()
     origins = zip(quotes.method[rows].tolist(), quotes.reason[rows].tolist(), strict=True)
     return [

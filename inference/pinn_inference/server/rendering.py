@@ -100,12 +100,12 @@ def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
         raise NonFiniteResult(0)
     return _encode(
         _Row(
-            price,
-            delta,
-            gamma,
-            vega,
-            theta,
-            rho,
+            price + 0.0,  # as in `_unsigned_zeros`
+            delta + 0.0,
+            gamma + 0.0,
+            vega + 0.0,
+            theta + 0.0,
+            rho + 0.0,
             _method_and_model(method, model),
             error_bound,
             cached,
@@ -127,7 +127,9 @@ def _list(quotes: Quotes, model: str, american_model: str, cached: BoolArray | N
 
 
 def _rows(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> list[_Row]:
-    price, delta, gamma, vega, theta, rho, error_bound = (getattr(quotes, name).tolist() for name in _NUMBERS)
+    price, delta, gamma, vega, theta, rho, error_bound = (
+        _unsigned_zeros(getattr(quotes, name)).tolist() for name in _NUMBERS
+    )
     american = ~np.isnan(quotes.exercise_boundary)
     any_american = bool(american.any())
     by_network = quotes.method == Method.PINN
@@ -181,5 +183,10 @@ def _columns(quotes: Quotes, model: str, american_model: str, cached: BoolArray 
     yield b"}}"
 
 
+def _unsigned_zeros(column: FloatArray) -> FloatArray:
+    """The column with 0.0 for −0.0, which an answer would show as a number below zero."""
+    return column + 0.0
+
+
 def _numbers(column: FloatArray) -> bytes:
-    return orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(np.ascontiguousarray(_unsigned_zeros(column)), option=orjson.OPT_SERIALIZE_NUMPY)

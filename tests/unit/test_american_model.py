@@ -154,7 +154,7 @@ def test_greeks_are_the_derivatives_of_the_price() -> None:
 def test_a_call_is_a_put_with_spot_and_strike_and_rate_and_dividend_exchanged() -> None:
     batch = sample_american(2_000, DOMAIN, seed=41)
     # This dividend is the dual's rate.
-    batch = batch.take(batch.dividend * batch.maturity >= LEAST_CARRY)
+    batch = batch.take(batch.dividend * batch.maturity >= 0.015)
     dual = replace(
         batch,
         spot=batch.strike,
@@ -301,6 +301,14 @@ def test_the_rho_of_a_call_is_right_where_the_rate_is_nothing() -> None:
     assert methods(quotes) == {"integral_equation"}
 
 
+def test_rho_does_not_jump_where_the_method_changes() -> None:
+    rates = np.linspace(0.002, 0.004, 41)
+    rows = [option(100.0, 104.005831, 2.722983, rate, 0.112047, 0.5485, True) for rate in rates.tolist()]
+    quotes = MODEL.price(OptionBatch.concatenate(rows))
+    assert methods(quotes) == {"integral_equation", "pinn"}
+    assert np.max(np.abs(np.diff(quotes.rho))) < 3e-3 * 104.0 * 2.723
+
+
 def _at_the_edges(n: int) -> OptionBatch:
     """Calls and puts at every edge of the domain in turns: least and largest s, κ and λ, and rT next to nothing."""
     rng = np.random.default_rng(67)
@@ -338,6 +346,7 @@ def test_every_greek_is_right_to_its_bound_at_every_edge_of_the_domain() -> None
     by_network = quotes.method == Method.PINN
     assert np.count_nonzero(by_network) > 100
     assert not by_network[carry < LEAST_CARRY].any()
+    assert not by_network[carry < 0.49 * DOMAIN.kappa_min * spread**2].any()
     limits = {
         "price": 3e-5 * unit,
         "delta": 1e-3 * unit / batch.spot,

@@ -144,7 +144,7 @@ def test_the_domain_is_the_same_for_columns_and_floats_and_has_its_borders_insid
     kappa = np.array([1.0, 0.1, domain.kappa_min, domain.kappa_max, 1.0, 1.0, 1.0, 0.1, 0.01, 16.1, 1.0])
     lambda_ = np.array([1.0, 0.1, 0.0, domain.kappa_max, 0.0, -0.1, 1.0, 0.1, 1.0, 1.0, 1.0])
     s, kappa, lambda_ = (np.append(column, column[0]) for column in (s, kappa, lambda_))
-    carry = np.append(np.full(len(s) - 1, LEAST_CARRY), 0.99 * LEAST_CARRY)
+    carry = np.append(np.maximum(LEAST_CARRY, 0.5 * domain.kappa_min * s[:-1] ** 2), 0.99 * LEAST_CARRY)
     expected = [True] * 5 + [False] * 7
     assert inside(domain, s, kappa, lambda_, carry).tolist() == expected
     assert [

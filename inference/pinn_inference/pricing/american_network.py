@@ -287,7 +287,10 @@ def premium_gradient(
 
 
 def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number, carry: Number) -> Any:
-    """Which options the networks answer for: booleans of shape (n,) for columns, one for floats; `carry` is rT."""
+    """Which options the networks answer for: booleans of shape (n,) for columns, one for floats; `carry` is rT.
+
+    2r/σ² is at least κ_min for calls too, whose rate is λ.
+    """
     half = 0.5 * s * s
     with np.errstate(invalid="ignore", over="ignore"):
         carried = (kappa * half <= domain.carry_max) & (lambda_ * half <= domain.carry_max)
@@ -300,4 +303,5 @@ def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number, ca
         & (lambda_ >= 0.0)
         & (lambda_ <= domain.kappa_max)
         & (carry >= LEAST_CARRY)
+        & (carry >= (1.0 - 1e-9) * domain.kappa_min * half)
     )

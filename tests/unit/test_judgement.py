@@ -415,6 +415,36 @@ def test_deciding_twice_at_one_moment_counts_one_measurement() -> None:
     assert second.gates == first.gates
 
 
+@pytest.mark.parametrize(
+    "edited",
+    [replace(DRIFT, query="max(y)"), replace(DRIFT, abort=Bound(above=0.85, consecutive=3))],
+    ids=["another query", "another bound"],
+)
+def test_the_patience_of_a_gate_begins_anew_when_what_it_measures_or_its_bound_is_edited(edited: Gate) -> None:
+    measure = Measurements(DRIFT)
+    for _ in range(2):
+        assert measure(2, 0.9).condemnation is None
+    measure.gate = edited
+    for _ in range(2):
+        assert measure(2, 0.9).condemnation is None
+    assert measure.status.consecutive == 2
+    assert measure(2, 0.9).condemnation is not None
+
+
+def test_the_patience_of_a_gate_goes_on_when_only_its_length_is_edited() -> None:
+    measure = Measurements(replace(DRIFT, abort=Bound(above=0.8, consecutive=9)))
+    for _ in range(2):
+        assert measure(2, 0.9).condemnation is None
+    measure.gate = DRIFT
+    assert measure(2, 0.9).condemnation is not None
+
+
+def test_an_edited_bound_leaves_what_stable_did_before() -> None:
+    before = GateStatus("drift", Verdict.PASS, definition="another", reference_total=900.0, reference_bad=3.0)
+    found = judged(DRIFT, {"gate/drift": own(0.1)}, previous=(before,)).gates[0]
+    assert (found.reference_total, found.reference_bad) == (900.0, 3.0)
+
+
 script = st.lists(
     st.tuples(st.sampled_from([0.0, 0.5, 2.0, 2.0, 2.0, 30.0, 4000.0, -4000.0]),
               st.sampled_from([0.9, 0.9, 0.1, None, DOWN])),

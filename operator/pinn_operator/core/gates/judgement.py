@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
 from pinn_operator.core.decision import ResetCaches
@@ -29,7 +30,7 @@ from pinn_operator.core.gates.wording import (
 from pinn_operator.core.samples import Awaited, Samples, SourceError
 from pinn_operator.core.status.values import GOES_ON, GateStatus, Verdict
 from pinn_operator.core.verification.questions import SAMPLE_OPTIONS
-from pinn_operator.core.wanted.spec import Bound, Gate, GateAction, Severity, SourceKind
+from pinn_operator.core.wanted.spec import Bound, Gate, GateAction, MetricNames, Severity, SourceKind
 
 LEVEL_SECONDS: Final = 60.0
 """How far a measurement of an abort bound looks back."""
@@ -115,7 +116,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
     judged, faults = list[_Judged](), [missing.message] if missing else []
     room = max(48, QUERIES_LENGTH // max(1, len(gates)))
     for gate in gates:
-        old = scope.earlier.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
+        old = _earlier(gate, scope)
         if not scope.advance_due and old.time is not None and not _aborts(gate):
             judged.append(_Judged(old))
             continue
@@ -151,6 +152,25 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         resets=tuple(it.reset for it in judged if it.reset),
         arrival=arrival(answers, scope),
     )
+
+
+def _earlier(gate: Gate, scope: Scope) -> GateStatus:
+    """What was measured of this gate before. Of another query, bound or metric of its name nothing counts any more."""
+    definition = definition_of(gate, scope.analysis.names)
+    old = scope.earlier.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
+    if old.definition not in ("", definition):
+        old = replace(
+            old, verdict=Verdict.NO_DATA, message="", time=None, failing_since=None, consecutive=0, acted_time=None
+        )
+    return replace(old, definition=definition)
+
+
+def definition_of(gate: Gate, names: MetricNames) -> str:
+    """A hash of what a gate measures and of its abort bound, but not for how long that is to be exceeded."""
+    abort = gate.abort
+    bound = (abort.above, abort.below) if abort else None
+    measured = (gate.metric, gate.query, gate.webhook.url if gate.webhook else None, bound, names)
+    return sha256(repr(measured).encode()).hexdigest()[:8]
 
 
 def _tells(evidence: Evidence | SourceError, old: GateStatus) -> bool:
@@ -194,7 +214,8 @@ def _described(gate: Gate, status: GateStatus, evidence: Evidence, room: int) ->
 def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -> _Judged:
     now = scope.now
     status = GateStatus(
-        name=gate.name, verdict=Verdict.NO_DATA, canary=evidence.value, stable=evidence.stable,
+        name=gate.name, definition=old.definition,
+        verdict=Verdict.NO_DATA, canary=evidence.value, stable=evidence.stable,
         limit=describe_limit(gate, gate.advance, advance=True), samples=round(evidence.samples),
         stable_samples=round(evidence.stable_samples), min_samples=_least(gate), age=_rounded(evidence.age),
         needed_samples=_needed(evidence), time=now, failing_since=old.failing_since, consecutive=old.consecutive,
@@ -269,7 +290,8 @@ def _remember(status: GateStatus, evidence: Evidence) -> GateStatus:
 def begun_anew(gate: GateStatus) -> GateStatus:
     """A gate as it begins at a new weight: nothing measured; what stable did at the last one is remembered."""
     anew = GateStatus(
-        name=gate.name, verdict=Verdict.NO_DATA, limit=gate.limit, min_samples=gate.min_samples,
+        name=gate.name, definition=gate.definition,
+        verdict=Verdict.NO_DATA, limit=gate.limit, min_samples=gate.min_samples,
         message="not measured at this weight yet", unit=gate.unit, action=gate.action, severity=gate.severity,
         dry_run=gate.dry_run, reference_total=gate.reference_total, reference_bad=gate.reference_bad,
         reference_minutes=gate.reference_minutes, reference_variation=gate.reference_variation,

@@ -109,6 +109,8 @@ class GateStatus:
     dry_run: bool = False
     query: str = ""
     """What was asked, its beginning."""
+    definition: str = ""
+    """What it measures and by which abort bound, as a hash: measurements by another one say nothing of this one."""
     acted_time: datetime | None = None
     """When its abort bound was first exceeded for as long as it takes, at this weight."""
     reference_total: float = 0.0

@@ -362,7 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(f"{len(runs)} {run}", file=sys.stderr, flush=True)
     finally:
         if line is not None:
-            line.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+            # Whoever measures next makes it anew.
+            line.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=true", timeout=150)
         if runs and line is not None:
             text = json.dumps(report(runs, line), indent=2)
             print(text)

@@ -54,6 +54,8 @@ from tests.support.prices import off_by, same
 NAME = "eu-options"
 RATE = 20.0
 """Requests a second."""
+LAG_SECONDS = 5.0
+"""A pass lists what it sees: an API server's cache lags by no more."""
 STARTUP = 2.0
 """Seconds until a pod is ready."""
 READS = 60
@@ -111,6 +113,7 @@ class Machine(Invariants):
         """The next pass is made at once."""
         self.passes_missed = 0
         self.seen_before: Observed | None = None
+        self.seen_at = 0.0
         self.tampered = False
         """Somebody else wrote or deleted an object since `seen_before`."""
         self.late_writes = False
@@ -160,10 +163,10 @@ class Machine(Invariants):
 
     def _pass(self, met: Mapping[str, int]) -> None:
         fresh = self.observe()
-        stale = "stale" in met and self.seen_before is not None
+        stale = "stale" in met and self.seen_before is not None and self.seconds - self.seen_at <= LAG_SECONDS
         observed = self.seen_before if stale and self.seen_before is not None else fresh
         decision, read = self._decided(observed, checked=not (stale and self.tampered))
-        self.seen_before, self.tampered = fresh, False
+        self.seen_before, self.seen_at, self.tampered = fresh, self.seconds, False
         if "dies before the commit" in met:
             self._forget()
             return

@@ -346,7 +346,7 @@ def test_no_weight_is_written_before_a_verdict_and_a_good_revision_is_never_reje
     it = serving(World(spec, images={"pinn:2": canary, "pinn:1": Behaviour(price_api=api)}, seed=seed))
     it.oracle.reachable = reachable
     it.apply(image="pinn:2")
-    for _ in range(75):
+    for _ in range(100):  # a verdict within `timeoutSeconds`, and some more
         it.run(2)
         if it.state.rollout is not None and it.state.rollout.weight > 0:
             allowed = [VerificationVerdict.PASS, *([VerificationVerdict.NOT_APPLICABLE] if mode == "Auto" else [])]

@@ -81,6 +81,7 @@ class ErrorRate:
             recent=minute.canary_counts(ANSWERED, FAILED).share,
             exceeded=outside_abort(gate.abort, minute, ANSWERED, FAILED),
             worse=words,
+            worse_share=worst.window.canary.share if words and worst and worst.window else None,
             alone=not scope.concurrent,
             mounting=worst is not None and worst.mounting,
             more_requests=worst.more_requests if worst else None,

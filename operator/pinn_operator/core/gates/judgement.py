@@ -305,7 +305,9 @@ def begun_anew(gate: GateStatus) -> GateStatus:
 
 
 def _worse(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> _Judged:
-    shown = describe(gate, evidence.recent if evidence.recent is not None else evidence.value)
+    # What condemns is shown as it was counted: the last minute may hold answers from before this weight.
+    known = (evidence.worse_share, evidence.recent, evidence.value)
+    shown = describe(gate, next((it for it in known if it is not None), None))
     stable = describe(gate, evidence.stable)
     status = replace(
         status, verdict=Verdict.FAIL, message=_cut(f"worse than stable: {evidence.worse}"), limit="stable"

@@ -129,6 +129,8 @@ class Evidence:
     """So many measurements in a row exceeded the bound; 0: the judgement counts them itself, one at each look."""
     worse: str | None = None
     """How the canary is significantly worse than stable, in words."""
+    worse_share: float | None = None
+    """The share of bad answers that those words are about, where the metric is such a share."""
     alone: bool = False
     """It is worse than stable was before; stable answers no clients at the same moment."""
     mounting: bool = False

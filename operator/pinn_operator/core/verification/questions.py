@@ -21,7 +21,7 @@ from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.json import POD_LINE_LIMIT
 from pinn_operator.core.status.values import WATCHED, Phase, RolloutStatus, Status
 from pinn_operator.core.status.verification import VerificationStatus, VerificationVerdict
-from pinn_operator.core.verification.grid import grid, sample
+from pinn_operator.core.verification.grid import grid, ordinary, sample
 from pinn_operator.core.wanted.spec import Spec, Verification, VerificationMode
 
 PRICES: Final = "prices"
@@ -211,7 +211,7 @@ def _sample(
         options=grid(options).options,
         pods=pods,
         waves=(),
-        sample=sample(options, SAMPLE_OPTIONS, turn),
+        sample=sample_in_traffic(options, turn),
         timeout_seconds=2 * request_seconds(verification),
         request_seconds=request_seconds(verification),
         protocol=_protocol(known),
@@ -243,7 +243,7 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
         options=grid(options).options,
         pods=pods,
         waves=(),
-        sample=sample(options, SAMPLE_OPTIONS, int(rollout.doubt.time.timestamp())),
+        sample=sample_in_traffic(options, int(rollout.doubt.time.timestamp())),
         timeout_seconds=2 * OPINION_SECONDS,
         request_seconds=OPINION_SECONDS,
         protocol=_protocol(known),
@@ -253,6 +253,12 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
 
 def _protocol(known: VerificationStatus) -> PriceProtocol:
     return next((it for it in PriceProtocol if it == known.protocol), PriceProtocol.UNKNOWN)
+
+
+def sample_in_traffic(options: int, turn: int) -> tuple[int, ...]:
+    """Indices into the grid: `SAMPLE_OPTIONS` of the ordinary ones, others at each turn."""
+    chosen = ordinary(options)
+    return tuple(chosen[place] for place in sample(len(chosen), SAMPLE_OPTIONS, turn))
 
 
 def is_sample(question: PriceQuestion) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import ssl
@@ -27,7 +28,7 @@ from pinn_operator.core.wanted.spec import (
 from pinn_operator.prom import client
 from pinn_operator.prom.client import HttpSource
 from pinn_operator.prom.library import LibrarySource
-from pinn_operator.prom.login import Kept, LoginFiles, login_of
+from pinn_operator.prom.login import FAULT_KEPT_SECONDS, Kept, LoginFiles, login_of
 from pinn_operator.prom.protocol import LoginError, MetricSource
 from pinn_operator.prom.sources import ClientKind, Sources
 from tests.support.certificates import Authority, make_authority
@@ -346,17 +347,25 @@ async def test_a_value_is_read_again_after_a_minute_and_never_shown() -> None:
     assert "value" not in repr(kept)
 
 
-async def test_a_value_that_cannot_be_read_is_asked_for_again_at_once() -> None:
+async def test_a_value_that_cannot_be_used_is_read_again_after_some_seconds_and_not_by_every_query() -> None:
+    clock, reads = Clock(), 0
     values: list[str | None] = [None, "a\nb", "good"]
 
     async def read() -> str | None:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0)
         return values.pop(0)
 
-    kept = Kept(read, where="the Secret pricing/metrics", key="token", clock=lambda: 0.0)
-    for _ in range(2):
-        with pytest.raises(LoginError):
-            await kept.line()
-    assert await kept.line() == "good"
+    kept = Kept(read, where="the Secret pricing/metrics", key="token", clock=clock)
+    for number in (1, 2):
+        answers = await asyncio.gather(*(kept.line() for _ in range(40)), return_exceptions=True)
+        assert all(isinstance(it, LoginError) for it in answers)
+        assert len({str(it) for it in answers}) == 1
+        assert reads == number
+        clock.now += FAULT_KEPT_SECONDS
+    assert await asyncio.gather(*(kept.line() for _ in range(40))) == ["good"] * 40
+    assert reads == 3
 
 
 async def test_a_secret_that_may_not_be_read_is_named() -> None:

@@ -22,13 +22,16 @@ DataReader = Callable[[str, str, str], Awaitable[str | None]]
 absent."""
 
 KEPT_SECONDS: Final = 60.0
+FAULT_KEPT_SECONDS: Final = 5.0
+"""All queries of a pass, and of some passes, share one attempt to read what cannot be read."""
 PEM_LIMIT: Final = 256 * 1024
 _FILE_LIMIT: Final = 1024 * 1024
 _CERTIFICATE: Final = re.compile(r"-----BEGIN (TRUSTED )?CERTIFICATE-----")
 
 
 class Kept:
-    """One value, read again after a minute. `where` names it in errors, like `the Secret pricing/metrics`."""
+    """One value, read again after a minute, and by one reader at a time. `where` names it in errors, like `the Secret
+    pricing/metrics`. A value that cannot be had or used is not looked for again for some seconds."""
 
     def __init__(
         self,
@@ -42,23 +45,21 @@ class Kept:
         self._where = where
         self._key = key
         self._clock = clock
-        self._value: str | None = None
-        self._read_at = float("-inf")
+        self._turn = asyncio.Lock()
+        self._value = ""
+        self._fault = ""
+        self._until = float("-inf")
 
     def __repr__(self) -> str:
         return f"Kept({self._where!r}, key={self._key!r})"
 
     async def text(self) -> str:
         """Any text that is not empty. Raises LoginError."""
-        if self._value is None or self._clock() - self._read_at >= KEPT_SECONDS:
-            try:
-                self._value = await self._read()
-            except Exception as error:
-                raise LoginError(f"{self._where} cannot be read: {error}") from error
-            self._read_at = self._clock()
-            if not self._value:
-                self._value = None
-                raise LoginError(f"{self._where} has no key {self._key!r}" if self._key else f"{self._where} is empty")
+        async with self._turn:
+            if self._clock() >= self._until:
+                await self._read_now()
+        if self._fault:
+            raise LoginError(self._fault)
         return self._value
 
     async def line(self) -> str:
@@ -66,18 +67,33 @@ class Kept:
         text = await self.text()
         if not (text.isascii() and text.isprintable()):
             # An HTTP client would refuse it as a header, and might quote it.
-            self._value = None
             what = f"{self._where} holds no header under {self._key!r}" if self._key else f"{self._where} is no header"
-            raise LoginError(f"{what}: it must be one line of ASCII")
+            raise self._refused(f"{what}: it must be one line of ASCII")
         return text
 
     async def pem(self) -> str:
         """Certificates. Raises LoginError."""
         text = await self.text()
         if _CERTIFICATE.search(text) is None or not text.isascii() or len(text) > PEM_LIMIT:
-            self._value = None
-            raise LoginError(f"{self._where} holds no certificates: want PEM, -----BEGIN CERTIFICATE-----")
+            raise self._refused(f"{self._where} holds no certificates: want PEM, -----BEGIN CERTIFICATE-----")
         return text
+
+    async def _read_now(self) -> None:
+        try:
+            value = await self._read()
+        except Exception as error:  # noqa: BLE001
+            # Whatever the reader failed with: the query is not asked, and its gate says why.
+            self._refused(f"{self._where} cannot be read: {error}")
+            return
+        if not value:
+            self._refused(f"{self._where} has no key {self._key!r}" if self._key else f"{self._where} is empty")
+            return
+        self._value, self._fault, self._until = value, "", self._clock() + KEPT_SECONDS
+
+    def _refused(self, fault: str) -> LoginError:
+        """Keep the fault for some seconds, in place of a value."""
+        self._value, self._fault, self._until = "", fault, self._clock() + FAULT_KEPT_SECONDS
+        return LoginError(fault)
 
 
 @dataclass(frozen=True, slots=True)

@@ -519,6 +519,15 @@ def test_router_errors_are_those_of_each_service() -> None:
     assert one(judged(gate, {REQUESTS: ()})).verdict is Verdict.NOT_APPLICABLE
 
 
+def test_a_router_whose_series_do_not_match_passes_nothing_and_says_what_was_looked_for() -> None:
+    gate = Gate("router-errors", "router-errors", advance=Bound(below=0.01))
+    keys = [f"prom/nginx_ingress_controller_requests/{side}/recent" for side in ("canary", "stable")]
+    found = one(judged(gate, dict.fromkeys(keys, ()), seconds=128, router=RouterMetricsKind.NGINX_INGRESS))
+    assert found.verdict is Verdict.NO_DATA
+    assert found.message.startswith("no series match ")
+    assert 'exported_service="eu-canary"' in found.message
+
+
 HOOK = Gate("desk", webhook=Webhook("https://desk.example.com/gate"), abort=Bound(above=0.0))
 
 

@@ -89,6 +89,10 @@ class RouterErrors:
             return Evidence(inapplicable="the router's series are read from Prometheus, and there is none to ask")
         family = router_family(scope, kind)
         found = answers.readings(family)
+        if isinstance(found, Evidence) and found.absent:
+            # The team asked for this gate: that nothing is found is a fault of names, and no reason to pass it.
+            looked_for = f"{family.sample}{{{family.slices[0].matchers}}}"
+            return Evidence(held=f"no series match {looked_for}", source=found.source, query=found.query)
         if not isinstance(found, Readings):
             return found
         whole = found.whole.windows.whole

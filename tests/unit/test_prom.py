@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from pinn_operator.core.samples import Query, Series, SourceError
+from pinn_operator.core.wanted.prometheus import PROMETHEUS_ADDRESS
 from pinn_operator.core.wanted.spec import Prometheus
 from pinn_operator.prom.client import HttpSource, shown
 from pinn_operator.prom.guard import Guard, SourceSilent
@@ -43,7 +44,14 @@ class Server:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         form = {**request.query, **(await request.post())}
-        self.seen.append({"path": request.path, "form": form, "authorization": request.headers.get("Authorization")})
+        self.seen.append(
+            {
+                "path": request.path,
+                "raw": request.raw_path,
+                "form": form,
+                "authorization": request.headers.get("Authorization"),
+            }
+        )
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         try:
@@ -268,6 +276,33 @@ async def test_an_address_may_have_a_path(make: Make, server: Server) -> None:
     server.says(success("vector", []))
     await make(f"{server.address}/prometheus/").ask(INSTANT)
     assert server.seen[0]["path"] == "/prometheus/api/v1/query"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/select/0:1/prometheus", "/v1/projects/example.com:prices/location/global/prometheus", "/a%20b/(c)=d,e@f"],
+)
+async def test_a_path_is_sent_as_it_is_written(make: Make, server: Server, path: str) -> None:
+    address = f"{server.address}{path}"
+    assert PROMETHEUS_ADDRESS.fullmatch(address)
+    server.says(success("vector", []))
+    assert await make(address).ask(INSTANT) == ()
+    assert server.seen[0]["raw"].startswith(f"{path}/api/v1/query")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://prom/?dedup=true",
+        "http://prom/#x",
+        "http://user:pw@prom",
+        "http://prom/a b",
+        "http://prom/%zz",
+        "http://",
+    ],
+)
+def test_an_address_with_more_than_a_path_is_refused(address: str) -> None:
+    assert not PROMETHEUS_ADDRESS.fullmatch(address)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from pinn_operator.core.wanted.fields import Fields
 from pinn_operator.core.wanted.references import certificate_ref, headers_of, required_secret_key, secret_key
 from pinn_operator.core.wanted.spec import BasicAuth, Prometheus
 
+# The path by RFC 3986, without the apostrophe: tenants (`/select/0:1/prometheus`) and projects have colons.
 PROMETHEUS_ADDRESS: Final = re.compile(
-    r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+    r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/([A-Za-z0-9._~:@!$&()*+,;=/-]|%[0-9A-Fa-f]{2})*)?"
 )
 _WITH_ADDRESS: Final = (
     ("bearerTokenSecretRef", "the token is only ever sent to that server"),

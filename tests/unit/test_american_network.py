@@ -17,7 +17,6 @@ from pinn_inference.pricing.american_engine import (
 )
 from pinn_inference.pricing.american_integral import Places, places, premium_integral, quadrature, quasi_random
 from pinn_inference.pricing.american_network import (
-    LEAST_CARRY,
     AmericanDomain,
     AmericanNetworks,
     boundary,
@@ -143,12 +142,10 @@ def test_the_domain_is_the_same_for_columns_and_floats_and_has_its_borders_insid
     s = np.array([domain.s_min, domain.s_max, 0.2, 0.2, 0.2, 0.2, 0.019, 1.06, 0.2, 0.2, np.nan])
     kappa = np.array([1.0, 0.1, domain.kappa_min, domain.kappa_max, 1.0, 1.0, 1.0, 0.1, 0.01, 16.1, 1.0])
     lambda_ = np.array([1.0, 0.1, 0.0, domain.kappa_max, 0.0, -0.1, 1.0, 0.1, 1.0, 1.0, 1.0])
-    s, kappa, lambda_ = (np.append(column, column[0]) for column in (s, kappa, lambda_))
-    carry = np.append(np.maximum(LEAST_CARRY, 0.5 * domain.kappa_min * s[:-1] ** 2), 0.99 * LEAST_CARRY)
-    expected = [True] * 5 + [False] * 7
-    assert inside(domain, s, kappa, lambda_, carry).tolist() == expected
+    expected = [True] * 5 + [False] * 6
+    assert inside(domain, s, kappa, lambda_).tolist() == expected
     assert [
-        bool(inside(domain, *row)) for row in zip(*(c.tolist() for c in (s, kappa, lambda_, carry)), strict=True)
+        bool(inside(domain, *row)) for row in zip(s.tolist(), kappa.tolist(), lambda_.tolist(), strict=True)
     ] == expected
 
 

@@ -21,7 +21,7 @@ from pinn_inference.pricing.american_artefact import AmericanArtefact, read_amer
 from pinn_inference.pricing.american_domain import put_rates
 from pinn_inference.pricing.american_engine import AmericanEngine, NumPyAmericanEngine, PremiumJets, american_engines
 from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Greeks, PutTerms, addition, exercised, held
-from pinn_inference.pricing.american_network import AmericanDomain, inside
+from pinn_inference.pricing.american_network import AmericanDomain, inside, least_lambda
 from pinn_inference.pricing.engine_model import EngineModel
 from pinn_inference.pricing.errors import ModelRuntimeError
 from pinn_inference.pricing.golden import CheckResult
@@ -86,12 +86,6 @@ def never_exercised(batch: OptionBatch) -> BoolArray:
     return (rate <= 0.0) & (dividend >= rate)
 
 
-def answered_by(domain: AmericanDomain, batch: OptionBatch, puts: PutTerms) -> BoolArray:
-    """Which options networks with this domain answer for, shape (n,); `puts` are the batch's `put_terms`."""
-    answered: BoolArray = inside(domain, puts.s, puts.kappa, puts.lambda_, batch.rate * batch.maturity)
-    return answered
-
-
 class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
     """Prices with the networks of an artefact; safe to call from several threads.
 
@@ -122,13 +116,13 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
     def _price_chunk(self, batch: OptionBatch) -> Quotes:
         puts = put_terms(batch)
         never = never_exercised(batch)
-        ours = answered_by(self.artefact.networks.domain, batch, puts) & ~never
+        ours = inside(self.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_) & ~never
         quotes = self._european.price(batch)
         # Where the European model fell back its closed form is exact; the method says what the premium came from.
         boundary = np.where(batch.is_call, np.inf, 0.0)
         quotes = replace(quotes, exercise_boundary=boundary)
         if ours.any():
-            jets = self._evaluate(puts, ours)
+            jets = self._evaluate(puts, ours, batch.is_call)
             if jets is None:
                 ours = np.zeros_like(ours)
                 reason = FallbackReason.DEVICE_ERROR
@@ -144,15 +138,21 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
             _overwrite(quotes, batch, rest, reason)
         return quotes
 
-    def _evaluate(self, puts: PutTerms, ours: BoolArray) -> PremiumJets | None:
-        """The jets of the rows in the domain, or None where every device failed."""
+    def _evaluate(self, puts: PutTerms, ours: BoolArray, is_call: BoolArray) -> PremiumJets | None:
+        """The jets of the rows in the domain, evaluated at its border where the premium has vanished."""
         everything = bool(ours.all())
         x, s, kappa, lambda_ = (
             column if everything else column[ours] for column in (puts.x, puts.s, puts.kappa, puts.lambda_)
         )
         for engine in self._engines:
             try:
-                return engine.evaluate(x, s, kappa, lambda_)
+                jets = engine.evaluate(x, s, kappa, lambda_)
+                least = least_lambda(s)
+                raised = (lambda_ < least) & (is_call if everything else is_call[ours])
+                if raised.any():
+                    again = engine.evaluate(x[raised], s[raised], kappa[raised], least[raised])
+                    jets.e_lambda[raised] = again.e_lambda
+                return jets
             except ModelRuntimeError as error:
                 log.warning("device failed", extra={"device": engine.device, "rows": len(x), "error": str(error)})
         return None

@@ -34,12 +34,7 @@ _SMALL_RATIO: Final = 0.005
 """Added to λ/κ in the feature of it: what is smaller makes no difference, and must have no steep slope."""
 
 
-LEAST_CARRY: Final = 1e-4
-"""The networks answer for options with at least this rT; a call's rate is the λ of its put.
-
-Rho is K·T times the premium's derivative by rT. At an rT near nothing that is a difference of premiums divided by next
-to nothing, and errors of the value that mean nothing become errors of rho that do.
-"""
+_LEAST_CARRY: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +166,15 @@ def premium(
     return known.premium * algebra.exp(-decay), b
 
 
+def least_lambda(s: Number) -> Number:
+    """The λ from which on e_λ is right: rT = 1e-4 of a call, whose rate λ stands for.
+
+    At λ = 0 the slopes in ln λ, which the features have, turn errors of the value that mean nothing into errors of rho
+    that do; e_λ itself changes little up to here.
+    """
+    return 2.0 * _LEAST_CARRY / (s * s)
+
+
 def premium_gradient(
     algebra: Algebra, networks: AmericanNetworks, x: Number, s: Number, kappa: Number, lambda_: Number
 ) -> tuple[Number, Number, Number, Number, Number, Number]:
@@ -286,11 +290,8 @@ def premium_gradient(
     return e, e_x, e_s, e_kappa, e_lambda, b
 
 
-def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number, carry: Number) -> Any:
-    """Which options the networks answer for: booleans of shape (n,) for columns, one for floats; `carry` is rT.
-
-    2r/σ² is at least κ_min for calls too, whose rate is λ.
-    """
+def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number) -> Any:
+    """Which options lie in the trained domain: booleans of shape (n,) for columns, one for floats."""
     half = 0.5 * s * s
     with np.errstate(invalid="ignore", over="ignore"):
         carried = (kappa * half <= domain.carry_max) & (lambda_ * half <= domain.carry_max)
@@ -302,6 +303,4 @@ def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number, ca
         & (kappa <= domain.kappa_max)
         & (lambda_ >= 0.0)
         & (lambda_ <= domain.kappa_max)
-        & (carry >= LEAST_CARRY)
-        & (carry >= (1.0 - 1e-9) * domain.kappa_min * half)
     )

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pinn_inference.pricing import integral_equation
-from pinn_inference.pricing.american import answered_by, never_exercised, put_terms
+from pinn_inference.pricing.american import never_exercised, put_terms
 from pinn_inference.pricing.american_integral import Places, places, quasi_random
-from pinn_inference.pricing.american_network import LEAST_CARRY, AmericanDomain
+from pinn_inference.pricing.american_network import AmericanDomain, inside
 from pinn_inference.pricing.golden import greek_scales
 from pinn_inference.pricing.types import BoolArray, FloatArray, Method, OptionBatch
 from pinn_inference.training.accuracy import Pricer
@@ -46,7 +46,7 @@ class AmericanAccuracy:
 
 def sample_american(n: int, domain: AmericanDomain, *, seed: int) -> OptionBatch:
     """`n` random calls and puts inside the domain: S/K 0.5..2 (log-uniform), T a week to three years, σ 10..60 %,
-    r 0.25..12 %, q 0..12 % (for a fifth of the puts 0), K = 100.
+    r 0.25..12 % (for a fifth of the calls 0), q 0..12 % (for a fifth of the puts 0), K = 100.
     """
     rng = np.random.default_rng(seed)
     found: list[OptionBatch] = []
@@ -58,13 +58,13 @@ def sample_american(n: int, domain: AmericanDomain, *, seed: int) -> OptionBatch
             spot=_STRIKE * np.exp(rng.uniform(-np.log(2.0), np.log(2.0), size)),
             strike=np.full(size, _STRIKE),
             maturity=np.exp(rng.uniform(np.log(7.0 / 365.0), np.log(3.0), size)),
-            rate=rng.uniform(0.0025, 0.12, size),
+            rate=np.where(nothing & is_call, 0.0, rng.uniform(0.0025, 0.12, size)),
             dividend=np.where(nothing & ~is_call, 0.0, rng.uniform(0.0, 0.12, size)),
             volatility=rng.uniform(0.1, 0.6, size),
             is_call=is_call,
         )
         put = put_terms(batch)
-        rows = answered_by(domain, batch, put) & ~never_exercised(batch)
+        rows = inside(domain, put.s, put.kappa, put.lambda_) & ~never_exercised(batch)
         found.append(batch.take(rows))
     return OptionBatch.concatenate(found).take(slice(0, n))
 
@@ -85,12 +85,12 @@ def puts_at(domain: AmericanDomain, x: FloatArray, at: Places) -> OptionBatch:
     one = np.ones(len(x))
     inner = 1.0 - 1e-12
     s = np.clip(at.s, domain.s_min / inner, domain.s_max * inner)
-    kappa = np.maximum(at.kappa, np.maximum(domain.kappa_min, 2.0 * LEAST_CARRY / (s * s)) / inner**4) * inner**3
+    kappa = np.clip(at.kappa, domain.kappa_min / inner, None) * inner**3
     return american(
         spot=_STRIKE * np.exp(x),
         strike=_STRIKE * one,
         maturity=(s / _VOLATILITY) ** 2,
-        rate=0.5 * _VOLATILITY**2 * kappa,
+        rate=0.5 * _VOLATILITY**2 * np.maximum(kappa, domain.kappa_min / inner),
         dividend=0.5 * _VOLATILITY**2 * at.lambda_ * inner**3,
         volatility=_VOLATILITY * one,
         is_call=np.zeros(len(x), dtype=np.bool_),

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pinn_inference.pricing.american import AmericanModel, answered_by, never_exercised, put_terms
+from pinn_inference.pricing.american import AmericanModel, never_exercised, put_terms
+from pinn_inference.pricing.american_network import inside
 from pinn_inference.pricing.loading import ModelSources, numpy_models, tensorflow_models
 from pinn_inference.pricing.model_set import StyleModel
 from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
@@ -28,7 +29,7 @@ def slow_options(options: OptionBatch, american: StyleModel | None) -> int:
     if not isinstance(american, AmericanModel):
         return len(rows)
     puts = put_terms(rows)
-    known = answered_by(american.artefact.networks.domain, rows, puts)
+    known = inside(american.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_)
     return int(np.count_nonzero(~known))
 
 

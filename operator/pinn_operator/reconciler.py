@@ -12,18 +12,19 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from pinn_operator.core.api import Resource, parse_resource, status_to_manifest
 from pinn_operator.core.decide import decide_in
-from pinn_operator.core.decision import Action, Apply, Decision, Event, EventType, ResetCaches
+from pinn_operator.core.decision import Action, Apply, Decision, Event, ResetCaches
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import AnyAnswer, PodReadFault, Question, Samples
 from pinn_operator.core.situation import Situation, situation_of
+from pinn_operator.core.status.values import EventType
 from pinn_operator.core.verification.questions import due_prices
 from pinn_operator.kube.errors import ClusterError, Conflict, NotOwned
 from pinn_operator.kube.protocol import Cluster
@@ -33,6 +34,9 @@ ACT_FAILED = "ActionFailed"
 NAME_TAKEN = "NameTaken"
 PODS_IN_LOOP = 200
 """A decision about more pods may take longer than the passes of other resources should wait."""
+
+TOLD_AGAIN_WITHIN = timedelta(minutes=30)
+"""Half of the hour that API servers keep events by default."""
 
 _TOLD_FAULTS = 5
 _Asked = TypeVar("_Asked", contravariant=True, bound=Question)
@@ -121,6 +125,8 @@ class Reconciler:
         self._pace = pace or Pace()
         self._now = now
         self._sleep = sleep
+        self._told: set[tuple[str, str]] = set()
+        """Resources of which all that was committed is known to be told."""
 
     async def once(self, namespace: str, name: str) -> PassResult:
         """One pass, repeated at once when the status was changed by somebody else meanwhile. Raises ClusterError."""
@@ -159,6 +165,7 @@ class Reconciler:
         failure, resets = await asyncio.gather(
             self._act(resource, decision.actions), self._reset(situation, decision.resets if committed else ())
         )
+        await self._tell_missing(resource)
         if committed:
             self._log_transitions(resource, decision)
             await self._tell(resource, (*decision.events, *resets))
@@ -252,16 +259,37 @@ class Reconciler:
     # --- tell ---------------------------------------------------------------------------------------------------------
 
     async def _tell(self, resource: Resource, events: Sequence[Event]) -> None:
-        """An event that cannot be emitted is not worth failing for: the status says it too."""
+        """An event that cannot be emitted is not worth failing for: the status says it too, and the next pass tries."""
         for event in events:
-            try:
-                await self._cluster.emit(resource, event)
-            except ClusterError as error:
-                self._telemetry.event_told("failed")
-                extra = {**_about(resource.namespace, resource.name), "reason": event.reason, "error": str(error)}
-                _LOG.warning("could not emit an event", extra=extra)
-            else:
-                self._telemetry.event_told("done")
+            if not await self._emitted(resource, event, self._cluster.emit(resource, event)):
+                self._told.discard((resource.namespace, resource.name))
+
+    async def _tell_missing(self, resource: Resource) -> None:
+        """What an earlier pass committed and perhaps did not tell: its process died, or events could not be written.
+
+        What is older is not told: of events that were deleted for their age nobody knows whether they were told.
+        """
+        key = (resource.namespace, resource.name)
+        if key in self._told:
+            return
+        self._told.add(key)
+        for item in resource.status.announcements:
+            if self._now() - item.time > TOLD_AGAIN_WITHIN:
+                continue
+            event = Event(item.type, item.reason, item.message)
+            if not await self._emitted(resource, event, self._cluster.emit_missing(resource, event, item.time)):
+                self._told.discard(key)
+
+    async def _emitted(self, resource: Resource, event: Event, emission: Awaitable[None]) -> bool:
+        try:
+            await emission
+        except ClusterError as error:
+            self._telemetry.event_told("failed")
+            extra = {**_about(resource.namespace, resource.name), "reason": event.reason, "error": str(error)}
+            _LOG.warning("could not emit an event", extra=extra)
+            return False
+        self._telemetry.event_told("done")
+        return True
 
     def _log_transitions(self, resource: Resource, decision: Decision) -> None:
         for transition in decision.transitions:
@@ -273,6 +301,7 @@ class Reconciler:
             _LOG.log(level, "%s", event.message, extra=extra)
 
     def _leave(self, namespace: str, name: str) -> None:
+        self._told.discard((namespace, name))
         for source in self._sources.values():
             source.gone(namespace, name)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -74,6 +75,9 @@ class LiveCluster:
 
     async def emit(self, resource: Resource, event: Event) -> None:
         self._world.events.append(event)
+
+    async def emit_missing(self, resource: Resource, event: Event, time: datetime) -> None:
+        """Nothing is ever missing here."""
 
 
 class LivePrices:

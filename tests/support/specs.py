@@ -13,7 +13,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 from hypothesis import strategies as st
 
 from pinn_operator.core.status.json import CONDITION_LIMIT, EXCUSED_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
-from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, ORDER_LIMIT, TIMELINE_LIMIT, Status
+from pinn_operator.core.status.values import (
+    ANNOUNCEMENT_LIMIT,
+    HISTORY_LIMIT,
+    MESSAGE_LIMIT,
+    ORDER_LIMIT,
+    TIMELINE_LIMIT,
+    Status,
+)
 from pinn_operator.core.status.verification import STABLE_POD_LIMIT, WORST_LIMIT
 from tests.support.kube import Manifest
 
@@ -330,7 +337,7 @@ def odd_specs(draw: st.DrawFn) -> Manifest:
 _LIMITS = {
     "timeline": TIMELINE_LIMIT, "history": HISTORY_LIMIT, "gates": GATE_STATUS_LIMIT, "pods": POD_LINE_LIMIT,
     "conditions": CONDITION_LIMIT, "excused": EXCUSED_LIMIT, "worst": WORST_LIMIT,
-    "stable_pods": STABLE_POD_LIMIT, "earlier": ORDER_LIMIT,
+    "stable_pods": STABLE_POD_LIMIT, "earlier": ORDER_LIMIT, "announcements": ANNOUNCEMENT_LIMIT,
 }  # fmt: skip
 _TIMES = st.integers(0, 3_000_000_000_000_000).map(
     lambda microseconds: datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)

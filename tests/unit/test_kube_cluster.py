@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from pinn_operator.core.api import Resource, parse_resource
-from pinn_operator.core.decision import Apply, Delete, Event, EventType
+from pinn_operator.core.decision import Apply, Delete, Event
 from pinn_operator.core.observed import PodReport
-from pinn_operator.core.status.values import Phase, Status
+from pinn_operator.core.status.values import EventType, Phase, Status
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import UNSERVED_SECONDS, ApiCluster
 from pinn_operator.kube.errors import AlreadyExists, NotFound, NotOwned
@@ -290,6 +291,30 @@ async def test_what_is_said_again_after_a_restart_raises_the_same_count() -> Non
     client = Memory()
     await build(client).emit(resource(), ADVANCED)
     await build(client).emit(resource(), ADVANCED)
+    [(_, event)] = client.objects.items()
+    assert event["count"] == 2
+
+
+async def test_what_a_process_that_died_had_committed_and_told_is_not_told_twice() -> None:
+    client = Memory()
+    await build(client).emit(resource(), ADVANCED)
+    await build(client).emit_missing(resource(), ADVANCED, datetime.now(UTC) - timedelta(seconds=2))
+    [(_, event)] = client.objects.items()
+    assert event["count"] == 1
+
+
+async def test_what_a_process_that_died_had_committed_and_not_told_is_told_with_the_time_of_the_decision() -> None:
+    client = Memory()
+    await build(client).emit_missing(resource(), ADVANCED, datetime(2026, 11, 21, 8, 0, 5, 900_000, tzinfo=UTC))
+    [(_, event)] = client.objects.items()
+    assert (event["count"], event["reason"]) == (1, "Advanced")
+    assert event["firstTimestamp"] == event["lastTimestamp"] == "2026-11-21T08:00:05Z"
+
+
+async def test_what_was_told_of_an_earlier_change_only_is_told_of_this_one_too() -> None:
+    client = Memory()
+    await build(client).emit(resource(), ADVANCED)
+    await build(client).emit_missing(resource(), ADVANCED, datetime.now(UTC) + timedelta(minutes=1))
     [(_, event)] = client.objects.items()
     assert event["count"] == 2
 

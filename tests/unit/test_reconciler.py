@@ -13,7 +13,7 @@ import pytest
 
 from pinn_operator import reconciler as module
 from pinn_operator.core.api import Resource
-from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, EventType, ResetCaches, Transition
+from pinn_operator.core.decision import Action, Apply, Decision, Delete, Event, ResetCaches, Transition
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.samples import (
@@ -26,7 +26,8 @@ from pinn_operator.core.samples import (
     SourceError,
 )
 from pinn_operator.core.situation import Situation
-from pinn_operator.core.status.values import Phase, Status
+from pinn_operator.core.status.json import status_to_manifest
+from pinn_operator.core.status.values import Announcement, EventType, Phase, Status
 from pinn_operator.kube.errors import ApiError, Conflict, Forbidden, NotOwned, Unreachable
 from pinn_operator.reconciler import ACT_FAILED, NAME_TAKEN, PODS_IN_LOOP, Outcome, Pace, Reconciler
 from pinn_operator.telemetry import Telemetry
@@ -57,6 +58,7 @@ class FakeCluster:
     pods: tuple[Pod, ...] = ()
     failing: dict[str, list[Exception]] = field(default_factory=dict)
     told: list[Event] = field(default_factory=list)
+    missing: list[tuple[Event, datetime]] = field(default_factory=list)
 
     async def read(self, namespace: str, name: str) -> Manifest | None:
         self._note("read")
@@ -77,6 +79,10 @@ class FakeCluster:
     async def emit(self, resource: Resource, event: Event) -> None:
         self._note(f"tell {event.reason}")
         self.told.append(event)
+
+    async def emit_missing(self, resource: Resource, event: Event, time: datetime) -> None:
+        self._note(f"tell {event.reason} if missing")
+        self.missing.append((event, time))
 
     def _note(self, what: str) -> None:
         self.done.append(what)
@@ -242,6 +248,43 @@ async def test_an_event_that_cannot_be_told_does_not_fail_the_pass(world: World)
     world.cluster.failing["tell Advanced"] = [refusal(Forbidden, 403)]
     assert (await world.once()).outcome is Outcome.COMMITTED
     assert world.telemetry.registry.get_sample_value("pinn_operator_events_total", {"outcome": "failed"}) == 1
+
+
+def committed(world: World, *, ago: timedelta) -> None:
+    """The status of the resource as a pass before left it."""
+    assert world.cluster.manifest is not None
+    time = NOW - ago
+    said = Announcement(time, EventType.WARNING, "ErrorRateOutOfBounds", "9d77e0aa was rolled back")
+    world.cluster.manifest["status"] = status_to_manifest(replace(STABLE, announcements=(said,)))
+
+
+async def test_what_a_process_that_died_had_committed_is_told_by_the_next_one_and_once(world: World) -> None:
+    committed(world, ago=timedelta(seconds=3))
+    world.decide(Decision(status=STABLE, actions=(FIRST,), events=(ADVANCED,)))
+    await world.once()
+    await world.once()
+    rolled_back = Event(EventType.WARNING, "ErrorRateOutOfBounds", "9d77e0aa was rolled back")
+    assert world.cluster.missing == [(rolled_back, NOW - timedelta(seconds=3))]
+    first_pass = ["read", "observe", "commit", "apply eu-a", "tell ErrorRateOutOfBounds if missing", "tell Advanced"]
+    assert world.cluster.done[: len(first_pass)] == first_pass, "traffic first, and news in their order"
+
+
+async def test_what_was_committed_long_ago_is_not_told_at_a_start(world: World) -> None:
+    committed(world, ago=timedelta(hours=1))
+    world.decide(Decision(status=SAME))
+    await world.once()
+    assert world.cluster.missing == []
+
+
+async def test_what_could_not_be_told_is_told_by_the_next_pass(world: World) -> None:
+    world.decide(Decision(status=STABLE, events=(ADVANCED,)))
+    world.cluster.failing["tell Advanced"] = [Unreachable("refused")]
+    await world.once()
+    committed(world, ago=timedelta(seconds=1))
+    world.decide(Decision(status=SAME))
+    await world.once()
+    await world.once()
+    assert [event.reason for event, _ in world.cluster.missing] == ["ErrorRateOutOfBounds"]
 
 
 async def test_an_api_server_that_is_away_is_the_caller_s_to_wait_for(world: World) -> None:

@@ -37,7 +37,7 @@ from pinn_operator.core.rollout.sight import (
 from pinn_operator.core.samples import Samples, pod_reads
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.status.values import Phase, RolloutStatus, Status
-from pinn_operator.core.telling.announce import announcements
+from pinn_operator.core.telling.announce import announced, announcements
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.report import report
 
@@ -69,8 +69,10 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         judgement = Judgement(gates=())
         facts = Facts(resource, None, observed, resource.status, judgement, held=None, waits=(), now=now)
         status = report(facts)
-        return Decision(status=status, events=announcements(resource.status, status, told=()))
-    resource = replace(resource, status=_sound(resource.status, now))
+        events = announcements(resource.status, status, told=())
+        return Decision(status=announced(resource.status, status, events, now), events=events)
+    found = resource.status
+    resource = replace(resource, status=_sound(found, now))
     this = Pass(resource, spec, target, observed, samples, judge_gates(resource, spec, observed, samples, now), now)
     draft = Draft(resource.status)
     roll_back_if_bad(this, draft)
@@ -103,10 +105,11 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
             pod_reads=pod_reads(samples),
         )
     )
+    events = (*draft.events, *announcements(resource.status, status, draft.events))
     return Decision(
-        status=status,
+        status=announced(found, status, events, now),
         actions=plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else (),
-        events=(*draft.events, *announcements(resource.status, status, draft.events)),
+        events=events,
         transitions=tuple(draft.transitions),
         resets=this.judgement.resets,
         requeue_at=requeue_at(spec, observed, status, now, mounting=this.judgement.mounting, waits=waits),

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.status.values import Status
-
-
-class EventType(StrEnum):
-    """The two types Kubernetes knows."""
-
-    NORMAL = "Normal"
-    WARNING = "Warning"
+from pinn_operator.core.status.values import EventType, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import binascii
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from pinn_operator.core.api import API_VERSION, KIND, PLURAL, Resource, status_to_manifest
@@ -187,6 +188,10 @@ class ApiCluster:
     async def emit(self, resource: Resource, event: Event) -> None:
         """See `Cluster.emit`."""
         await self._events.emit(resource, event)
+
+    async def emit_missing(self, resource: Resource, event: Event, time: datetime) -> None:
+        """See `Cluster.emit_missing`."""
+        await self._events.emit_missing(resource, event, time)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

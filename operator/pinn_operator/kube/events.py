@@ -34,11 +34,23 @@ class EventRecorder:
         self._now = now
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
 
+    async def emit_missing(self, resource: Resource, event: Event, time: datetime) -> None:
+        """Say what was decided at `time`, unless it has been said since."""
+        name, moment = event_name(resource, event), _seconds(time)
+        key = (resource.namespace, name)
+        try:
+            await self._client.create(EVENT, resource.namespace, self._manifest(resource, event, name, moment))
+            self._remember(key, 1)
+        except AlreadyExists:
+            live = await self._client.get(EVENT, resource.namespace, name)
+            if str(live.get("lastTimestamp") or "") < moment:
+                await self._raise_count(key, int(live.get("count") or 1), moment)
+
     async def emit(self, resource: Resource, event: Event) -> None:
         """Say it, or raise the count of what was said before."""
         name = event_name(resource, event)
         key = (resource.namespace, name)
-        moment = self._now().isoformat(timespec="seconds").replace("+00:00", "Z")
+        moment = _seconds(self._now())
         known = self._counts.get(key)
         if known is not None:
             try:
@@ -90,6 +102,10 @@ class EventRecorder:
             "reportingComponent": COMPONENT,
             "reportingInstance": self._instance,
         }
+
+
+def _seconds(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def event_name(resource: Resource, event: Event) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
 from pinn_operator.core.api import Resource
@@ -28,3 +29,6 @@ class Cluster(Protocol):
 
     async def emit(self, resource: Resource, event: Event) -> None:
         """Tell."""
+
+    async def emit_missing(self, resource: Resource, event: Event, time: datetime) -> None:
+        """Tell what was decided at `time`, unless it has been told since."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pinn_operator.core.api import Resource
-from pinn_operator.core.decision import Event, EventType, Transition
+from pinn_operator.core.decision import Event, Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement, begun_anew
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.waits import Gravity, Wait
@@ -15,6 +15,7 @@ from pinn_operator.core.status.values import (
     HISTORY_LIMIT,
     MESSAGE_LIMIT,
     TIMELINE_LIMIT,
+    EventType,
     GateStatus,
     HistoryEntry,
     RevisionStatus,

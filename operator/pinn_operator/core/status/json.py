@@ -15,7 +15,14 @@ from types import NoneType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.status.values import HISTORY_LIMIT, MESSAGE_LIMIT, ORDER_LIMIT, TIMELINE_LIMIT, Status
+from pinn_operator.core.status.values import (
+    ANNOUNCEMENT_LIMIT,
+    HISTORY_LIMIT,
+    MESSAGE_LIMIT,
+    ORDER_LIMIT,
+    TIMELINE_LIMIT,
+    Status,
+)
 from pinn_operator.core.status.verification import STABLE_POD_LIMIT, WORST_LIMIT
 
 GATE_STATUS_LIMIT: Final = 40
@@ -30,6 +37,7 @@ _FIRST: Final = {
     "gates": GATE_STATUS_LIMIT,
     "pods": POD_LINE_LIMIT,
     "conditions": CONDITION_LIMIT,
+    "announcements": ANNOUNCEMENT_LIMIT,
     "excused": EXCUSED_LIMIT,
     "worst": WORST_LIMIT,
     "stable_pods": STABLE_POD_LIMIT,

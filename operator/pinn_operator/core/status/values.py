@@ -16,6 +16,7 @@ from pinn_operator.core.status.verification import VerificationStatus
 TIMELINE_LIMIT = 20
 HISTORY_LIMIT = 10
 MESSAGE_LIMIT = 1024
+ANNOUNCEMENT_LIMIT = 10
 ORDER_LIMIT = 10
 """Orders whose ids are remembered beside the last one."""
 
@@ -279,6 +280,26 @@ class NextAction:
     time: datetime | None = None
 
 
+class EventType(StrEnum):
+    """The two types of events that Kubernetes knows."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What is told as an event because of a change of the status, committed with it.
+
+    A process that dies between the commit and the event has left here what is still to be told.
+    """
+
+    time: datetime
+    type: EventType
+    reason: str
+    message: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """A whole status. `target` is the revision of the newest valid spec."""
@@ -300,6 +321,8 @@ class Status:
     """What the prices of the newest revision showed before it got traffic, and since."""
     next: NextAction | None = None
     retry: RetryStatus | None = None
+    announcements: tuple[Announcement, ...] = ()
+    """The events of the newest change that had any."""
     replicas: int = 0
     ready_replicas: int = 0
     selector: str = ""

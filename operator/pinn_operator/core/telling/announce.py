@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
 
-from pinn_operator.core.decision import Event, EventType
+from pinn_operator.core.decision import Event
 from pinn_operator.core.reasons import Reason
-from pinn_operator.core.status.values import Condition, Status
+from pinn_operator.core.status.values import Announcement, Condition, EventType, Status
 
 
 def announcements(before: Status, after: Status, told: Collection[Event]) -> tuple[Event, ...]:
@@ -26,6 +28,17 @@ def announcements(before: Status, after: Status, told: Collection[Event]) -> tup
     elif was is not None and now is None:
         events.append(Event(EventType.NORMAL, Reason.RESUMED.value, "spec.paused is false"))
     return tuple(events)
+
+
+def announced(before: Status, after: Status, events: Sequence[Event], now: datetime) -> Status:
+    """The status with the events that tell of its change, for whoever goes on if this process dies before it told them.
+
+    What changes nothing is not committed, so it is not told either.
+    """
+    if not events or after == before:
+        return after
+    told = tuple(Announcement(now, event.type, event.reason, event.message) for event in events)
+    return replace(after, announcements=told)
 
 
 def _new_reason(before: Condition | None, after: Condition | None) -> Condition | None:

@@ -20,7 +20,7 @@ import pytest
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.loading import read_sources
 from pinn_inference.pricing.model import bundled_directory
-from pinn_inference.pricing.types import FallbackReason, Method
+from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch import BatchError, BatchSettings, BatchState, JobKind, RemoteError
 from pinn_inference.server.errors import BodyTooLarge, Overloaded
 from pinn_inference.server.inflate import Coding
@@ -175,6 +175,78 @@ async def test_the_bundled_models_price_both_styles_in_one_batch() -> None:
     assert {(row["method"], row["model"].split("/")[0]) for row in results[::2]} == {("pinn", "american")}
     assert {(row["method"], row["model"].split("/")[0]) for row in results[1::2]} == {("pinn", "european")}
     assert results[0]["price"] > results[1]["price"]
+
+
+# --- slow options -----------------------------------------------------------------------------------------------------
+
+
+def slow_request(count: int = 1000) -> dict[str, Any]:
+    return {"options": [{**rows(1)[0], "style": "american"}] * count}
+
+
+async def test_slow_batches_hold_up_no_quick_one() -> None:
+    async with batch_process(options={"slow_seconds": 0.2}, slots=8) as process:
+        slow = [asyncio.create_task(ask(process, slow_request())) for _ in range(4)]
+        await eventually(lambda: process.status.waiting == 4)
+        for _ in range(3):
+            await ask(process, {"options": rows(5000)})
+        assert process.status.waiting == 4
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_slow_batches_hold_up_no_quick_one_while_the_child_is_away_either() -> None:
+    priced: list[bool] = []
+
+    def price(batch: OptionBatch) -> Quotes:
+        priced.append(bool(batch.is_american.any()))
+        time.sleep(0.02 if priced[-1] else 0)
+        return exact(batch)
+
+    body = json.dumps({"options": rows(5000)}).encode()
+    async with batch_process(started=False, options={"starting": "raises"}, price=price) as process:
+        slow = [asyncio.create_task(ask(process, slow_request())) for _ in range(2)]
+        await eventually(lambda: True in priced, seconds=PATIENCE)
+        await ask(process, body)
+        for taken in await asyncio.gather(*slow):
+            assert len(taken.document["results"]) == 1000
+    assert priced.count(False) == 1
+    assert priced.index(False) < priced.count(True) - 10
+
+
+async def test_a_slow_batch_that_goes_on_is_not_taken_for_a_child_that_hangs() -> None:
+    ends: list[str] = []
+    async with batch_process(options={"slow_seconds": 0.05}, job_seconds=2.0, ends=ends) as process:
+        taken = await ask(process, slow_request())
+    assert len(taken.document["results"]) == 1000
+    assert taken.counts.evaluation_seconds > 2.0
+    assert not ends
+
+
+async def test_more_slow_options_than_may_wait_are_an_overload_and_a_client_that_goes_makes_room() -> None:
+    async with batch_process(options={"slow_seconds": 0.05}, slots=8) as process:
+        slow = [asyncio.create_task(ask(process, slow_request())) for _ in range(4)]
+        await eventually(lambda: process.status.waiting == 4)
+        with pytest.raises(RemoteError) as caught:
+            await ask(process, slow_request())
+        assert (caught.value.status, caught.value.reason) == (429, "Overloaded")
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        await eventually(lambda: process.status.waiting == 0)
+        assert len((await ask(process, slow_request(100))).document["results"]) == 100
+
+
+async def test_slow_batches_that_a_dead_child_had_begun_are_priced_by_the_server() -> None:
+    ends: list[str] = []
+    async with batch_process(options={"slow_seconds": 0.05}, ends=ends) as process:
+        slow = [asyncio.create_task(ask(process, slow_request())) for _ in range(2)]
+        await asyncio.sleep(0.3)
+        assert process.status.pid is not None
+        os.kill(process.status.pid, signal.SIGKILL)
+        assert [taken.counts.where for taken in await asyncio.gather(*slow)] == ["server"] * 2
+        await eventually(lambda: len(ends) == 1)
 
 
 # --- the child's end --------------------------------------------------------------------------------------------------

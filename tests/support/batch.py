@@ -1,7 +1,8 @@
 """What tests of the batch process share: pricers for the child that wait, fail or die when a test says so.
 
 A child is another process, so what it does is steered by files: `until` names one that has to exist before a batch is
-priced, `arrived` one that is made when a batch has come, and `dies` one that ends the process while it exists.
+priced, `arrived` one that is made when a batch has come, and `dies` one that ends the process while it exists. To it
+all American options are slow ones, and each piece of them takes `slow_seconds`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import orjson
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.types import Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import BoolArray, Method, OptionBatch, Quotes
 from pinn_inference.server.batch import BatchProcess, BatchSettings, BatchState, JobKind, ModelLabels
 from tests.support.server import eventually
 
@@ -51,12 +52,14 @@ class SteeredPricer:
         for name, act in (("arrived", _touch), ("until", _wait_for), ("dies", _die_if)):
             if name in self.options:
                 act(Path(self.options[name]))
+        if "slow_seconds" in self.options and batch.is_american.any():
+            time.sleep(self.options["slow_seconds"])
         if "raises" in self.options:
             raise MemoryError(self.options["raises"])
         return exact(batch)
 
-    def slow_options(self, batch: OptionBatch) -> int:
-        return int(batch.is_american.sum())
+    def slow_rows(self, batch: OptionBatch) -> BoolArray:
+        return batch.is_american
 
     def load_tensorflow(self, *, threads: int) -> dict[str, Any]:
         match self.options.get("loading"):
@@ -77,15 +80,16 @@ def steered(options: dict[str, Any], models: bytes) -> SteeredPricer:
 
 @asynccontextmanager
 async def batch_process(*, started: bool = True, **changes: Any) -> AsyncIterator[BatchProcess]:
-    """A real one, whose child is steered by `options`; `models` are what it gets to price by, and `ends`
-    is filled with the reasons of its restarts.
+    """A real one, whose child is steered by `options`; `models` are what it gets to price by, `price` is
+    what the server itself prices by, and `ends` is filled with the reasons of its restarts.
     """
     ends: list[str] = changes.pop("ends", [])
     models: bytes = changes.pop("models", b"")
+    price: Callable[[OptionBatch], Quotes] = changes.pop("price", exact)
     values: dict[str, Any] = {"factory": "tests.support.batch:steered", "first_pause_seconds": 0.01, "slots": 4}
     process = BatchProcess(
         BatchSettings(**{**values, **changes}),
-        price=exact,
+        price=price,
         labels=lambda: ModelLabels(european="european/server"),
         on_restart=ends.append,
     )

@@ -12,7 +12,7 @@ import pytest
 
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind, ModelLabels
-from pinn_inference.server.batch.jobs import Refusal, Work, perform
+from pinn_inference.server.batch.jobs import Refusal, SlowBatches, Work, perform
 from tests.support.batch import SteeredPricer, exact
 from tests.support.server import PUT, running
 
@@ -60,9 +60,8 @@ def test_a_refusal_keeps_neither_the_body_nor_what_was_made_of_it(kind: JobKind,
     assert pricer.labels != ModelLabels()
 
     def refuse() -> Refusal:
-        outcome = perform(
-            Work(kind, body, HEADER if kind is JobKind.INFER else {}, 10_000, 32 << 20), pricer, lambda _: None
-        )
+        work = Work(kind, body, HEADER if kind is JobKind.INFER else {}, 10_000, 32 << 20)
+        outcome = SlowBatches[None]().begin(None, perform(work, pricer, lambda _: None, lambda _: None))
         assert isinstance(outcome, Refusal)
         return outcome
 

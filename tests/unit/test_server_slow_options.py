@@ -11,9 +11,8 @@ import orjson
 
 from pinn_inference.server import ServerConfig
 from pinn_inference.server.app import SERVICE
-from pinn_inference.server.batch.jobs import SLOW_OPTIONS_AT_MOST
+from pinn_inference.server.batch.jobs import SLOW_OPTIONS_AT_MOST, SLOW_PIECE, SLOW_QUEUE
 from pinn_inference.server.served_model import load_configured_model
-from pinn_inference.server.service import SLOW_PIECE, SLOW_QUEUE
 from tests.support.server import PUT, Client, ExactModel, Gate, eventually, running, sample
 
 AMERICAN = {**PUT, "style": "american"}
@@ -34,7 +33,7 @@ def slow_model(gate: Gate | None = None) -> ExactModel:
     """Prices both styles; to the server every American option of it is a slow one."""
     model = ExactModel(american=ExactModel())
     if gate is not None:
-        model.on_price = gate
+        model.on_price = lambda batch: gate(batch) if batch.is_american.any() else None
     return model
 
 

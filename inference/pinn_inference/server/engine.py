@@ -22,9 +22,8 @@ from typing import Any
 from pinn_inference.pricing.cache import OptionKey, QuoteCache
 from pinn_inference.pricing.loading import ModelSources
 from pinn_inference.pricing.scalar import ScalarQuote
-from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
-from pinn_inference.server.batch.jobs import price_without_model
-from pinn_inference.server.batch.pricers import slow_options
+from pinn_inference.pricing.types import BoolArray, FallbackReason, OptionBatch, Quotes
+from pinn_inference.server.batch.jobs import price_without_model, slow_rows
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.served_model import ModelLoader, PricingModel, load_configured_model, quotes_by_batch
@@ -237,9 +236,9 @@ class PricingEngine:
             self._count_failure(error)
             return price_without_model(options, FallbackReason.DEVICE_ERROR)
 
-    def slow_options(self, options: OptionBatch) -> int:
-        """How many of the options would take milliseconds each: American ones that no network prices."""
-        return slow_options(options, self._model.american if self._model is not None else None)
+    def slow_rows(self, options: OptionBatch) -> BoolArray:
+        """Which of the options would take milliseconds each: American ones that no network prices."""
+        return slow_rows(options, self._model.american if self._model is not None else None)
 
     def quote(self, options: Sequence[OptionKey]) -> list[ScalarQuote]:
         """Price a few European options, on the event loop; as `price`."""

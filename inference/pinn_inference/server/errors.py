@@ -9,6 +9,7 @@ ServerError
 ├── UnknownCoding         415  a body that is compressed in another way than gzip and deflate
 ├── BatchTooLarge         413  more options than one request may hold
 ├── Overloaded            429  too much waits here already
+├── EngineFailed          500  an engine failed, and there is too much to do without it
 └── NonFiniteResult       500  a price or Greek came out as NaN or infinity, even by the closed form
 
 Every error body is `{"error": sentence, "reason": CamelCase, "request_id": …}`, plus `faults` if the request is wrong.

@@ -29,7 +29,7 @@ from pinn_inference.server.batch import (
     ModelLabels,
     RemoteError,
 )
-from pinn_inference.server.batch.jobs import SLOW_OPTIONS_AT_MOST, TooManySlowOptions
+from pinn_inference.server.batch.jobs import SLOW_OPTIONS_AT_MOST, SLOW_PIECE, SLOW_QUEUE, TooManySlowOptions
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.desk import QuoteDesk
 from pinn_inference.server.engine import PricingEngine
@@ -50,10 +50,6 @@ FEW_OPTIONS: Final = 8
 """Up to here the cache is asked for each option of a request."""
 SOME_OPTIONS: Final = 512
 """Up to here a batch is priced on the event loop."""
-SLOW_QUEUE: Final = 4 * SLOW_OPTIONS_AT_MOST
-"""Slow options that may wait at one time, some ten or twenty seconds of work; a request beyond it is answered 429."""
-SLOW_PIECE: Final = 32
-"""Rows of a request with slow options that are priced before the next request has its turn."""
 ANSWER_SECONDS: Final = 60.0
 """A large answer that its client has not taken by then keeps memory that others wait for: the connection is cut."""
 
@@ -99,7 +95,7 @@ class PricingService:
             replace(BatchSettings.from_config(self._config), slots=self._config.max_batches),
             price=self._engine.price,
             labels=self._labels,
-            slow_options=self._engine.slow_options,
+            slow_rows=self._engine.slow_rows,
             on_restart=lambda _reason: self._metrics.batch_restarts.inc(),
         )
 
@@ -185,7 +181,7 @@ class PricingService:
         few = len(options) <= FEW_OPTIONS
         if few and (known := self.quote_quickly(options_of(options))) is not None:
             return quotes_of(known[0])
-        slow = self._engine.slow_options(options)
+        slow = int(np.count_nonzero(self._engine.slow_rows(options)))
         quotes = await (self._price_slowly(options, slow) if slow else self.worker.price(options))
         if few:
             self._remember(options, quotes)

@@ -1,6 +1,7 @@
 """The batch process: `python -m pinn_inference.server.batch.child`, started by `supervisor`.
 
 It parses, prices and renders one batch after the other, with NumPy until it is told to load TensorFlow and has done so.
+Batches with slow options are set aside, and go on piece by piece when no other waits.
 It runs at a lower priority than the server, so that a batch takes what single quotes leave over, and loading TensorFlow
 takes what batches leave over. It ends when the server does, or closes the connection; signals meant for the server's
 group leave it alone, because the server decides when the last batch has been answered.
@@ -13,6 +14,7 @@ import ctypes
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -20,23 +22,27 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pinn_inference.server.batch.arena import Arena, ArenaLayout
-from pinn_inference.server.batch.jobs import Piece, Pricer, Refusal, Work, perform
+from pinn_inference.server.batch.jobs import Answered, Piece, Pricer, Refusal, SlowBatches, Work, perform, refused
 from pinn_inference.server.batch.memory import give_back_unused_memory
 from pinn_inference.server.batch.protocol import (
     Done,
     Failed,
+    Forget,
     FromChild,
     Job,
     Loaded,
     LoadTensorFlow,
     Refused,
+    SetAside,
     Start,
     Started,
+    Working,
     receive_from_server,
     send,
 )
@@ -48,6 +54,8 @@ log = logging.getLogger("pinn_inference.server.batch.child")  # its `__name__` i
 BATCH_NICENESS: Final = 2
 LOADING_NICENESS: Final = 8
 """In steps below the server, and once more below batches."""
+_LIFE_SECONDS: Final = 1.0
+"""The server hears so often at most that a batch of slow options goes on."""
 _OOM_SCORE: Final = "500"  # whoever has to free memory should take the child first: it can be started again
 _DEATH_SIGNAL, _NAME = 1, 15  # PR_SET_PDEATHSIG and PR_SET_NAME, linux/prctl.h
 EXIT_OK, EXIT_FAILED, EXIT_ORPHANED, EXIT_NO_MEMORY = 0, 1, 3, 4
@@ -67,6 +75,24 @@ PricerFactory = Callable[[dict[str, Any], bytes], LoadablePricer]
 """Makes a pricer from the settings' `options` and the models, without TensorFlow and within a second."""
 
 
+class _Asked:
+    """A job, and how much of its answer has been written."""
+
+    def __init__(self, job: Job, arena: Arena) -> None:
+        self.job = job
+        self._arena = arena
+        self._length = 0
+
+    def write(self, piece: Piece) -> None:
+        self._arena.write_answer(self.job.slot, self._length, piece)
+        self._length += len(piece)
+
+    def answer(self, outcome: Answered | Refusal) -> Done | Refused:
+        if isinstance(outcome, Answered):
+            return Done(self.job.number, self._length, outcome.content_type, outcome.header_length, outcome.counts)
+        return refused(self.job.number, outcome)
+
+
 class Child:
     """Answers what comes over the connection until it is closed."""
 
@@ -75,31 +101,55 @@ class Child:
         self._arena = arena
         self._start = start
         self._pricer = pricer
+        self._slow: SlowBatches[_Asked] = SlowBatches()
+        self._shown_at = 0.0
 
     def run(self) -> None:
         """Returns when the server has closed the connection."""
         with suppress(OSError):  # the server may have gone meanwhile: the next line finds that out
             self._send(Started())
-        while (message := receive_from_server(self._connection)) is not None:
+        while True:
+            if self._slow and (self._slow.is_due or not self._is_readable()):
+                batch = self._slow.take()
+                self._advance(batch.job, partial(self._slow.go_on, batch))
+                continue
+            message = receive_from_server(self._connection)
+            if message is None:
+                return
             if isinstance(message, Job):
-                self._send(self._answer(message))
+                self._take(message)
+            elif isinstance(message, Forget):
+                self._forget(message.number)
             elif isinstance(message, LoadTensorFlow):
                 # Daemon: nobody waits for an import that cannot be interrupted when the server has gone.
                 threading.Thread(target=self._load, name="tensorflow-loader", daemon=True).start()
 
-    def _answer(self, job: Job) -> FromChild:
+    def _forget(self, number: int) -> None:
+        if self._slow.drop(lambda asked: asked.job.number == number):
+            self._send(Failed(number, "its client has gone"))
+
+    def _is_readable(self) -> bool:
+        return bool(select.select([self._connection], [], [], 0)[0])
+
+    def _take(self, job: Job) -> None:
+        asked = _Asked(job, self._arena)
+        body = self._arena.request(job.slot, job.length)
+        work = Work(job.kind, body, job.parameters, self._start.max_batch, self._start.max_body_bytes, job.coding)
+        steps = perform(work, self._pricer, asked.write, self._slow.admit)
+        if not self._advance(asked, partial(self._slow.begin, asked, steps)):
+            self._send(SetAside(job.number))
+
+    def _advance(self, asked: _Asked, step: Callable[[], Answered | Refusal | None]) -> bool:
+        """Does a step of a job and sends its answer if that was the last; False if it was not."""
+        job = asked.job
         token = request_id.set(job.request_id)
-        length = 0
-
-        def write(piece: Piece) -> None:
-            nonlocal length
-            self._arena.write_answer(job.slot, length, piece)
-            length += len(piece)
-
+        answer: FromChild
         try:
-            body = self._arena.request(job.slot, job.length)
-            limits = self._start.max_batch, self._start.max_body_bytes
-            outcome = perform(Work(job.kind, body, job.parameters, *limits, job.coding), self._pricer, write)
+            outcome = step()
+            if outcome is None:
+                self._show_life()
+                return False
+            answer = asked.answer(outcome)
         except MemoryError:
             # A process that has once had too little has it again and again; a fresh one starts with what this one kept.
             log.exception("out of memory: the batch process ends", extra={"kind": job.kind, "bytes": job.length})
@@ -107,21 +157,17 @@ class Child:
             os._exit(EXIT_NO_MEMORY)
         except Exception as unforeseen:
             log.exception("unhandled error", extra={"kind": job.kind, "bytes": job.length})
-            return Failed(job.number, repr(unforeseen)[:1000])
+            answer = Failed(job.number, repr(unforeseen)[:1000])
         finally:
             request_id.reset(token)
-        if isinstance(outcome, Refusal):
-            error = outcome.error
-            return Refused(
-                job.number,
-                error.status,
-                error.reason,
-                str(error),
-                error.details(),
-                dict(error.headers),
-                outcome.counts,
-            )
-        return Done(job.number, length, outcome.content_type, outcome.header_length, outcome.counts)
+        self._send(answer)
+        return True
+
+    def _show_life(self) -> None:
+        now = time.monotonic()
+        if now - self._shown_at >= _LIFE_SECONDS:
+            self._shown_at = now
+            self._send(Working())
 
     def _load(self) -> None:
         _step_back(LOADING_NICENESS)

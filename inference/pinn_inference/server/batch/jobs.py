@@ -1,22 +1,28 @@
 """A whole batch, from the bytes of its request to the bytes of its answer.
 
 The child does this with shared memory on both sides, and the server, while the child is away, in a thread of its own.
+Options that no network prices take a thousand times as long as others: a batch with such options is priced in pieces,
+and between them whoever runs it can do what is quick (`SlowBatches`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from pinn_inference.pricing import closed_form, integral_equation
-from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
-from pinn_inference.server.batch.protocol import Counts, JobKind
-from pinn_inference.server.errors import NonFiniteResult, ServerError, let_go
+from pinn_inference.pricing.american import AmericanModel, never_exercised, put_terms
+from pinn_inference.pricing.american_network import inside
+from pinn_inference.pricing.model_set import StyleModel
+from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
+from pinn_inference.server.batch.protocol import Counts, JobKind, Refused
+from pinn_inference.server.errors import NonFiniteResult, Overloaded, ServerError, let_go
 from pinn_inference.server.inflate import Coding, inflate
 from pinn_inference.server.moments import price_moments
 from pinn_inference.server.parsing import parse_price_request
@@ -53,8 +59,8 @@ class Pricer(Protocol):
     def price(self, options: OptionBatch) -> Quotes:
         """Prices and Greeks in the options' order."""
 
-    def slow_options(self, options: OptionBatch) -> int:
-        """How many of them would take milliseconds each."""
+    def slow_rows(self, options: OptionBatch) -> BoolArray:
+        """Which of them would take milliseconds each, shape (n,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,10 @@ class _Tally:
         name = type(error).__name__
         self.failed_evaluations[name] = self.failed_evaluations.get(name, 0) + 1
 
+    def waited(self, seconds: float) -> None:
+        """So long something else was done."""
+        self._started += seconds
+
     def counts(self) -> Counts:
         return Counts(
             where=self.where,
@@ -133,7 +143,13 @@ class _Tally:
 
 
 SLOW_OPTIONS_AT_MOST: Final = 1000
-"""So many options that need the integral equation take some seconds, during which no other batch is priced."""
+"""So many options that need the integral equation take some seconds."""
+SLOW_QUEUE: Final = 4 * SLOW_OPTIONS_AT_MOST
+"""Slow options that may wait at one time, some ten or twenty seconds of work; a request beyond it is answered 429."""
+SLOW_PIECE: Final = 16
+"""Slow options that are priced before something else has its turn; fewer at once take longer each."""
+_QUICK_SHARE: Final = 4.0
+"""Quick work goes first, but for one piece of slow work after so many times that piece's own time."""
 
 
 class TooManySlowOptions(ServerError):
@@ -146,6 +162,23 @@ class TooManySlowOptions(ServerError):
             f"options holds {size} American options outside the domain of the model for them, which take milliseconds "
             f"each: at most {limit} fit in one request, send several"
         )
+
+
+def slow_rows(options: OptionBatch, american: StyleModel | None) -> BoolArray:
+    """Which options the integral equation has to price, at milliseconds each, where `american` is what is in use.
+
+    Shape (n,).
+    """
+    slow: BoolArray = options.is_american.copy()
+    if not slow.any():
+        return slow
+    rows = options.take(slow)
+    unknown = ~never_exercised(rows)
+    if isinstance(american, AmericanModel):
+        puts = put_terms(rows)
+        unknown &= ~inside(american.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_)
+    slow[slow] = unknown
+    return slow
 
 
 def price_without_model(options: OptionBatch, reason: FallbackReason) -> Quotes:
@@ -165,21 +198,41 @@ def price_without_model(options: OptionBatch, reason: FallbackReason) -> Quotes:
     return Quotes.concatenate(parts).take(place)
 
 
-def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None]) -> Answered | Refusal:
+class EngineFailed(ServerError):
+    """The engine for American options failed, and there are more of them than can be priced without it."""
+
+    status = 500
+
+    def __init__(self, *, size: int) -> None:
+        super().__init__(
+            f"the engine for American options failed: {size} of them cannot be priced without it in one request, "
+            f"{SLOW_OPTIONS_AT_MOST} can"
+        )
+
+
+def refused(number: int, refusal: Refusal) -> Refused:
+    """The message about a refusal of job `number`."""
+    error = refusal.error
+    return Refused(number, error.status, error.reason, str(error), error.details(), dict(error.headers), refusal.counts)
+
+
+Steps: TypeAlias = Generator[int, None, "Answered | Refusal"]
+"""A batch being priced: yields how many slow options it still has, before each piece of them."""
+
+
+def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None], admit: Callable[[int], None]) -> Steps:
     """Inflate, parse, price, render; `write` takes the pieces of the answer in order.
 
     A request that is wrong, and a result that is not finite, are a `Refusal`, which keeps nothing of the request. An
-    evaluation that raises is counted, and answered without the model.
+    evaluation that raises is counted, and answered without the model. `admit` is told how many slow options there are,
+    and may raise a ServerError against them.
     """
     tally = _Tally(pricer.where)
     try:
         request, options = _parse(work)
         tally.options = len(options)
         tally.part_ended("parse")
-        slow = pricer.slow_options(options)
-        if slow > SLOW_OPTIONS_AT_MOST:
-            raise TooManySlowOptions(size=slow, limit=SLOW_OPTIONS_AT_MOST)
-        quotes = _evaluate(options, pricer, tally)
+        quotes = yield from _evaluate(options, pricer, tally, admit)
         tally.part_ended("evaluation")
         rendered = _render(work, request, quotes, pricer.labels)
         for piece in rendered.pieces:
@@ -193,19 +246,157 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None]) -> Answe
     return Answered(rendered.content_type, rendered.header_length, tally.counts())
 
 
-def _evaluate(options: OptionBatch, pricer: Pricer, tally: _Tally) -> Quotes:
-    try:
-        quotes = pricer.price(options)
-    except ServerError:
-        raise
-    except Exception as error:
-        tally.failed(error)
-        log.warning("evaluation failed: priced without the model", extra={"error": repr(error)}, exc_info=error)
-        quotes = price_without_model(options, FallbackReason.DEVICE_ERROR)
+def _evaluate(
+    options: OptionBatch, pricer: Pricer, tally: _Tally, admit: Callable[[int], None]
+) -> Generator[int, None, Quotes]:
+    slow = pricer.slow_rows(options)
+    left = int(np.count_nonzero(slow))
+    if left > SLOW_OPTIONS_AT_MOST:
+        raise TooManySlowOptions(size=left, limit=SLOW_OPTIONS_AT_MOST)
+    if left:
+        admit(left)
+    quick = ~slow
+    parts: list[tuple[np.ndarray[Any, Any], Quotes]] = []
+    price = pricer.price
+    if not left or quick.any():
+        try:
+            parts.append((quick, price(options.take(quick) if left else options)))
+        except ServerError:
+            raise
+        except Exception as error:
+            _failed(error, tally)
+            european = quick & ~slow_rows(options, None)
+            slow = ~european
+            if (failed := int(np.count_nonzero(slow))) > SLOW_OPTIONS_AT_MOST:
+                raise EngineFailed(size=failed) from error
+            admit(failed - left)
+            left, price = failed, _without_device
+            if european.any():
+                parts.append((european, price(options.take(european))))
+    rows = np.flatnonzero(slow)
+    for start in range(0, len(rows), SLOW_PIECE):
+        waits = time.perf_counter()
+        yield left - start
+        tally.waited(time.perf_counter() - waits)
+        piece = rows[start : start + SLOW_PIECE]
+        try:
+            part = price(options.take(piece))
+        except Exception as error:  # noqa: BLE001 - counted and logged there
+            _failed(error, tally)
+            part = _without_device(options.take(piece))
+        parts.append((piece, part))
+    quotes = parts[0][1] if not left else _assembled(len(options), parts)
     tally.methods = np.bincount(quotes.method, minlength=len(Method)).tolist()
     tally.reasons = np.bincount(quotes.reason, minlength=len(FallbackReason)).tolist()
     tally.moments = price_moments(options, quotes).tolist()
     return quotes
+
+
+def _failed(error: Exception, tally: _Tally) -> None:
+    tally.failed(error)
+    log.warning("evaluation failed: priced without the model", extra={"error": repr(error)}, exc_info=error)
+
+
+def _without_device(options: OptionBatch) -> Quotes:
+    return price_without_model(options, FallbackReason.DEVICE_ERROR)
+
+
+def _assembled(size: int, parts: Iterable[tuple[np.ndarray[Any, Any], Quotes]]) -> Quotes:
+    """Quotes of `size` rows from parts, each with the rows that it is of."""
+    columns: dict[str, Any] = {}
+    for rows, part in parts:
+        for column in fields(Quotes):
+            values = getattr(part, column.name)
+            columns.setdefault(column.name, np.empty(size, dtype=values.dtype))[rows] = values
+    return Quotes(**columns)
+
+
+J = TypeVar("J")
+
+
+@dataclass(slots=True, eq=False)
+class SlowBatch(Generic[J]):
+    """A batch that has begun and has slow options left."""
+
+    job: J
+    steps: Steps
+    left: int
+
+
+class SlowBatches(Generic[J]):
+    """Batches with slow options, which are priced a piece of each in turn when there is nothing quick to do.
+
+    Quick work goes first; that it never ends does not keep slow work waiting for ever (`is_due`).
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._batches: deque[SlowBatch[J]] = deque()
+        self._piece_seconds = 0.0
+        self._quick_seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def jobs(self) -> list[J]:
+        """Those that wait for their next turn."""
+        return [batch.job for batch in self._batches]
+
+    @property
+    def is_due(self) -> bool:
+        """Whether quick work has had its share, and a piece of slow work is next whatever else there is to do."""
+        return bool(self._batches) and self._quick_seconds > _QUICK_SHARE * self._piece_seconds
+
+    def admit(self, slow: int) -> None:
+        """Raises Overloaded if so many slow options more would be too many."""
+        waiting = sum(batch.left for batch in self._batches)
+        if waiting + slow > SLOW_QUEUE:
+            raise Overloaded(queued=waiting, asked=slow, limit=SLOW_QUEUE, what="slow American options")
+
+    def begin(self, job: J, steps: Steps) -> Answered | Refusal | None:
+        """Does all that is quick; None if the batch has slow options, and has been put into the queue.
+
+        Raises what `steps` does.
+        """
+        started = self._clock()
+        try:
+            return self._go_on(SlowBatch(job, steps, 0))
+        finally:
+            self._quick_seconds += self._clock() - started
+
+    def take(self) -> SlowBatch[J]:
+        """The batch whose turn it is; `go_on` with it. Raises IndexError if there is none."""
+        return self._batches.popleft()
+
+    def go_on(self, batch: SlowBatch[J]) -> Answered | Refusal | None:
+        """Prices one piece of a batch that was taken; None if it has more, and waits for its next turn.
+
+        Raises what its steps do.
+        """
+        started = self._clock()
+        try:
+            return self._go_on(batch)
+        finally:
+            self._piece_seconds = self._clock() - started
+            self._quick_seconds = 0.0
+
+    def drop(self, is_dropped: Callable[[J], bool]) -> list[J]:
+        """Take out the batches that nobody waits for any more; returns their jobs."""
+        dropped = [batch for batch in self._batches if is_dropped(batch.job)]
+        for batch in dropped:
+            self._batches.remove(batch)
+            batch.steps.close()
+        return [batch.job for batch in dropped]
+
+    def _go_on(self, batch: SlowBatch[J]) -> Answered | Refusal | None:
+        try:
+            batch.left = next(batch.steps)
+        except StopIteration as ended:
+            outcome: Answered | Refusal = ended.value
+            return outcome
+        self._batches.append(batch)
+        return None
 
 
 def _parse(work: Work) -> tuple[Any, OptionBatch]:

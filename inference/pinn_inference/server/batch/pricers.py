@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from pinn_inference.pricing.american import AmericanModel, never_exercised, put_terms
-from pinn_inference.pricing.american_network import inside
 from pinn_inference.pricing.loading import ModelSources, numpy_models, tensorflow_models
 from pinn_inference.pricing.model_set import StyleModel
-from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
-from pinn_inference.server.batch.jobs import ModelLabels, price_without_model
+from pinn_inference.pricing.types import BoolArray, FallbackReason, OptionBatch, Quotes
+from pinn_inference.server.batch.jobs import ModelLabels, price_without_model, slow_rows
 from pinn_inference.tensorflow_runtime import load_tensorflow
 
 
 def model_pricer(options: dict[str, Any], models: bytes) -> ModelPricer:  # noqa: ARG001 - there is nothing to choose
     """The product's factory; `models` are packed `ModelSources`. Errors as for `ModelPricer`."""
     return ModelPricer(ModelSources.unpacked(models))
-
-
-def slow_options(options: OptionBatch, american: StyleModel | None) -> int:
-    """How many options the integral equation has to price, at milliseconds each, where `american` is what is in use."""
-    if not options.is_american.any():
-        return 0
-    rows = options.take(options.is_american)
-    rows = rows.take(~never_exercised(rows))
-    if not isinstance(american, AmericanModel):
-        return len(rows)
-    puts = put_terms(rows)
-    known = inside(american.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_)
-    return int(np.count_nonzero(~known))
 
 
 class ModelPricer:
@@ -52,8 +35,8 @@ class ModelPricer:
             return price_without_model(options, FallbackReason.MODEL_UNAVAILABLE)
         return self._models.price(options)
 
-    def slow_options(self, options: OptionBatch) -> int:
-        return slow_options(options, self._models.american)
+    def slow_rows(self, options: OptionBatch) -> BoolArray:
+        return slow_rows(options, self._models.american)
 
     def load_tensorflow(self, *, threads: int) -> dict[str, Any]:
         """Compile and check the models on TensorFlow, then price by them.

@@ -75,12 +75,28 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     coding: Coding
 
 
+class Forget(msgspec.Struct, frozen=True, tag=True):
+    """Nobody waits for the answer of this job any more; it is still answered, with anything."""
+
+    number: int
+
+
 class LoadTensorFlow(msgspec.Struct, frozen=True, tag=True):
     """Import and warm TensorFlow, and price by it from then on."""
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
     """The child can price, with NumPy."""
+
+
+class SetAside(msgspec.Struct, frozen=True, tag=True):
+    """A job has slow options: others are taken before it and between its pieces."""
+
+    number: int
+
+
+class Working(msgspec.Struct, frozen=True, tag=True):
+    """A piece of a job that was set aside has been priced."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -120,8 +136,8 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
     description: dict[str, Any]
 
 
-FromServer: TypeAlias = Start | Job | LoadTensorFlow
-FromChild: TypeAlias = Started | Done | Refused | Failed | Loaded
+FromServer: TypeAlias = Start | Job | Forget | LoadTensorFlow
+FromChild: TypeAlias = Started | SetAside | Working | Done | Refused | Failed | Loaded
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_from_server: Final = msgspec.msgpack.Decoder(FromServer).decode

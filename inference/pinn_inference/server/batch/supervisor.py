@@ -1,8 +1,9 @@
 """The server's side of the batch process: starts it, gives it batches, and does without it while it is away.
 
-Batches wait here and are sent one ahead, so that the child always has something to do and little is lost with it. A
-child that ends, whoever ended it, is started again after a pause; what it was working on is priced in this process by
-NumPy, once, in a thread, and so is whatever else arrives until the next child can price. Nothing is lost but speed.
+Batches wait here and are sent one ahead, so that the child always has something to do and little is lost with it; those
+with slow options it sets aside, and they hold up no other. A child that ends, whoever ended it, is started again after
+a pause; what it was working on is priced in this process by NumPy, once, in a thread, and so is whatever else arrives
+until the next child can price. Nothing is lost but speed.
 """
 
 from __future__ import annotations
@@ -22,16 +23,28 @@ from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from pinn_inference.pricing.types import OptionBatch, Quotes
+from pinn_inference.pricing.types import BoolArray, OptionBatch, Quotes
 from pinn_inference.server.batch.answers import PIECE_BYTES, BatchAnswer, BatchError, RemoteError, cut
 from pinn_inference.server.batch.arena import Arena
-from pinn_inference.server.batch.jobs import Answered, ModelLabels, Piece, Refusal, Work, perform
+from pinn_inference.server.batch.jobs import (
+    Answered,
+    ModelLabels,
+    Piece,
+    Refusal,
+    SlowBatches,
+    Steps,
+    Work,
+    perform,
+    refused,
+)
 from pinn_inference.server.batch.protocol import (
     Done,
     Failed,
+    Forget,
     FromChild,
     Job,
     JobKind,
@@ -39,8 +52,10 @@ from pinn_inference.server.batch.protocol import (
     LoadTensorFlow,
     ProtocolError,
     Refused,
+    SetAside,
     Start,
     Started,
+    Working,
     connected_pair,
     receive_from_child,
     send,
@@ -97,6 +112,8 @@ class _Job:
     parameters: Mapping[str, str]
     coding: Coding
     answer: asyncio.Future[BatchAnswer]
+    pieces: list[Piece] = field(default_factory=list)
+    """Its answer, if it is priced in this process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,12 +128,14 @@ class _Child:
     state: BatchState = BatchState.STARTING
     jobs: dict[int, _Job] = field(default_factory=dict)
     """Sent and not answered, oldest first."""
+    aside: set[int] = field(default_factory=set)
+    """Numbers of those that the child has set aside."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ServersOwnPricer:
     price: Callable[[OptionBatch], Quotes]
-    slow_options: Callable[[OptionBatch], int]
+    slow_rows: Callable[[OptionBatch], BoolArray]
     name_models: Callable[[], ModelLabels]
     where: str = "server"
 
@@ -128,8 +147,8 @@ class _ServersOwnPricer:
 class BatchProcess:
     """The batch process and what waits for it. For one event loop, that of the process's main thread.
 
-    `price` prices by NumPy in a thread of this process; `labels` names its models at the moment, and `slow_options`
-    says how many options would take milliseconds each, see `jobs.Pricer`. `on_restart` is called with the reason when a
+    `price` prices by NumPy in a thread of this process; `labels` names its models at the moment, and `slow_rows`
+    says which options would take milliseconds each, see `jobs.Pricer`. `on_restart` is called with the reason when a
     child has ended that should not have.
     """
 
@@ -139,11 +158,11 @@ class BatchProcess:
         *,
         price: Callable[[OptionBatch], Quotes],
         labels: Callable[[], ModelLabels] = ModelLabels,
-        slow_options: Callable[[OptionBatch], int] = lambda options: int(options.is_american.sum()),
+        slow_rows: Callable[[OptionBatch], BoolArray] = lambda options: options.is_american,
         on_restart: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._own_pricer = _ServersOwnPricer(price, slow_options, labels)
+        self._own_pricer = _ServersOwnPricer(price, slow_rows, labels)
         self._on_restart = on_restart
         self._arena = Arena.create(settings.layout)
         self._models = -1
@@ -170,6 +189,8 @@ class BatchProcess:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch-rescue")
         self._tasks: set[asyncio.Task[None]] = set()
         self._rescuing = False
+        self._slow: SlowBatches[_Job] = SlowBatches()
+        """Being priced in this process."""
 
     # --- for the server ---------------------------------------------------------------------------------------------
 
@@ -231,6 +252,9 @@ class BatchProcess:
             if job in self._waiting:
                 self._waiting.remove(job)
                 self._slots.release(slot)
+            elif self._child is not None and job.number in self._child.aside:
+                with contextlib.suppress(OSError):  # gone: the reader will see it
+                    send(self._child.connection, Forget(job.number))
             elif job.answer.done() and not job.answer.cancelled() and job.answer.exception() is None:
                 job.answer.result().release()  # it came in the very moment of the cancellation
             raise
@@ -243,7 +267,7 @@ class BatchProcess:
             state=self._state,
             pid=None if child is None else child.process.pid,
             restarts=self._restarts,
-            waiting=len(self._waiting) + len(self._orphans) + (0 if child is None else len(child.jobs)),
+            waiting=len(self._accepted()),
             tensorflow=self._tensorflow,
             message=self._message,
             resident_bytes=None if child is None else _resident_bytes(child.process.pid),
@@ -264,6 +288,7 @@ class BatchProcess:
             await self._reap(child, patience=2.0)
         if self._models >= 0:
             os.close(self._models)
+        self._orphans.extend(self._slow.drop(lambda _job: True))
         for job in (*self._waiting, *self._orphans, *(child.jobs.values() if child is not None else ())):
             self._fail(job, BatchError("the batch process was closed before the answer"))
         self._waiting.clear()
@@ -295,7 +320,7 @@ class BatchProcess:
             if child is None:
                 self._rescue()
                 return
-            if child.state is BatchState.STARTING or len(child.jobs) >= SENT_AHEAD:
+            if child.state is BatchState.STARTING or len(child.jobs) - len(child.aside) >= SENT_AHEAD:
                 return
             job = self._waiting.popleft()
             message = Job(
@@ -321,6 +346,7 @@ class BatchProcess:
 
     def _answered(self, child: _Child, message: Done | Refused | Failed) -> None:
         job = child.jobs.pop(message.number, None)
+        child.aside.discard(message.number)
         if job is None:
             raise ProtocolError(f"an answer to a batch that nobody asked for: {message.number}")
         self._watch(child)
@@ -369,42 +395,49 @@ class BatchProcess:
     async def _price_here(self) -> None:
         """One after the other: what a child left behind, and, for as long as there is none, what waits."""
         try:
-            while self._orphans or (self._waiting and self._child is None):
-                job = (self._orphans or self._waiting).popleft()
-                if job.answer.done():
+            while (quick := self._orphans or (self._child is None and self._waiting)) or self._slow:
+                for job in self._slow.drop(lambda job: job.answer.done()):
                     self._slots.release(job.slot)
+                if quick and not self._slow.is_due:
+                    job = quick.popleft()
+                    if job.answer.done():
+                        self._slots.release(job.slot)
+                        continue
+                    step = partial(self._slow.begin, job, self._steps_here(job))
+                elif self._slow:
+                    batch = self._slow.take()
+                    job, step = batch.job, partial(self._slow.go_on, batch)
+                else:
                     continue
-                pieces: list[Piece] = []
-                work = Work(
-                    job.kind,
-                    self._arena.request(job.slot.number, job.length),
-                    job.parameters,
-                    self._settings.max_batch,
-                    self._settings.max_body_bytes,
-                    job.coding,
-                )
                 try:
-                    outcome = await asyncio.get_running_loop().run_in_executor(
-                        self._thread, perform, work, self._own_pricer, pieces.append
-                    )
+                    outcome = await asyncio.get_running_loop().run_in_executor(self._thread, step)
                 except Exception as error:
                     log.exception("unhandled error", extra={"kind": job.kind, "request_id": job.request_id})
                     self._fail(job, BatchError(repr(error)))
                     continue
                 finally:
-                    del work
-                self._settle_here(job, outcome, pieces)
+                    del step
+                if outcome is not None:
+                    self._settle_here(job, outcome)
         finally:
             self._rescuing = False
         self._pump()
 
-    def _settle_here(self, job: _Job, outcome: Answered | Refusal, pieces: list[Piece]) -> None:
+    def _steps_here(self, job: _Job) -> Steps:
+        work = Work(
+            job.kind,
+            self._arena.request(job.slot.number, job.length),
+            job.parameters,
+            self._settings.max_batch,
+            self._settings.max_body_bytes,
+            job.coding,
+        )
+        return perform(work, self._own_pricer, job.pieces.append, self._slow.admit)
+
+    def _settle_here(self, job: _Job, outcome: Answered | Refusal) -> None:
+        pieces = job.pieces
         if isinstance(outcome, Refusal):
-            error = outcome.error
-            refused = Refused(
-                job.number, error.status, error.reason, str(error), error.details(), dict(error.headers), outcome.counts
-            )
-            self._fail(job, RemoteError(refused))
+            self._fail(job, RemoteError(refused(job.number, outcome)))
             return
         self._slots.release(job.slot)
         if job.answer.done():
@@ -501,6 +534,12 @@ class BatchProcess:
             self._tensorflow = message.description
             self._message = "" if message.ok else str(message.description.get("message", ""))
             self._failed_loads = 0
+        elif isinstance(message, SetAside):
+            child.aside.add(message.number)
+            self._watch(child)
+            self._pump()
+        elif isinstance(message, Working):
+            self._watch(child)
         else:
             self._answered(child, message)
 
@@ -524,6 +563,7 @@ class BatchProcess:
             child.process.kill()
         self._orphans.extend(child.jobs.values())
         child.jobs.clear()
+        child.aside.clear()
         loop = asyncio.get_running_loop()
         if loop.time() - child.started_at >= self._settings.steady_seconds:
             self._early_ends = 0
@@ -575,11 +615,13 @@ class BatchProcess:
 
     async def _finish(self, within: float) -> None:
         """Wait for every accepted batch, answered or failed."""
-        answers = [job.answer for job in (*self._waiting, *self._orphans)]
-        if self._child is not None:
-            answers += [job.answer for job in self._child.jobs.values()]
-        if answers:
-            await asyncio.wait(answers, timeout=within)
+        if accepted := self._accepted():
+            await asyncio.wait([job.answer for job in accepted], timeout=within)
+
+    def _accepted(self) -> list[_Job]:
+        """Batches that wait or are being priced, but for the one that is in this process's thread at the moment."""
+        sent = () if self._child is None else self._child.jobs.values()
+        return [*self._waiting, *self._orphans, *self._slow.jobs, *sent]
 
     def _spawn_task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

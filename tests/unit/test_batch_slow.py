@@ -1,0 +1,177 @@
+"""Batches with slow options: a piece of each in turn, quick work first, and bounds on what may wait."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from pinn_inference.pricing.types import OptionBatch, Quotes
+from pinn_inference.server.batch import JobKind
+from pinn_inference.server.batch.jobs import (
+    SLOW_OPTIONS_AT_MOST,
+    SLOW_PIECE,
+    SLOW_QUEUE,
+    Answered,
+    Counts,
+    Refusal,
+    SlowBatches,
+    Steps,
+    Work,
+    perform,
+)
+from pinn_inference.server.errors import Overloaded
+from tests.support.batch import SteeredPricer, exact
+from tests.support.server import PUT
+
+AMERICAN = {**PUT, "style": "american"}
+DONE = Answered("application/json", None, Counts())
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def steps(clock: Clock, quick: float, *pieces: float) -> Steps:
+    """A batch that takes `quick` seconds, and then so many for each piece of its slow options."""
+
+    def made() -> Generator[int, None, Answered | Refusal]:
+        clock.now += quick
+        for number, seconds in enumerate(pieces):
+            yield (len(pieces) - number) * SLOW_PIECE
+            clock.now += seconds
+        return DONE
+
+    return made()
+
+
+class Sizes(SteeredPricer):
+    """Notes the sizes of what it prices."""
+
+    def __init__(self, fails: Callable[[OptionBatch], bool] = lambda _: False) -> None:
+        super().__init__({})
+        self.sizes: list[int] = []
+        self._fails = fails
+
+    def price(self, batch: OptionBatch) -> Quotes:
+        self.sizes.append(len(batch))
+        if self._fails(batch):
+            raise BufferError("the device has failed")
+        return exact(batch)
+
+
+def answer(pricer: SteeredPricer, *options: dict[str, Any]) -> tuple[Answered | Refusal, Any]:
+    body = json.dumps({"options": options}).encode()
+    pieces: list[bytes | memoryview] = []
+    slow = SlowBatches[None]()
+    work = Work(JobKind.PRICE, body, {}, 65_536, 32 << 20)
+    outcome = slow.begin(None, perform(work, pricer, pieces.append, slow.admit))
+    while outcome is None:
+        outcome = slow.go_on(slow.take())
+    return outcome, json.loads(b"".join(pieces) or b"null")
+
+
+def test_batches_without_slow_options_are_done_at_once() -> None:
+    clock = Clock()
+    assert SlowBatches[str](clock=clock).begin("quick", steps(clock, 1.0)) is DONE
+
+
+def test_batches_with_slow_options_take_turns_a_piece_each() -> None:
+    clock = Clock()
+    slow = SlowBatches[str](clock=clock)
+    assert slow.begin("long", steps(clock, 0.1, 1, 1, 1)) is None
+    assert slow.begin("short", steps(clock, 0.1, 1)) is None
+    turns = []
+    while len(slow):
+        batch = slow.take()
+        turns.append((batch.job, slow.go_on(batch) is DONE))
+    assert turns == [("long", False), ("short", True), ("long", False), ("long", True)]
+
+
+def test_quick_work_goes_first_but_does_not_starve_slow_work() -> None:
+    clock = Clock()
+    slow = SlowBatches[str](clock=clock)
+    slow.begin("slow", steps(clock, 0.0, *[1.0] * 50))
+    slow.go_on(slow.take())
+    share = []
+    for _ in range(100):
+        if slow.is_due:
+            slow.go_on(slow.take())
+            share.append("slow")
+        else:
+            slow.begin("quick", steps(clock, 1.0))
+            share.append("quick")
+    assert 15 <= share.count("slow") <= 25
+    assert share[:5] == ["quick"] * 5
+
+
+def test_what_waits_is_bounded_and_what_nobody_waits_for_makes_room() -> None:
+    slow = SlowBatches[str]()
+    slow.begin("one", iter_of(SLOW_QUEUE))
+    with pytest.raises(Overloaded, match="slow American options"):
+        slow.admit(1)
+    assert slow.drop(lambda job: job == "one") == ["one"]
+    slow.admit(SLOW_QUEUE)
+
+
+def iter_of(left: int) -> Steps:
+    yield left
+    return DONE
+
+
+def test_a_mixed_batch_is_priced_at_once_but_for_its_slow_options_and_answered_in_its_order() -> None:
+    spots = [90 + index for index in range(2 * SLOW_PIECE + 10)]
+    mixed = [{**(AMERICAN if index >= 10 else PUT), "spot": spot} for index, spot in enumerate(spots)]
+    mixed = mixed[5:] + mixed[:5]
+    pricer = Sizes()
+    outcome, document = answer(pricer, *mixed)
+    assert isinstance(outcome, Answered)
+    assert pricer.sizes == [10, SLOW_PIECE, SLOW_PIECE]
+    wanted = [answer(Sizes(), option)[1]["results"][0]["price"] for option in mixed]
+    assert [row["price"] for row in document["results"]] == wanted
+    assert outcome.counts.options == len(mixed)
+    assert sum(outcome.counts.methods) == len(mixed)
+
+
+def test_time_in_which_others_were_priced_is_not_counted_as_its_own() -> None:
+    slow = SlowBatches[None]()
+    body = json.dumps(AMERICAN).encode()
+    work = Work(JobKind.PRICE, body, {}, 10, 1 << 20)
+    assert slow.begin(None, perform(work, Sizes(), lambda _: None, slow.admit)) is None
+    time.sleep(0.2)
+    outcome = slow.go_on(slow.take())
+    assert isinstance(outcome, Answered)
+    assert outcome.counts.evaluation_seconds < 0.15
+
+
+class Fast(Sizes):
+    """To it no option is a slow one."""
+
+    def slow_rows(self, batch: OptionBatch) -> Any:
+        return batch.is_american & False
+
+
+def test_an_engine_that_fails_sends_a_thousand_american_options_to_the_slow_method_and_no_more() -> None:
+    outcome, document = answer(Fast(lambda _: True), PUT, *[AMERICAN] * 20, PUT)
+    assert isinstance(outcome, Answered)
+    assert outcome.counts.failed_evaluations == {"BufferError": 1}
+    assert [row["method"] for row in document["results"]] == ["closed_form", *["integral_equation"] * 20, "closed_form"]
+    assert {row["reason"] for row in document["results"]} == {"device_error"}
+    outcome, _ = answer(Fast(lambda _: True), PUT, *[AMERICAN] * (SLOW_OPTIONS_AT_MOST + 1))
+    assert isinstance(outcome, Refusal)
+    assert (outcome.error.status, outcome.error.reason) == (500, "EngineFailed")
+    assert outcome.counts.failed_evaluations == {"BufferError": 1}
+
+
+def test_a_piece_that_fails_is_priced_without_the_device() -> None:
+    outcome, document = answer(Sizes(lambda batch: bool(batch.is_american.any())), PUT, AMERICAN)
+    assert isinstance(outcome, Answered)
+    assert [row["method"] for row in document["results"]] == ["pinn", "integral_equation"]
+    assert outcome.counts.failed_evaluations == {"BufferError": 1}

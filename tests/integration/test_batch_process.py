@@ -22,7 +22,7 @@ from pinn_inference.pricing.loading import read_sources
 from pinn_inference.pricing.model import bundled_directory
 from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch import BatchError, BatchSettings, BatchState, JobKind, RemoteError
-from pinn_inference.server.errors import BodyTooLarge, Overloaded
+from pinn_inference.server.errors import BodyTimeout, BodyTooLarge, Overloaded
 from pinn_inference.server.inflate import Coding
 from pinn_inference.server.parsing import parse_price_request
 from tests.support.batch import PATIENCE, REPOSITORY, ask, batch_process, exact, is_alive, reaches, rows
@@ -496,20 +496,35 @@ async def test_more_batches_than_places_are_refused_and_places_come_back(tmp_pat
         await ask(process, {"options": rows(2)})
 
 
-async def test_bodies_that_take_too_much_memory_together_are_refused() -> None:
-    async def for_ever(size: int) -> AsyncIterator[bytes]:
-        yield b" " * size
-        await asyncio.sleep(PATIENCE)
-
-    async with batch_process(max_body_bytes=100_000, memory_bytes=1) as process:
-        asked = [asyncio.create_task(process.run(JobKind.PRICE, for_ever(90_000))) for _ in range(2)]
-        await asyncio.sleep(0.01)
+async def test_bodies_that_take_too_much_memory_together_are_refused(tmp_path: Path) -> None:
+    body = json.dumps({"options": rows(2)}).encode().ljust(90_000)
+    steering = {"until": str(tmp_path / "until")}
+    async with batch_process(max_body_bytes=100_000, memory_bytes=1, options=steering) as process:
+        asked = [asyncio.create_task(ask(process, body)) for _ in range(2)]
+        await eventually(lambda: process.status.waiting == 2)
         with pytest.raises(Overloaded, match="180000 bytes of batches"):
             await process.run(JobKind.PRICE, b" " * 90_000)
-        for task in asked:
-            task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        (tmp_path / "until").touch()
+        await asyncio.gather(*asked)
         await ask(process, {"options": rows(2)})
+
+
+async def test_uploads_that_stall_keep_no_batch_waiting() -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b" " * 20_000
+        await asyncio.sleep(PATIENCE)
+
+    async with batch_process(slots=8, arrival_seconds=0.1) as process:
+        stalled = [asyncio.create_task(process.run(JobKind.PRICE, stalling())) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            assert len((await ask(process, {"options": rows(3)})).document["results"]) == 3
+        given_up = [task.exception() for task in stalled if task.done()]
+        assert given_up
+        assert {type(error) for error in given_up} == {BodyTimeout}
+        for task in stalled:
+            task.cancel()
+        await asyncio.gather(*stalled, return_exceptions=True)
 
 
 async def test_a_client_that_goes_frees_its_place_wherever_its_batch_is(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pinn_inference.server.batch.arena import Arena, ArenaLayout
 from pinn_inference.server.batch.slots import KEPT_BYTES, SlotPool
-from pinn_inference.server.errors import BodyTooLarge, Overloaded
+from pinn_inference.server.errors import BodyTimeout, BodyTooLarge, Overloaded
 from tests.support.server import eventually
 
 PAGE = mmap.PAGESIZE
@@ -24,8 +24,12 @@ def arena() -> Iterator[Arena]:
     made.close()
 
 
-def pool_of(arena: Arena, *, max_body_bytes: int = 8 * KEPT_BYTES, memory_limit: int = 2**40) -> SlotPool:
-    return SlotPool(arena, max_body_bytes=max_body_bytes, memory_limit=memory_limit, rest_seconds=0.0)
+def pool_of(
+    arena: Arena, *, max_body_bytes: int = 8 * KEPT_BYTES, memory_limit: int = 2**40, patience: float = 1.0
+) -> SlotPool:
+    return SlotPool(
+        arena, max_body_bytes=max_body_bytes, memory_limit=memory_limit, rest_seconds=0.0, patience=patience
+    )
 
 
 # --- the arena --------------------------------------------------------------------------------------------------------
@@ -84,38 +88,88 @@ def test_closing_twice_is_closing_once() -> None:
 
 async def test_the_slot_used_last_is_used_next_because_its_memory_is_there(arena: Arena) -> None:
     pool = pool_of(arena)
-    first, second = pool.take(), pool.take()
+    first, second = await pool.take(), await pool.take()
     pool.release(first)
     pool.release(second)
-    assert pool.take() is second
+    assert await pool.take() is second
 
 
 async def test_no_slot_is_an_overload(arena: Arena) -> None:
     pool = pool_of(arena)
-    slots = [pool.take() for _ in range(3)]
+    slots = [await pool.take() for _ in range(3)]
     with pytest.raises(Overloaded):
-        pool.take()
+        await pool.take()
     pool.release(slots[1])
-    assert pool.take() is slots[1]
+    assert await pool.take() is slots[1]
+
+
+async def stalled(pool: SlotPool, size: int) -> None:
+    """An upload that sends a little and then nothing."""
+    slot = await pool.take()
+    try:
+        async with pool.arrival(slot):
+            await pool.write_request(slot, b"x" * size)
+            await asyncio.sleep(60)
+    finally:
+        pool.release(slot)
+
+
+async def test_where_places_run_short_the_slowest_body_that_arrives_makes_room(arena: Arena) -> None:
+    pool = pool_of(arena, patience=0.05)
+    uploads = [asyncio.create_task(stalled(pool, size)) for size in (300, 100, 200)]
+    slot = await pool.take()
+    done, rest = await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+    assert done == {uploads[1]}
+    with pytest.raises(BodyTimeout, match="others waited for its place"):
+        await uploads[1]
+    pool.release(slot)
+    for upload in rest:
+        upload.cancel()
+    await asyncio.wait(rest)
+
+
+async def test_where_memory_runs_short_the_slowest_body_that_arrives_makes_room(arena: Arena) -> None:
+    pool = pool_of(arena, memory_limit=1000, patience=0.05)
+    upload = asyncio.create_task(stalled(pool, 900))
+    await asyncio.sleep(0)
+    slot = await pool.take()
+    async with pool.arrival(slot):
+        await pool.write_request(slot, b"x" * 500)
+    with pytest.raises(BodyTimeout):
+        await upload
+    pool.release(slot)
+
+
+async def test_a_body_that_arrives_as_fast_as_it_can_makes_room_for_nobody(arena: Arena) -> None:
+    pool = pool_of(arena, memory_limit=8 * KEPT_BYTES, patience=0.05)
+    upload = asyncio.create_task(stalled(pool, 8 * KEPT_BYTES))
+    await asyncio.sleep(0)
+    slot = await pool.take()
+    with pytest.raises(Overloaded):
+        await pool.write_request(slot, b"x")
+    assert not upload.done()
+    pool.release(slot)
+    upload.cancel()
+    await asyncio.wait([upload])
 
 
 async def test_a_body_is_bounded_alone_and_with_others(arena: Arena) -> None:
     pool = pool_of(arena, max_body_bytes=100, memory_limit=150)
-    first, second = pool.take(), pool.take()
-    pool.write_request(first, b"x" * 100)
+    first, second = await pool.take(), await pool.take()
+    await pool.write_request(first, b"x" * 100)
     with pytest.raises(BodyTooLarge):
-        pool.write_request(first, b"x")
+        await pool.write_request(first, b"x")
     with pytest.raises(Overloaded):
-        pool.write_request(second, b"x" * 51)
+        await pool.write_request(second, b"x" * 51)
     pool.release(first)
-    pool.write_request(second, b"x" * 100)
+    await pool.write_request(second, b"x" * 100)
 
 
 async def test_memory_of_a_large_batch_goes_back_and_that_of_a_small_one_stays(arena: Arena) -> None:
     pool = pool_of(arena)
-    small, large = pool.take(), pool.take()
-    pool.write_request(small, b"x" * PAGE)
-    pool.write_request(large, b"x" * (KEPT_BYTES + PAGE))
+    small, large = await pool.take(), await pool.take()
+    await pool.write_request(small, b"x" * PAGE)
+    await pool.write_request(large, b"x" * (KEPT_BYTES + PAGE))
     pool.release(large)
     pool.release(small)
     await eventually(lambda: arena.resident_bytes == PAGE)
@@ -125,11 +179,11 @@ async def test_memory_of_a_large_batch_goes_back_and_that_of_a_small_one_stays(a
 
 async def test_memory_that_is_due_while_in_use_goes_back_at_the_next_release(arena: Arena) -> None:
     pool = pool_of(arena)
-    slot = pool.take()
-    pool.write_request(slot, b"x" * (KEPT_BYTES + PAGE))
+    slot = await pool.take()
+    await pool.write_request(slot, b"x" * (KEPT_BYTES + PAGE))
     pool.release(slot)
-    assert pool.take() is slot
-    pool.write_request(slot, b"y")
+    assert await pool.take() is slot
+    await pool.write_request(slot, b"y")
     await asyncio.sleep(0.01)
     assert arena.resident_bytes > KEPT_BYTES
     assert bytes(arena.request(slot.number, 1)) == b"y"

@@ -156,6 +156,19 @@ async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
         assert (response.status, (await response.json())["reason"]) == (408, "BodyTimeout")
 
 
+async def test_a_body_of_which_nothing_comes_any_more_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinn_inference.server.bodies.STALL_SECONDS", 0.05)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b" " * 40_000
+        await asyncio.sleep(30)
+
+    async with running() as client, client.post("/v1/price", data=slowly()) as response:
+        answer = await response.json()
+        assert (response.status, answer["reason"]) == (408, "BodyTimeout")
+        assert answer["error"].startswith("nothing of the body came for 0.05 s")
+
+
 async def test_too_many_options_are_413_and_say_the_limit() -> None:
     async with running(max_batch=2) as client:
         status, answer = await post(client, {"options": [PUT] * 3})

@@ -13,6 +13,8 @@ from pinn_inference.server.inflate import coding_of, inflate_small
 
 BODY_SECONDS: Final = 60.0
 """A body that has not arrived by then never will: its client is gone, or sends a byte now and then on purpose."""
+STALL_SECONDS: Final = 10.0
+"""Nor will one of which nothing has come for so long."""
 AS_SENT: Final[Mapping[str, Any]] = {"auto_decompress": False}
 """A server of aiohttp with these settings hands bodies over as they were sent, which `BodyReader` relies on: aiohttp
 itself would inflate all that a packet holds, tens of megabytes, at once and on the event loop."""
@@ -54,10 +56,16 @@ class BodyReader:
 
     async def _next(self) -> bytes:
         try:
-            async with asyncio.timeout_at(self._deadline):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(min(self._deadline, now + STALL_SECONDS)):
                 piece = await self._content.readany()
         except TimeoutError:
-            raise BodyTimeout(seconds=BODY_SECONDS) from None
+            stalled = self._deadline > asyncio.get_running_loop().time()
+            seconds = STALL_SECONDS if stalled else BODY_SECONDS
+            told = (
+                f"nothing of the body came for {seconds:g} s" if stalled else f"the body took more than {seconds:g} s"
+            )
+            raise BodyTimeout(f"{told}: send it at once, or in smaller requests") from None
         except web.RequestPayloadError as error:
             # aiohttp's own text begins with the status, on a line of its own.
             told = str(error).rpartition("\n")[2].strip()

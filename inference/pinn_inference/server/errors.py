@@ -93,12 +93,9 @@ class BadQuery(ServerError):
 
 
 class BodyTimeout(ServerError):
-    """The head of a request came, its body did not."""
+    """The head of a request came, its body did not, or too slowly."""
 
     status = 408
-
-    def __init__(self, *, seconds: float) -> None:
-        super().__init__(f"the body did not arrive within {seconds:g} s: send it at once, or in smaller requests")
 
 
 class BodyTooLarge(ServerError):

@@ -245,7 +245,7 @@ def _responses() -> Json:
         ),
         "BodyTimeout": response(
             "The body did not arrive in time.",
-            f"the body did not arrive within {BODY_SECONDS:g} s: send it at once, or in smaller requests",
+            f"the body took more than {BODY_SECONDS:g} s: send it at once, or in smaller requests",
             "BodyTimeout",
         ),
         "TooLarge": response(

@@ -29,6 +29,8 @@ class BatchSettings:
     """Batches that may be arriving, waiting, priced or on their way back at one time; one more is refused."""
     memory_bytes: int = 256 * _MEBIBYTE
     """What their bodies may take together; at least two of the largest always may."""
+    arrival_seconds: float = 1.0
+    """After so long a body that arrives slowly makes room where places or memory run short."""
     start_seconds: float = 120.0
     """A child that has not started by then is replaced."""
     job_seconds: float = 120.0

@@ -172,6 +172,7 @@ class BatchProcess:
             max_body_bytes=settings.max_body_bytes,
             memory_limit=settings.memory_limit,
             rest_seconds=settings.rest_seconds,
+            patience=settings.arrival_seconds,
         )
         self._numbers = itertools.count(1)
         self._waiting: deque[_Job] = deque()
@@ -225,10 +226,11 @@ class BatchProcess:
         """
         if self._closing:
             raise BatchError("the batch process is closed")
-        slot = self._slots.take()
+        slot = await self._slots.take()
         job: _Job | None = None
         try:
-            await self._receive(slot, body)
+            async with self._slots.arrival(slot):
+                await self._receive(slot, body)
             if self._closing:  # meanwhile
                 raise BatchError("the batch process is closed")
             job = _Job(
@@ -307,11 +309,11 @@ class BatchProcess:
         if isinstance(body, bytes | bytearray | memoryview):
             view = memoryview(body)
             for start in range(0, len(view), PIECE_BYTES):
-                self._slots.write_request(slot, view[start : start + PIECE_BYTES])
+                await self._slots.write_request(slot, view[start : start + PIECE_BYTES])
                 await asyncio.sleep(0)  # let others have the loop
             return
         async for piece in body:
-            self._slots.write_request(slot, piece)
+            await self._slots.write_request(slot, piece)
 
     def _pump(self) -> None:
         """Give the child what it can take, or this process what the child is not there for."""

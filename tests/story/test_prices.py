@@ -332,6 +332,34 @@ def test_when_stable_is_dead_its_fix_is_verified_by_itself_and_gets_all_traffic(
     assert verdict(it) is VerificationVerdict.PASS
 
 
+def test_a_revision_that_brings_the_interface_for_prices_is_verified_by_itself_and_rolled_out() -> None:
+    it = world(p1=Behaviour(price_api=False)).run_until(lambda it: it.weight == 10, at_most=60)
+    assert it.state.verification is not None
+    assert "stable has no interface for prices" in it.state.verification.message
+    it.until_stable("pinn:2")
+
+
+def test_a_stable_revision_that_fails_each_request_does_not_keep_its_fix_waiting() -> None:
+    it = world(p1=Behaviour(errors=constant(1.0))).run_until(lambda it: it.weight == 10, at_most=60)
+    assert it.state.verification is not None
+    assert "stable fails each request (status 500" in it.state.verification.message
+    it.until_stable("pinn:2")
+
+
+def test_a_moment_in_which_stable_fails_lets_no_other_price_pass() -> None:
+    """A second attempt five seconds later must find stable failing too."""
+    begun: list[float] = []
+
+    def once(seconds: float) -> float:
+        begun.append(seconds)
+        return 1.0 if seconds < begun[0] + 3 else 0.0
+
+    applied = world(Behaviour(prices=off_by(1e-3)))
+    applied.images["pinn:1"] = Behaviour(errors=once)
+    applied.run_until(rolled_back, at_most=60)
+    assert never_had_weight(applied)
+
+
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shift=st.sampled_from([0.0, 0.0, 1e-9, 1e-3]), errors=st.sampled_from([0.0, 0.0, 0.5]),

@@ -393,7 +393,7 @@ class Reason(StrEnum):
     PRICES_MATCH = "PricesMatch", "The prices of both revisions agree within the tolerance."
     PRICES_CONSISTENT = (
         "PricesConsistent",
-        "The first revision's prices obey the no-arbitrage rules; there is no other revision to compare them with.",
+        "The revision's prices obey the no-arbitrage rules; there is no other revision that they can be compared with.",
     )
     PRICES_DIFFER = (
         "PricesDiffer",

@@ -31,7 +31,7 @@ from pinn_operator.core.verification.questions import (
 from pinn_operator.core.wanted.spec import VerificationMode
 
 CONFIRM_SECONDS = 5.0
-"""Between two attempts that must both show errors or slow answers."""
+"""Between two attempts that must both show errors or slow answers, or that stable answers nothing."""
 RETRY_SECONDS = 2.0
 """After the first attempt that showed nothing; it doubles up to the longest."""
 LONGEST_RETRY_SECONDS = 30.0
@@ -182,18 +182,15 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
     now, canary = this.now, draft.status.canary is not None
     shown = replace(
         known, time=now, reason=finding.reason, message=finding.message[:MESSAGE_LIMIT], protocol=finding.protocol,
-        stable=known.stable if finding.stable_pods else "", compared=finding.compared, styles=finding.styles,
+        stable=known.stable if finding.stable_asked else "", compared=finding.compared, styles=finding.styles,
         stable_pods=finding.stable_pods[:STABLE_POD_LIMIT], worst=finding.worst, attempts=known.attempts + 1,
         retry_time=None, suspicion="", pods=(),
     )  # fmt: skip
     match finding.verdict:
         case VerificationVerdict.ERROR:
             shown = _failed_attempt(known, finding.message, now)
-        case VerificationVerdict.FAIL if finding.also & UNCERTAIN and not known.suspicion:
-            shown = replace(
-                shown, verdict=VerificationVerdict.PENDING, suspicion=finding.reason,
-                retry_time=now + timedelta(seconds=CONFIRM_SECONDS),
-            )  # fmt: skip
+        case VerificationVerdict.FAIL if finding.also & UNCERTAIN and known.suspicion not in UNCERTAIN:
+            shown = _to_be_confirmed(shown, finding.reason, now)
         case VerificationVerdict.FAIL if _accepted(this, known, finding):
             shown = replace(
                 shown, verdict=VerificationVerdict.PASS, acknowledged_time=now, pods=finding.pods[-POD_LINE_LIMIT:],
@@ -210,10 +207,17 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
         case VerificationVerdict.NOT_APPLICABLE:
             shown = replace(shown, verdict=VerificationVerdict.NOT_APPLICABLE)
             draft.normal("VerificationNotApplicable", f"revision {known.revision}: {finding.message}")
+        case _ if finding.stable_fails and known.suspicion != UNAVAILABLE:
+            shown = _to_be_confirmed(shown, UNAVAILABLE, now)
         case _:
             shown = replace(shown, verdict=VerificationVerdict.PASS, pods=finding.pods[-POD_LINE_LIMIT:])
             draft.normal("PricesVerified", f"revision {known.revision}: {finding.message}")
     draft.status = replace(draft.status, verification=shown)
+
+
+def _to_be_confirmed(shown: VerificationStatus, suspicion: str, now: datetime) -> VerificationStatus:
+    retry = now + timedelta(seconds=CONFIRM_SECONDS)
+    return replace(shown, verdict=VerificationVerdict.PENDING, suspicion=suspicion, retry_time=retry)
 
 
 def _take_sample(this: Pass, draft: Draft, known: VerificationStatus, finding: Finding) -> None:

@@ -57,7 +57,7 @@ class VerificationStatus:
     protocol: str = ""
     """`/v1/price` or `Open Inference Protocol`."""
     stable: str = ""
-    """The revision that it was compared with; empty if there was none."""
+    """The revision whose pods were asked the same; empty if none of them could be."""
     options: int = 0
     """How many options were asked for."""
     compared: int = 0

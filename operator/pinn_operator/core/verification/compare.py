@@ -73,6 +73,10 @@ class Finding:
     pods: tuple[str, ...] = ()
     """The canary's pods that answered well."""
     stable_pods: tuple[str, ...] = ()
+    stable_asked: bool = False
+    """Pods of stable were asked, whatever came of it."""
+    stable_fails: bool = False
+    """All that they answered is errors, so the canary was compared with nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,11 @@ def compare(question: PriceQuestion, answers: PriceAnswers, *, tolerance: float)
         tolerance: of the strike, beside the error bounds.
     """
     canaries = [item for item in answers.pods if item.pod.canary]
-    # A stable revision from before there was such an interface is compared with nothing.
+    # A stable revision from before there was such an interface is compared with nothing; nor is one that is broken,
+    # or else it would keep its fix waiting.
     stables = [item for item in answers.pods if not item.pod.canary and not _lacks_api(item)]
+    if stables and all(map(_only_fails, stables)):
+        stables = []
     missing = _without_api(canaries, stables)
     if missing is not None:
         return missing
@@ -160,6 +167,7 @@ class _Shown:
         self.stable_pods = tuple(item.pod.name for item in stables if _answers_well(item))
         self.protocol = next((str(item.protocol) for item in canaries if item.protocol), "")
         self.known = bool(known)
+        self.absent = [item for item in answers.pods if not item.pod.canary] if not stables else []
 
     def finding(
         self, verdict: VerificationVerdict, reason: str, message: str, *, also: frozenset[str] = frozenset(),
@@ -168,6 +176,7 @@ class _Shown:
         return Finding(
             verdict, reason, message, also=also, worst=worst, protocol=self.protocol, compared=self.compared,
             styles=self.styles, pods=self.pods, stable_pods=self.stable_pods,
+            stable_asked=self.known or bool(self.absent), stable_fails=any(map(_only_fails, self.absent)),
         )  # fmt: skip
 
     def passed(self) -> Finding:
@@ -180,9 +189,15 @@ class _Shown:
             return self.finding(VerificationVerdict.PASS, MATCH, text)
         text = (
             f"{self.priced} options ({self.styles}) of {_names(self.pods)} allow no arbitrage and agree with each "
-            f"other; there was no stable revision to compare them with{took}"
+            f"other; {self._why_alone()}{took}"
         )
         return self.finding(VerificationVerdict.PASS, CONSISTENT, text)
+
+    def _why_alone(self) -> str:
+        if not self.absent:
+            return "there was no stable revision to compare them with"
+        why = "fails each request" if any(map(_only_fails, self.absent)) else "has no interface for prices"
+        return f"they are compared with nothing, stable {why} ({_complaint(self.absent[0])})"
 
 
 # --- no interface, no answer ------------------------------------------------------------------------------------------
@@ -209,6 +224,11 @@ def _lacks_api(item: PodPrices) -> bool:
     if item.protocol is PriceProtocol.NONE:
         return True
     return bool(item.replies) and all(400 <= reply.status < 500 and reply.status != 429 for reply in item.replies)
+
+
+def _only_fails(item: PodPrices) -> bool:
+    """It takes requests, and each of them ends in an error of its own."""
+    return bool(item.replies) and all(reply.status >= 500 for reply in item.replies)
 
 
 def _complaint(item: PodPrices) -> str:

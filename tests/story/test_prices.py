@@ -332,6 +332,21 @@ def test_when_stable_is_dead_its_fix_is_verified_by_itself_and_gets_all_traffic(
     assert verdict(it) is VerificationVerdict.PASS
 
 
+def test_a_fix_that_was_verified_by_itself_is_compared_with_stable_when_stable_is_back() -> None:
+    it = world()
+    it.images["pinn:1"] = Behaviour(crashes_at=it.seconds)
+    it.run_until(lambda it: it.weight == 100, at_most=120)
+    assert it.state.verification is not None
+    assert (it.state.verification.reason, it.state.verification.stable) == ("PricesConsistent", "")
+    it.images["pinn:1"] = Behaviour()
+    it.run_until(lambda it: it.weight < 100, at_most=120)
+    assert it.weight == 0
+    it.run_until(lambda it: it.weight == 10, at_most=60)
+    assert it.state.stable is not None
+    assert it.state.verification is not None
+    assert (it.state.verification.reason, it.state.verification.stable) == ("PricesMatch", it.state.stable.revision)
+
+
 def test_a_revision_that_brings_the_interface_for_prices_is_verified_by_itself_and_rolled_out() -> None:
     it = world(p1=Behaviour(price_api=False)).run_until(lambda it: it.weight == 10, at_most=60)
     assert it.state.verification is not None

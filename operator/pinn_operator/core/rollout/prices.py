@@ -130,6 +130,17 @@ def prices_allow_all(this: Pass, draft: Draft) -> bool:
     return True
 
 
+def uncompared(this: Pass, draft: Draft) -> bool:
+    """Whether the canary's prices were not compared with stable's for want of an answer: they are to be, when it is
+    there."""
+    if this.spec.verification.mode is VerificationMode.OFF:
+        return False
+    known = verification_of(draft.status, draft.canary.revision)
+    if known is None or known.verdict in (VerificationVerdict.PENDING, VerificationVerdict.ERROR):
+        return True
+    return known.verdict is VerificationVerdict.PASS and not known.stable
+
+
 def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:
     """A revision that was rejected because it prices differently is meant to, as the spec says by now."""
     return rejected.reason in ACKNOWLEDGEABLE and this.spec.verification.acknowledged_revision == rejected.revision
@@ -163,7 +174,10 @@ def _compare_once_stable_is_back(this: Pass, draft: Draft, asked: Subject) -> No
     if known is None or known.verdict is not VerificationVerdict.PASS or known.stable or not asked.stable:
         return
     if rollout is not None and rollout.weight == 0 and ready_pods(this.observed, asked.stable):
-        again = replace(known, verdict=VerificationVerdict.PENDING, stable=asked.stable, retry_time=None)
+        again = replace(
+            known, verdict=VerificationVerdict.PENDING, start_time=this.now, stable=asked.stable, retry_time=None,
+            suspicion="",
+        )  # fmt: skip
         draft.status = replace(draft.status, verification=again)
 
 

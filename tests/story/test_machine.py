@@ -240,6 +240,11 @@ def test_what_was_found_once_stays_right(told: tuple[str, History]) -> None:
     play(*told)
 
 
+def test_a_canary_that_fails_all_clients_goes_although_passes_are_too_rare_to_hear_a_second_opinion() -> None:
+    told: History = ("baking", (("prices", "late"), ("errors", ("canary", 1.0)), *(("time", 13.0),) * 3))
+    assert play("HTTPRoute with prices", told).state.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+
+
 def test_what_serves_is_adopted_under_an_invalid_spec_when_the_status_is_lost() -> None:
     machine = play("HTTPRoute", ("at 50%", (("paused", "perhaps"), ("status lost", None))))
     assert machine.state.stable is not None

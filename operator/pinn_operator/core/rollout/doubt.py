@@ -34,7 +34,7 @@ AS_OFTEN = 0.5
 FEWEST_BAD = 2
 """Of the canary's: a single bad answer is what a good revision gives now and then."""
 UNEXPLAINED = 2
-"""Times in a row that clients may get bad answers while no pod gives the operator any."""
+"""Times in a row that clients may get bad answers while no pod gives the operator any, or nobody hears what they do."""
 QUIET_SECONDS = 60.0
 """Between two events about the same."""
 
@@ -45,7 +45,15 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
         return False
     doubt = draft.rollout.doubt
     if doubt is None or not doubt.open or this.now >= doubt.time + FORGOTTEN:
-        begun = replace(doubt, time=this.now) if doubt is not None else DoubtStatus(this.now)
+        unheard = doubt is not None and doubt.open
+        if doubt is not None and unheard and doubt.unexplained + 1 >= UNEXPLAINED:
+            # Passes that come rarely must not ask without end.
+            return False
+        begun = (
+            DoubtStatus(this.now)
+            if doubt is None
+            else (replace(doubt, time=this.now, unexplained=doubt.unexplained + unheard))
+        )
         if _question_of(this, draft, begun) is None:
             return False
         draft.change_rollout(replace(draft.rollout, doubt=begun))

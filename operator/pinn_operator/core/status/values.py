@@ -189,7 +189,7 @@ class DoubtStatus:
     settled_time: datetime | None = None
     """When their answers spoke against holding it against the canary: what clients got before does not count."""
     unexplained: int = 0
-    """How many times in a row no pod failed, of either revision."""
+    """How many times in a row no pod failed, of either revision, or no pass came while the answers were there."""
     message: str = ""
     """What the pods answered."""
 

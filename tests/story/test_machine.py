@@ -245,6 +245,15 @@ def test_a_canary_that_fails_all_clients_goes_although_passes_are_too_rare_to_he
     assert play("HTTPRoute with prices", told).state.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
 
 
+def test_requests_are_counted_once_after_the_clock_was_set_back() -> None:
+    machine = start("HTTPRoute", "at 10%").copied()
+    for happening in (("readable", False), ("clock", -3600.0), ("time", 1.0), ("time", 1.0), ("time", 3.0)):
+        machine.happen(*happening)
+    assert machine.state.rollout is not None
+    [counted] = [gate.samples for gate in machine.state.rollout.gates if gate.name == "error-rate"]
+    assert counted == 2, "as many as were read before that"
+
+
 def test_what_serves_is_adopted_under_an_invalid_spec_when_the_status_is_lost() -> None:
     machine = play("HTTPRoute", ("at 50%", (("paused", "perhaps"), ("status lost", None))))
     assert machine.state.stable is not None

@@ -65,6 +65,9 @@ def carried_counts(gate: Gate, reading: Reading, scope: Scope) -> tuple[Counts, 
         return Counts(old.carried_total, old.carried_bad or 0.0), stable
     if old.time is None or old.time.timestamp() > reading.begin or old.canary is None or old.samples <= 0:
         return None
+    if reading.begin > scope.now.timestamp():
+        # The clock was set back: what the source remembers has times to come, and is what was counted already.
+        return None
     stable_bad = (old.stable or 0.0) * old.stable_samples if scope.concurrent else 0.0
     stable = Counts(float(old.stable_samples) if scope.concurrent else 0.0, stable_bad)
     return Counts(float(old.samples), old.canary * old.samples), stable

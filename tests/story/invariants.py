@@ -19,12 +19,12 @@ from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.steps import hold_of
 from pinn_operator.core.rollout.takeover import UNANSWERED_SECONDS
 from pinn_operator.core.rollout.triggers import pod_failure
-from pinn_operator.core.samples import Samples
+from pinn_operator.core.samples import PriceAnswers, Samples, prices_of
 from pinn_operator.core.situation import accepted_spec, situation_of
 from pinn_operator.core.status.values import WATCHED, Phase, Status
 from pinn_operator.core.status.verification import VerificationVerdict
 from pinn_operator.core.telling.facts import Facts
-from pinn_operator.core.verification.questions import OPINION_PATIENCE, verification_of
+from pinn_operator.core.verification.questions import OPINION_PATIENCE, PRICES, verification_of
 from pinn_operator.core.wanted.spec import RollbackMode, RouterKind, Spec, VerificationMode
 from tests.support.crd import validator
 
@@ -81,6 +81,14 @@ class Invariants:
         """The gate of the team's own was beyond its bound: any revision may be rejected for that."""
         self.orders: set[str] = set()
         """Orders to retry that were carried out."""
+
+    def memory(self) -> tuple[float, dict[str, int]]:
+        """What is remembered of the passes so far."""
+        return self.answered_before, dict(self.rejected_at)
+
+    def remember(self, memory: tuple[float, dict[str, int]]) -> None:
+        """A pass was checked whose status was not committed: what was remembered before it is what counts."""
+        self.answered_before, self.rejected_at = memory[0], dict(memory[1])
 
     # --- what really happens, as the world knows it -------------------------------------------------------------------
 
@@ -160,7 +168,7 @@ class Invariants:
         assert made.facts is not None
         assert made.facts.judgement.all_pass, "rose although not every gate passed in this very pass"
         answered = self.answered(before.canary.revision) - self.answered_before
-        assert answered >= MIN_SAMPLES or self.clock_was_set, (
+        assert round(answered, 6) >= MIN_SAMPLES or self.clock_was_set, (
             f"rose on {answered} requests since the last change of weight"
         )
         assert not self.foreign_weight(before), "rose on what was measured under a foreign weight"
@@ -172,9 +180,13 @@ class Invariants:
             return
         known, earlier = (verification_of(status, after.canary.revision) for status in (after, before))
         if known is not None and known.verdict is VerificationVerdict.PASS and known != earlier:
-            compared = known.stable or (earlier is not None and earlier.verdict is VerificationVerdict.PASS)
-            assert not (compared and self.prices_wrong(after.canary.image)), "wrong prices passed"
-        if before.canary != after.canary or weight_of(before) or not weight_of(after) or _stable_cannot_answer(made):
+            # While no pod of stable answers, nobody could tell.
+            wrong = _stable_priced(made) and self.prices_wrong(after.canary.image)
+            assert not wrong, "wrong prices passed"
+        if before.canary != after.canary or not weight_of(after) or _stable_cannot_answer(made):
+            return
+        given_back = _stood_in(before) and not _stood_in(after) and made.spec.rollback.mode is not RollbackMode.HOLD
+        if weight_of(before) and not given_back:
             return
         assert known is not None, "weight before anybody asked for prices"
         assert known.verdict in (VerificationVerdict.PASS, VerificationVerdict.NOT_APPLICABLE), known.verdict
@@ -208,8 +220,16 @@ class Invariants:
 
     def _second_opinion_is_asked(self, made: Made, fault: Condemnation) -> bool:
         """With all traffic at the canary, pods of both are asked for a moment, or have just spoken for the canary."""
-        doubt = made.after.rollout.doubt if made.after.rollout is not None else None
-        if doubt is None or not fault.alone or weight_of(made.before) != 100:
+        before, after = made.before.rollout, made.after.rollout
+        asks = made.spec.verification.mode is not VerificationMode.OFF
+        if before is None or after is None or not (asks and fault.alone and before.weight == 100):
+            return False
+        if after.weight_time != before.weight_time:
+            # Somebody else had changed the weight that the fault was measured at; or stable is back, and beside it the
+            # canary is judged.
+            return after.weight == 100 or before.return_step is not None
+        doubt = after.doubt
+        if doubt is None:
             return False
         if doubt.open:
             return made.now - doubt.time <= OPINION_PATIENCE or self.clock_was_set
@@ -321,8 +341,7 @@ class Invariants:
         """When stable cannot answer and the canary, which has traffic, can, it gets all of it; one that never had any
         only after a while."""
         before, after, observed = made.before, made.after, made.observed
-        taken_over = after.rollout is not None and after.rollout.return_step is not None
-        if taken_over and before.rollout and before.rollout.return_step is None and not weight_of(before):
+        if _stood_in(after) and before.rollout and before.rollout.return_step is None and not weight_of(before):
             assert before.stable is not None
             pods = observed.living(before.stable.revision)
             newest = max((pod.ready_changed or pod.created for pod in pods), default=None)
@@ -357,6 +376,18 @@ class Invariants:
         rollout = made.before.rollout
         if made.before.phase in WATCHED and rollout and rollout.weight > 0 and made.now > rollout.weight_time:
             assert due(situation_of(made.resource, made.observed), made.now), "nothing is asked"
+
+
+def _stood_in(status: Status) -> bool:
+    """The canary has all traffic because stable could not answer."""
+    return status.rollout is not None and status.rollout.return_step is not None
+
+
+def _stable_priced(made: Made) -> bool:
+    """A pod of stable priced what the canary was asked in this pass."""
+    answers = prices_of(made.samples, PRICES)
+    pods = answers.pods if isinstance(answers, PriceAnswers) else ()
+    return any(reply.good for item in pods if not item.pod.canary for reply in item.replies)
 
 
 def _stable_cannot_answer(made: Made) -> bool:

@@ -45,6 +45,7 @@ from pinn_operator.core.telling.report import report
 from pinn_operator.core.verification.questions import due_prices
 from pinn_operator.core.wanted.spec import RouterKind
 from pinn_operator.kube.parsing import parse_record, parse_selector, parse_workload
+from pinn_operator.pods.history import CLOCK_SECONDS
 from tests.story.invariants import DRAIN, Invariants, Made, as_written, is_valid, spec_in_force, weight_of
 from tests.story.kubelet import IMAGE_ABSENT, NO_KEY, NO_ROOM, QUOTA, REGISTRY_AWAY, StoryPod
 from tests.story.prices import Oracle, Pricing
@@ -162,16 +163,18 @@ class Machine(Invariants):
             self._pass({item.kind: item.after for item in disturbances})
 
     def _pass(self, met: Mapping[str, int]) -> None:
-        fresh = self.observe()
+        fresh, memory = self.observe(), self.memory()
         stale = "stale" in met and self.seen_before is not None and self.seconds - self.seen_at <= LAG_SECONDS
         observed = self.seen_before if stale and self.seen_before is not None else fresh
         decision, read = self._decided(observed, checked=not (stale and self.tampered))
         self.seen_before, self.seen_at, self.tampered = fresh, self.seconds, False
         if "dies before the commit" in met:
+            self.remember(memory)
             self._forget()
             return
         if "another commits first" in met:
             version = self.version
+            self.remember(memory)
             self._pass({})
             if self.version != version:
                 # A conflict: everything is dropped, and the pass is made again.
@@ -495,6 +498,9 @@ class Machine(Invariants):
         for pod in self.pods:
             if pod.started is not None and pod.phase == "Running" and pod.waiting != "CrashLoopBackOff":
                 known = self.reads.get(pod.name, ())
+                if known and at <= known[-1][0] - CLOCK_SECONDS:
+                    # The clock was set back, and what was read before is of no use.
+                    known = ()
                 if not known or at > known[-1][0]:
                     good, bad = self.counted.get(pod.name, (0.0, 0.0))
                     self.reads[pod.name] = (*known[-READS:], (at, good, bad))

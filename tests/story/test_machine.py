@@ -231,6 +231,23 @@ FOUND: dict[str, tuple[str, History]] = {
     "a canary that never had traffic does not get all of it because stable blinks": (
         "HTTPRoute", ("applied", (("pods", ("stable", "blink")), ("time", 1.0), ("time", 1.0))),
     ),
+    "what a pass has decided that lost its conflict counts for nothing": (
+        "HTTPRoute", ("at 10%", (("disturbed", Disturbance("another commits first")), ("time", 1.0)) * 8),
+    ),
+    "prices that turn wrong while stable is dead are held against the canary when stable can be asked": (
+        "HTTPRoute with prices", ("stable is dead", (("wrong", "canary"), ("well", None), ("time", 5.0))),
+    ),
+    "a canary in doubt goes back to its step when stable is back, and is compared with it there": (
+        "HTTPRoute with prices",
+        ("at 10%", (("errors", ("both", 1.0)), ("pods", ("stable", "preempted")), ("time", 310.0))),
+    ),
+    "a doubt ends with the weight that somebody else changed": (
+        "HTTPRoute with prices",
+        (
+            "at 10%",
+            (("deleted", ("Deployment", "stable")), ("errors", ("canary", 1.0)), ("router", TRAFFIC["Replicas"])),
+        ),
+    ),
 }  # fmt: skip
 """Histories that once broke an invariant, by what is right."""
 

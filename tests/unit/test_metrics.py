@@ -21,6 +21,7 @@ from pinn_operator.core.samples import (
     WebhookVerdict,
 )
 from pinn_operator.core.status.values import GateStatus, Verdict
+from pinn_operator.core.verification.questions import OwnQuestions
 from pinn_operator.core.wanted.metrics import METRICS
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.spec import (
@@ -359,9 +360,11 @@ def test_a_metric_that_neither_revision_has_does_not_hold_unless_it_is_required(
     assert not judged(HITS, {CACHE: ()}).all_pass, "nothing was judged at all"
 
 
+OPTIONS = "pods/pinn_options_priced_total"
+
+
 def test_fallbacks_are_a_share_of_the_priced_options() -> None:
     gate = Gate("fallback-rate", "fallback-rate", advance=Bound(below=0.1), relative=Relative(margin=0.01))
-    key = "pods/pinn_options_priced_total"
 
     def priced(pod: str, share: float) -> list[Series]:
         return [
@@ -369,11 +372,63 @@ def test_fallbacks_are_a_share_of_the_priced_options() -> None:
             series("pinn_fallback_total", pod, lambda at: 10 * share * at, reason="domain"),
         ]
 
-    good = judged(gate, {key: (*priced(CANARY, 0.01), *priced(STABLE, 0.01))})
+    good = judged(gate, {OPTIONS: (*priced(CANARY, 0.01), *priced(STABLE, 0.01))})
     assert (one(good).verdict, one(good).canary) == (Verdict.PASS, pytest.approx(0.01))
-    bad = judged(gate, {key: (*priced(CANARY, 0.5), *priced(STABLE, 0.01))})
+    bad = judged(gate, {OPTIONS: (*priced(CANARY, 0.5), *priced(STABLE, 0.01))})
     assert bad.condemnation is not None
     assert bad.condemnation.reason == "FallbackRateAboveStable"
+
+
+def options_priced(pod: str, clients: float, fallbacks: float, own: float) -> list[Series]:
+    """Options of clients a second and what share of them fell back; every two seconds ten of the operator's own, five
+    of them American ones, for which there is no model."""
+    return [
+        series("pinn_options_priced_total", pod, lambda at: clients * at + own * at, seconds=40, step=1),
+        series("pinn_fallback_total", pod, lambda at: clients * fallbacks * at + 0.5 * own * at, seconds=40, step=1),
+    ]
+
+
+def test_the_operators_own_options_are_neither_in_the_fallback_rate_nor_in_its_requests() -> None:
+    """268 options were counted, 200 of them the operator's own: clients asked 68, and one in seventeen fell back."""
+    gate = Gate("fallback-rate", "fallback-rate", advance=Bound(below=0.1), min_samples=60, relative=Relative(margin=0))
+    asked = OwnQuestions(since=END - 40, seconds=2, options=10, fallback_share=0.5)
+    priced = {OPTIONS: (*options_priced(CANARY, 1.7, 1 / 17, 5), *options_priced(STABLE, 15.3, 1 / 17, 5))}
+    status = one(judged(gate, priced, seconds=40, own=asked))
+    assert (status.samples, status.verdict) == (268, Verdict.COLLECTING)
+    assert status.message == "58/60 options (210 more by the operator, which compares prices)"
+    passed = judged(replace(gate, min_samples=50), priced, seconds=40, own=asked)
+    assert passed.all_pass, "with the operator's own it would be 39 %"
+    assert one(passed).canary < 0.1  # type: ignore[operator]
+    assert one(passed).stable == pytest.approx(1 / 17, abs=0.02)
+    alone = {OPTIONS: (*options_priced(CANARY, 0, 0, 5), *options_priced(STABLE, 0, 0, 5))}
+    silent = one(judged(gate, alone, seconds=40, own=asked))
+    assert silent.message == "0/60 options (200 more by the operator, which compares prices)"
+
+
+def test_a_canary_that_falls_back_for_clients_is_seen_beside_the_operators_own_options() -> None:
+    gate = Gate("fallback-rate", "fallback-rate", advance=Bound(below=0.1), relative=Relative(margin=0.01))
+    asked = OwnQuestions(since=END - 40, seconds=2, options=10, fallback_share=0.5)
+    bad = {OPTIONS: (*options_priced(CANARY, 10, 0.5, 5), *options_priced(STABLE, 90, 0.01, 5))}
+    assert judged(gate, bad, seconds=40, own=asked).condemnation is not None
+    same = {OPTIONS: (*options_priced(CANARY, 10, 0.01, 5), *options_priced(STABLE, 90, 0.01, 5))}
+    assert judged(gate, same, seconds=40, own=asked).all_pass, "a good one was held for what the operator asked"
+
+
+def test_the_single_prices_that_the_operator_asks_before_any_weight_are_no_warm_up_of_the_cache() -> None:
+    """480 lookups before the first client; then the clients' own first ones miss, as they do in any new pod."""
+
+    def lookups(pod: str, name: str, curve: Curve) -> Series:
+        return series(name, pod, curve, seconds=400, step=2)
+
+    def misses(at: float) -> float:
+        return min(at, 50) * 4.8 + min(200.0, 10 * max(0.0, at - 100))
+
+    def hits(at: float) -> float:
+        return min(at, 50) * 4.8 + 10 * max(0.0, at - 120)
+
+    canary = [lookups(CANARY, "pinn_cache_misses_total", misses), lookups(CANARY, "pinn_cache_hits_total", hits)]
+    found = judged(HITS, {CACHE: tuple(canary)}, seconds=300)
+    assert (one(found).verdict, one(found).canary) == (Verdict.PASS, pytest.approx(1.0, abs=0.01))
 
 
 # --- memory and processors -------------------------------------------------------------------------------------------

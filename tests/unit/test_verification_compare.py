@@ -26,7 +26,7 @@ from pinn_operator.core.samples import (
 from pinn_operator.core.status.verification import WORST_LIMIT, VerificationVerdict
 from pinn_operator.core.verification import compare as comparing
 from pinn_operator.core.verification.compare import Finding, compare
-from pinn_operator.core.verification.grid import MONEYNESS, TERMS, grid, moneyness, sample, term
+from pinn_operator.core.verification.grid import MONEYNESS, TERMS, grid, moneyness, ordinary, sample, term
 from pinn_operator.core.verification.tolerances import apart, price_allowance
 from tests.support import prices
 from tests.support.prices import CANARY, STABLE, Change, answer, off_by, question, same
@@ -260,6 +260,15 @@ def test_a_revision_that_falls_back_where_stables_model_prices_is_found() -> Non
     assert (shown.verdict, shown.reason) == (VerificationVerdict.FAIL, "PricesFallBack")
     assert "120 of 240 options by closed_form" in shown.message
     assert found(fallen, fallen).verdict is VerificationVerdict.PASS
+
+
+def test_how_many_of_the_options_asked_in_traffic_have_no_model_is_told() -> None:
+    def european_only(option: PriceOption, quote: Quote) -> Quote:
+        return replace(quote, method="integral_equation") if option.american else quote
+
+    american = sum(FULL.options[number].american for number in ordinary(240))
+    assert found(european_only, european_only).fallbacks == american > 0
+    assert found().fallbacks == 0
 
 
 # --- errors, slowness, silence ----------------------------------------------------------------------------------------

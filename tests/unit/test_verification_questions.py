@@ -17,10 +17,11 @@ from pinn_operator.core.status.verification import VerificationStatus, Verificat
 from pinn_operator.core.verification.grid import grid
 from pinn_operator.core.verification.questions import (
     FULL_PODS,
+    NEW_POD_SAMPLES,
     OTHER_PODS,
     SAMPLE_OPTIONS,
     due_prices,
-    own_requests,
+    own_questions,
     price_question,
     sample_in_traffic,
 )
@@ -40,11 +41,12 @@ def pods(revision: str, count: int, **fields: Any) -> list[Pod]:
 
 
 def situation(
-    *found: list[Pod], status: Status | None = None, target: str | None = "bbbb", **verification: Any
+    *found: list[Pod], status: Status | None = None, target: str | None = "bbbb",
+    analysis: dict[str, Any] | None = None, **verification: Any,
 ) -> Situation:  # fmt: skip
     manifest = {
         "metadata": {"name": "eu", "namespace": "pricing", "uid": "u", "generation": 1},
-        "spec": {"image": "pinn:2", "replicas": 3, "verification": verification},
+        "spec": {"image": "pinn:2", "replicas": 3, "verification": verification, "analysis": analysis or {}},
     }
     resource = parse_resource(manifest)
     assert isinstance(resource.spec, Spec)
@@ -175,13 +177,55 @@ def test_the_first_revision_of_a_resource_is_asked_once_and_later_ones_never_at_
     assert price_question(situation(pods("aaaa", 2), status=later, target="aaaa"), NOW) is None
 
 
-def test_the_operators_own_requests_at_a_weight_are_known_from_above() -> None:
-    it = situation(pods("aaaa", 3), pods("bbbb", 1))
+def test_the_operator_knows_how_many_samples_it_asks_between_two_moments_of_a_weight() -> None:
+    it = situation(pods("aaaa", 3), pods("bbbb", 1), analysis={"intervalSeconds": 30})
     assert it.spec is not None
-    status = in_flight(PASSED, weight=10)
-    assert own_requests(it.spec, status, NOW) == 2
-    assert own_requests(it.spec, status, NOW + timedelta(seconds=300)) == 12
-    assert own_requests(it.spec, in_flight(None, weight=10), NOW) == 0
+    start = NOW.timestamp()
+    asked = own_questions(it.spec, in_flight(PASSED, weight=10), it.observed)
+    assert [asked.samples(start, start + seconds) for seconds in (0, 29, 30, 300)] == [1, 1, 2, 11]
+    assert asked.samples(start + 15, start + 300) == 10, "the first one was before the first scrape of this weight"
+    assert own_questions(it.spec, in_flight(None, weight=10), it.observed).samples(start, start + 300) == 0
+    assert own_questions(it.spec, in_flight(PASSED), it.observed).samples(start, start + 300) == 0
+
+
+def test_as_many_samples_are_asked_as_the_operator_takes_off() -> None:
+    it = situation(pods("aaaa", 3), pods("bbbb", 2), analysis={"intervalSeconds": 30})
+    assert it.spec is not None
+    begun = NOW + timedelta(seconds=47)
+    status = in_flight(replace(PASSED, pods=("eu-bbbb-x-00", "eu-bbbb-x-01")), weight=10)
+    assert status.rollout is not None
+    status = replace(status, rollout=replace(status.rollout, weight_time=begun))
+    there = replace(it, resource=replace(it.resource, status=status))
+    found = {
+        question.identity: question
+        for second in range(130)
+        if (question := price_question(there, begun + timedelta(seconds=second))) is not None
+    }
+    own = own_questions(it.spec, status, it.observed)
+    assert own.samples(begun.timestamp(), begun.timestamp() + 129) == len(found) == 5
+    assert {len(question.sample) for question in found.values()} == {own.options}
+
+
+def test_pods_that_were_verified_before_this_weight_are_not_asked_for_it_again() -> None:
+    older, newer = NOW - timedelta(seconds=60), NOW + timedelta(seconds=60)
+    twenty = tuple(pod.name for pod in pods("bbbb", 20))
+    status, start = in_flight(replace(PASSED, pods=twenty), weight=10), NOW.timestamp()
+    here = situation(pods("bbbb", 20, ready_changed=older))
+    assert here.spec is not None
+    assert own_questions(here.spec, status, here.observed).samples(start, start) == 1
+    grown = situation([*pods("bbbb", 20, ready_changed=older)[:18], *pods("bbbb", 20, ready_changed=newer)[18:]])
+    assert own_questions(here.spec, status, grown.observed).samples(start, start) == 1 + 2 * NEW_POD_SAMPLES
+
+
+def test_by_the_open_inference_protocol_a_sample_of_both_styles_takes_two_requests() -> None:
+    it = situation(pods("bbbb", 1))
+    assert it.spec is not None
+    for protocol, styles, requests in (
+        ("/v1/price", "european, american", 1), ("Open Inference Protocol", "european", 1),
+        ("Open Inference Protocol", "european, american", 2),
+    ):  # fmt: skip
+        known = replace(PASSED, protocol=protocol, styles=styles)
+        assert own_questions(it.spec, in_flight(known, weight=10), it.observed).requests == requests
 
 
 @pytest.mark.parametrize("options", [12, 240, 1000])

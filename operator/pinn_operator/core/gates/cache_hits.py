@@ -1,7 +1,8 @@
 """Cache-hit rate: the share of single quotes that the cache knew.
 
 A new pod's cache is empty, and each of its first lookups misses: they say nothing of the revision. So the lookups of a
-new pod count from its two hundredth on, or a minute after its first; and the abort bound is held against a pod only
+new pod count from its two hundredth on, or a minute after its first (without those before it had weight: the operator
+asks for single prices then, which are not what clients ask); and the abort bound is held against a pod only
 after 800 more, or four minutes more, in which its cache may fill. Where stable misses as often, it is what clients ask.
 """
 
@@ -19,7 +20,7 @@ CACHE_HITS: Final = CounterShare(
     family=lambda names: counters(
         names.cache_misses,
         names.cache_hits,
-        warm_up=WarmUp(WARM_UP_LOOKUPS, WARM_UP_SECONDS, (names.cache_hits, names.cache_misses)),
+        warm_up=WarmUp(WARM_UP_LOOKUPS, WARM_UP_SECONDS, (names.cache_hits, names.cache_misses), by_clients=True),
     ),
     part=lambda names: (names.cache_hits,),
     total=lambda names: (names.cache_hits, names.cache_misses),

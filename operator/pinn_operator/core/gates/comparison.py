@@ -24,6 +24,7 @@ from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit
 from pinn_operator.core.gates.tracks import Track
 from pinn_operator.core.gates.windows import INTERVALS, Part, Span, fresh_tracks, stale_after
 from pinn_operator.core.gates.wording import outside
+from pinn_operator.core.verification.questions import NO_QUESTIONS, OwnQuestions
 from pinn_operator.core.wanted.metrics import METRICS
 from pinn_operator.core.wanted.spec import Bound, Gate
 
@@ -42,10 +43,33 @@ FEW = 20.0
 Classes = Sequence[str]
 
 
-def window_of(span: Span, total: Classes, bad: Classes, *, concurrent: bool) -> Window:
-    """The counts of both revisions in a span."""
+def window_of(
+    span: Span, total: Classes, bad: Classes, *, concurrent: bool, own: OwnQuestions = NO_QUESTIONS
+) -> Window:
+    """The counts of both revisions in a span; of options, without those that the operator itself asked (`own`)."""
     stable = span.stable_counts(total, bad) if concurrent else Counts(0, 0)
-    return Window(span.seconds, span.canary_counts(total, bad), stable)
+    window = Window(span.seconds, span.canary_counts(total, bad), stable)
+    if not own.seconds:
+        return window
+    # Both revisions are asked the same.
+    asked = own_options(span, own)
+    return Window(window.seconds, without(window.canary, asked), without(window.stable, asked))
+
+
+def own_options(span: Span, own: OwnQuestions) -> Counts:
+    """Options that the operator itself asked of the canary in a span, and how many of them were fallbacks."""
+    if not span.canary:
+        return Counts(0, 0)
+    begin = min(part.track.times[part.begin] for part in span.canary)
+    end = max(part.track.times[part.end] for part in span.canary)
+    options = float(own.options * own.samples(begin, end))
+    return Counts(options, options * own.fallback_share)
+
+
+def without(counts: Counts, own: Counts) -> Counts:
+    """What is left for clients."""
+    total = max(0.0, counts.total - own.total)
+    return Counts(total, min(total, max(0.0, counts.bad - own.bad)))
 
 
 def with_carried(window: Window, carried: tuple[Counts, Counts] | None) -> Window:
@@ -120,13 +144,13 @@ def outside_abort(bound: Bound | None, minute: Span, total: Classes, bad: Classe
 def compared(
     gate: Gate, fast: Reading | None, whole: Reading | None, total: Classes, bad: Classes, scope: Scope,
     reference: Reference | Callable[[], Reference | None] | None, *, part: float = 1.0, slow: bool = False,
-    carried: tuple[Counts, Counts] | None = None,
+    carried: tuple[Counts, Counts] | None = None, own: OwnQuestions = NO_QUESTIONS,
 ) -> Comparison | None:  # fmt: skip
     """What speaks against the canary in the recent windows and in the whole; None where nothing can be compared.
 
     `reference` may be a function: it is asked for only where stable answers at the same moment and there is something
     to compare. `part` is the share of the gate's error probability that may be spent here; `carried` is what the whole
-    has lost.
+    has lost, `own` what the operator asked where options are counted.
     """
     relative = gate.relative
     if relative is None or not relative.enabled or fast is None or whole is None or whole.windows.whole is None:
@@ -138,17 +162,17 @@ def compared(
     if not lost and not any(track.count(bad, 0, len(track.times) - 1) > 0 for track in tracks):
         # Nothing bad, nothing to compare: the usual case, and the cheap one.
         return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
-    everything = with_carried(window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent), carried)
+    everything = with_carried(window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent, own=own), carried)
     if reference is not None and not scope.concurrent:
         assert not callable(reference)
-        windows = [window_of(span, total, bad, concurrent=False) for span in fast.windows.recent]
+        windows = [window_of(span, total, bad, concurrent=False, own=own) for span in fast.windows.recent]
         return against_reference(gate, windows, everything, reference, budget_of(gate, scope, part))
     judge = tails if slow else compare
     # What holds so few bad answers proves nothing, so what stable did meanwhile need not be counted.
     telling = (span for span in fast.windows.recent if span.canary_counts(total, bad).bad >= FEWEST)
     known = reference() if callable(reference) else reference
     found = judge(
-        [window_of(span, total, bad, concurrent=scope.concurrent) for span in telling], everything,
+        [window_of(span, total, bad, concurrent=scope.concurrent, own=own) for span in telling], everything,
         relative=relative, budget=budget_of(gate, scope, part), reference=known,
         dispersion=lambda: clustering(whole.stable, total, bad),
     )  # fmt: skip

@@ -11,4 +11,5 @@ FALLBACKS: Final = CounterShare(
     part=lambda names: (names.fallbacks,),
     total=lambda names: (names.options,),
     unit="options",
+    by_option=True,
 )

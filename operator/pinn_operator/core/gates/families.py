@@ -105,6 +105,8 @@ class WarmUp:
     requests: float
     seconds: float
     count: tuple[str, ...]
+    by_clients: bool = False
+    """It begins with the first weight: what the operator asks before that warms no cache for what clients ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +369,8 @@ class Answers:
             # The same follows from the same reads at every look.
             sides = tuple((side.revision, side.pods) for side in (scope.canary, scope.stable))
             return answer.memo.once(
-                ("reading", family.classify, family.warm_up, sides, scope.since, scope.judged_since, scope.concurrent),
+                ("reading", family.classify, family.warm_up, sides, scope.since, scope.step, scope.judged_since,
+                 scope.concurrent),
                 lambda: _reading_of(source, tracks_of_reads(answer, family.classify), family, scope),
             )
         label = scope.analysis.names.pod_label if source is SourceKind.PROMETHEUS else "pod"
@@ -416,7 +419,8 @@ def _reading_of(source: SourceKind, found: Tracks, family: Family, scope: Scope)
     else:
         canary, stable = _of(found, scope.canary, scope), _of(found, scope.stable, scope)
     if family.warm_up is not None:
-        canary = [track.after(_warm(track, family.warm_up)) for track in canary]
+        since = scope.since if family.warm_up.by_clients and scope.step == 1 else -inf
+        canary = [track.after(_warm(track, family.warm_up, since)) for track in canary]
     beside, first = scope.concurrent and bool(stable), scope.judged_since if scope.settled is not None else -inf
     fair = windows(canary, stable, scope.since) if beside else alone(canary, scope.judged_since, first=first)
     return Reading(source, tuple(canary), tuple(stable), fair)
@@ -479,12 +483,14 @@ def _of_router(answer: Iterable[Series], classify: Classify, label: str) -> dict
     return tracks(named, classify)
 
 
-def _warm(track: Track, warm_up: WarmUp) -> int:
-    if track.has_counted(0):
+def _warm(track: Track, warm_up: WarmUp, since: float) -> int:
+    """From which sample on a pod is warm, by what it counted since that moment (unix seconds)."""
+    start = track.at_or_after(since)
+    if start == 0 and track.has_counted(0) and track.times[0] > since + warm_up.seconds:
         return 0
     began = None
-    for index, moment in enumerate(track.times):
-        counted = track.count(warm_up.count, 0, index)
+    for index in range(start, len(track.times)):
+        moment, counted = track.times[index], track.count(warm_up.count, start, index)
         if counted >= warm_up.requests or (began is not None and moment >= began + warm_up.seconds):
             return index
         if began is None and counted > 0:

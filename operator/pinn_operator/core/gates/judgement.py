@@ -29,7 +29,6 @@ from pinn_operator.core.gates.wording import (
 )
 from pinn_operator.core.samples import Awaited, Samples, SourceError
 from pinn_operator.core.status.values import GOES_ON, GateStatus, Verdict
-from pinn_operator.core.verification.questions import SAMPLE_OPTIONS
 from pinn_operator.core.wanted.spec import Bound, Gate, GateAction, MetricNames, Severity, SourceKind
 
 LEVEL_SECONDS: Final = 60.0
@@ -244,17 +243,15 @@ def _least(gate: Gate) -> int:
     return gate.min_samples if counted else 0
 
 
-def _own_samples(gate: Gate, scope: Scope) -> int:
-    """How many of the samples are of the operator's making: they are no evidence of clients."""
-    if not _least(gate) or gate.metric in _UNTOUCHED:
-        return 0
-    return scope.own_requests * (SAMPLE_OPTIONS if gate.metric in _BY_OPTION else 1)
+def _own_samples(gate: Gate, evidence: Evidence, scope: Scope) -> float:
+    """How many of the samples are, at most, of the operator's making: they are no evidence of clients."""
+    if not _least(gate):
+        return 0.0
+    if evidence.own is not None:
+        return evidence.own
+    return float(scope.own.requests * scope.own.samples(scope.since, scope.now.timestamp()))
 
 
-_BY_OPTION: Final = frozenset({"fallback-rate", "prediction-spread"})
-"""What is counted by options and not by requests."""
-_UNTOUCHED: Final = frozenset({"router-errors", "cache-hit-rate"})
-"""What samples of prices are not counted in: they go past the router, and lists past the cache."""
 _LEVELS: Final = frozenset({"memory", "memory-usage", "memory-growth", "availability", "cpu-usage"})
 
 
@@ -426,17 +423,19 @@ def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence, scope: 
     if evidence.said:
         verdict = Verdict.COLLECTING if evidence.held else Verdict.PASS
         return replace(status, verdict=verdict, message=_cut(evidence.said))
-    if evidence.value is None or (evidence.samples <= 0 and not evidence.enough):
+    own = min(_own_samples(gate, evidence, scope), evidence.samples)
+    if (evidence.value is None and not own) or (evidence.samples <= 0 and not evidence.enough):
         text = "no requests yet" if _least(gate) else "no value"
         return replace(status, verdict=Verdict.NO_DATA, message=_cut(evidence.held or text))
-    from_clients = max(0.0, evidence.samples - _own_samples(gate, scope))
-    if not evidence.enough and from_clients < gate.min_samples:
-        text = f"{from_clients:.0f}/{count(gate.min_samples, 'request', 'requests')}"
-        return replace(status, verdict=Verdict.COLLECTING, message=text)
+    from_clients = evidence.samples - own
+    if evidence.value is None or (not evidence.enough and from_clients < gate.min_samples):
+        text = f"{from_clients:.0f}/{count(gate.min_samples, *_COUNTED.get(gate.metric or '', _REQUESTS))}"
+        beside = f"{own:.0f} more by the operator, which compares prices" if own >= 1 else ""
+        return replace(status, verdict=Verdict.COLLECTING, message=_with_note(text, beside))
     note = evidence.note
     if gate.advance is not None and not inside(gate.advance, evidence.value):
         text = f"{value}, needs {describe_limit(gate, gate.advance, advance=True)}"
-        if evidence.apart is None or not _passes(gate, gate.advance, evidence.apart, scope):
+        if evidence.apart is None or not _passes(gate, gate.advance, evidence.apart, own):
             return replace(status, verdict=Verdict.FAIL, message=_cut(_with_note(text, note)))
         note = f"{describe(gate, evidence.apart.value)} {evidence.apart.note}"
     if evidence.held:
@@ -444,11 +443,19 @@ def _advance_verdict(gate: Gate, status: GateStatus, evidence: Evidence, scope: 
     return replace(status, verdict=Verdict.PASS, message=_cut(_with_note(value, note)))
 
 
-def _passes(gate: Gate, bound: Bound, apart: Apart, scope: Scope) -> bool:
+_REQUESTS: Final = ("request", "requests")
+_COUNTED: Final = {
+    "fallback-rate": ("option", "options"), "prediction-spread": ("option", "options"),
+    "cache-hit-rate": ("lookup", "lookups"),
+}  # fmt: skip
+"""What is counted, where it is not requests: one and many."""
+
+
+def _passes(gate: Gate, bound: Bound, apart: Apart, own: float) -> bool:
     """It is within the bound but for what stable suffered too, by enough requests from outside of that."""
     if apart.value is None or not inside(bound, apart.value):
         return False
-    return apart.samples - _own_samples(gate, scope) >= gate.min_samples
+    return apart.samples - own >= gate.min_samples
 
 
 def _with_note(text: str, note: str) -> str:

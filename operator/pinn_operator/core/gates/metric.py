@@ -14,6 +14,7 @@ from pinn_operator.core.gates.evidence import Reference
 from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.samples import Question, SourceError
 from pinn_operator.core.status.values import GateStatus
+from pinn_operator.core.verification.questions import NO_QUESTIONS, OwnQuestions
 from pinn_operator.core.wanted.spec import Analysis, Gate
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class Scope:
     """This pass asks Prometheus: not while the pods themselves answer for the looks in between."""
     settled: datetime | None = None
     """Until then what a canary with all traffic answered is held against nobody."""
-    own_requests: int = 0
-    """Of the canary's requests, so many at most are the operator's samples of prices."""
+    own: OwnQuestions = NO_QUESTIONS
+    """What the operator itself asks the canary, which stands in the counters beside what clients ask."""
     earlier: Mapping[str, GateStatus] = field(default_factory=dict)
     """The gates as they were judged last, by name."""
 
@@ -119,6 +120,8 @@ class Evidence:
     samples: float = 0.0
     """Requests of the canary that the value rests on."""
     stable_samples: float = 0.0
+    own: float | None = None
+    """Of `samples`, so many at most are the operator's own, in the same unit; None: as many as it has sent requests."""
     enough: bool | None = None
     """Whether `samples` suffice; None: they do from `minSamples` on."""
     recent: float | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pinn_operator.core.gates.comparison import own_options
 from pinn_operator.core.gates.families import (
     Answers,
     Family,
@@ -62,6 +63,7 @@ class PredictionSpread:
             value=value,
             stable=_deviation(whole.stable, names) if whole else None,
             samples=samples,
+            own=own_options(whole, scope.own).total if whole else 0.0,
             stable_samples=_sum(whole.stable, names.price_count) if whole else 0.0,
             recent=value,
             exceeded=exceeded,

@@ -104,6 +104,7 @@ class RouterErrors:
             apart=share_apart(gate, found.whole, scope, ANSWERED, FAILED),
             stable=window.stable.share if window else None,
             samples=window.canary.total if window else 0.0,
+            own=0.0,  # samples of prices go past the router
             stable_samples=window.stable.total if window else 0.0,
             recent=minute.canary_counts(ANSWERED, FAILED).share,
             exceeded=outside_abort(gate.abort, minute, ANSWERED, FAILED),

@@ -12,7 +12,7 @@ from pinn_operator.core.gates.readiness import has_failed
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.values import GOES_ON, GateStatus, RolloutStatus
-from pinn_operator.core.verification.questions import own_requests
+from pinn_operator.core.verification.questions import own_questions
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.spec import Rollback, SourceKind, Spec
 
@@ -44,7 +44,7 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         advance_due=advance_due,
         prometheus_due=advance_due or not _pods_serve(rollout.gates, spec),
         settled=rollout.doubt.settled_time if rollout.doubt is not None else None,
-        own_requests=own_requests(spec, status, now),
+        own=own_questions(spec, status, observed),
         earlier={gate.name: gate for gate in rollout.gates},
     )
 

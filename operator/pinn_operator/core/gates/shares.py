@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pinn_operator.core.gates.comparison import FEW, compared, last_minute, share_outside, window_of, with_comparison
+from pinn_operator.core.gates.comparison import (
+    FEW,
+    compared,
+    last_minute,
+    own_options,
+    share_outside,
+    window_of,
+    with_comparison,
+    without,
+)
 from pinn_operator.core.gates.evidence import Reference, Window
 from pinn_operator.core.gates.families import (
     Answers,
@@ -25,6 +34,7 @@ from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.gates.wording import describe, inside, outside
 from pinn_operator.core.samples import FAMILY_LABEL, Question, SourceError
+from pinn_operator.core.verification.questions import NO_QUESTIONS
 from pinn_operator.core.wanted.spec import Gate, MetricNames
 
 Classes = tuple[str, ...]
@@ -60,6 +70,8 @@ class CounterShare:
     part: Callable[[MetricNames], Classes]
     total: Callable[[MetricNames], Classes]
     unit: str
+    by_option: bool = False
+    """The options of a list count, and so do those that the operator asks of verified pods."""
 
     def questions(self, gate: Gate, scope: Scope) -> Iterable[Question]:
         """Both counters; and the requests, whose moments are theirs too."""
@@ -74,10 +86,12 @@ class CounterShare:
         if not isinstance(found, Readings):
             return found
         whole = found.whole.windows.whole
-        window = window_of(whole, total, part, concurrent=scope.concurrent) if whole else None
+        own = scope.own if self.by_option else NO_QUESTIONS
+        window = window_of(whole, total, part, concurrent=scope.concurrent, own=own) if whole else None
         stable = self._stable(gate, found.whole, window, scope)
-        minute = last_minute(_settled(found.fast, total), scope).canary_counts(total, part)
-        worse = compared(gate, found.fast, found.whole, total, part, scope, None)
+        latest = last_minute(_settled(found.fast, total), scope)
+        minute = without(latest.canary_counts(total, part), own_options(latest, own))
+        worse = compared(gate, found.fast, found.whole, total, part, scope, None, own=own)
         canary = window.canary if window else Counts(0, 0)
         outside_abort = share_outside(gate.abort, minute)
         if outside_abort and stable is not None and outside(gate.abort, stable):
@@ -85,7 +99,8 @@ class CounterShare:
         evidence = Evidence(
             value=canary.share,
             stable=stable,
-            samples=canary.total,
+            samples=whole.canary_counts(total, part).total if whole else 0.0,
+            own=own_options(whole, own).total if whole else 0.0,
             stable_samples=window.stable.total if window else 0.0,
             recent=minute.share,
             exceeded=outside_abort,

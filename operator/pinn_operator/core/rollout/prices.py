@@ -198,7 +198,7 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
         known, time=now, reason=finding.reason, message=finding.message[:MESSAGE_LIMIT], protocol=finding.protocol,
         stable=known.stable if finding.stable_asked else "", compared=finding.compared, styles=finding.styles,
         stable_pods=finding.stable_pods[:STABLE_POD_LIMIT], worst=finding.worst, attempts=known.attempts + 1,
-        retry_time=None, suspicion="", pods=(),
+        retry_time=None, suspicion="", pods=(), fallbacks=finding.fallbacks,
     )  # fmt: skip
     match finding.verdict:
         case VerificationVerdict.ERROR:

@@ -77,5 +77,7 @@ class VerificationStatus:
     """When it is tried again at the earliest."""
     acknowledged_time: datetime | None = None
     """When a difference was accepted because `spec.verification.acknowledgedRevision` names this revision."""
+    fallbacks: int = 0
+    """Of the options that are asked again in traffic, so many did not come from the revision's model."""
     sample_time: datetime | None = None
     """When a sample in traffic was last found good; written every few minutes."""

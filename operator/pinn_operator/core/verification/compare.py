@@ -24,7 +24,7 @@ from pinn_operator.core.samples import (
 )
 from pinn_operator.core.status.verification import WORST_LIMIT, PriceCell, VerificationVerdict
 from pinn_operator.core.verification.arbitrage import arbitrage
-from pinn_operator.core.verification.grid import grid
+from pinn_operator.core.verification.grid import grid, ordinary
 from pinn_operator.core.verification.tolerances import apart, price_allowance
 from pinn_operator.core.verification.waves import errors, slow_limit, slowness
 
@@ -77,6 +77,8 @@ class Finding:
     """Pods of stable were asked, whatever came of it."""
     stable_fails: bool = False
     """All that they answered is errors, so the canary was compared with nothing."""
+    fallbacks: int = 0
+    """Of the options that are asked again in traffic, so many the canary's model did not price itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,8 @@ class _Shown:
         self.protocol = next((str(item.protocol) for item in canaries if item.protocol), "")
         self.known = bool(known)
         self.absent = [item for item in answers.pods if not item.pod.canary] if not stables else []
+        asked_again = ordinary(len(question.options)) if question.waves else ()
+        self.fallbacks = max((_fallen(item, asked_again) for item in tested), default=0)
 
     def finding(
         self, verdict: VerificationVerdict, reason: str, message: str, *, also: frozenset[str] = frozenset(),
@@ -175,7 +179,7 @@ class _Shown:
     ) -> Finding:  # fmt: skip
         return Finding(
             verdict, reason, message, also=also, worst=worst, protocol=self.protocol, compared=self.compared,
-            styles=self.styles, pods=self.pods, stable_pods=self.stable_pods,
+            styles=self.styles, pods=self.pods, stable_pods=self.stable_pods, fallbacks=self.fallbacks,
             stable_asked=self.known or bool(self.absent), stable_fails=any(map(_only_fails, self.absent)),
         )  # fmt: skip
 
@@ -408,6 +412,11 @@ def _fallback(tested: Sequence[_Priced], known: Sequence[_Priced]) -> str | None
                 f"model: at most {FALLBACK_SHARE:.0%} may fall back"
             )
     return None
+
+
+def _fallen(pod: _Priced, options: Iterable[int]) -> int:
+    """How many of these options came from a fallback."""
+    return sum((quote := pod.first(option)) is not None and quote.method in FALLBACKS for option in options)
 
 
 def _always(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from math import ceil
 from typing import Final
 
 from pinn_operator.core.observed import Observed, Pod
@@ -35,6 +36,11 @@ WAVE_REQUESTS: Final = 4
 """Requests to one pod at the same time."""
 SAMPLE_OPTIONS: Final = 10
 """Prices of each pod in one sample: with stable's, 20 every `intervalSeconds`."""
+
+NEW_POD_SAMPLES: Final = 3
+"""A new pod is asked one, a pod beside it another, and the sample of that moment is asked again afterwards."""
+ANSWERED_SECONDS: Final = 2.0
+"""A sample that is due is asked and answered within this time."""
 
 OPINION_PODS: Final = 4
 """So many pods of each revision are asked when the canary is in doubt."""
@@ -137,20 +143,58 @@ def new_pods(observed: Observed, known: VerificationStatus) -> tuple[Pod, ...]:
     return tuple(pod for pod in ready_pods(observed, known.revision) if pod.name not in known.pods)
 
 
-def own_requests(spec: Spec, status: Status, now: datetime) -> int:
-    """How many of the requests that the canary answered at this weight are, at most, the operator's own samples.
+@dataclass(frozen=True, slots=True)
+class OwnQuestions:
+    """What the operator itself asks the canary's pods at a weight: it stands in their counters, and is no client's.
 
-    They are no evidence of clients: whoever counts requests as evidence subtracts them. Each has `SAMPLE_OPTIONS`.
+    Every `seconds` one pod is asked a sample, the first one when the weight is written.
     """
+
+    since: float = 0.0
+    """Unix seconds when the weight was written."""
+    seconds: float = 0.0
+    """Between two samples; 0: nothing is asked."""
+    more: int = 0
+    """Samples beside these: of pods that are new at this weight, and of a canary in doubt."""
+    requests: int = 1
+    """What one sample takes: the Open Inference Protocol has a model, and so a request, for each style."""
+    options: int = SAMPLE_OPTIONS
+    fallback_share: float = 0.0
+    """Of these options, so many did not come from the revision's model when it was verified."""
+
+    def samples(self, begin: float, end: float) -> int:
+        """How many samples are, at most, in counts that were read at these two moments (unix seconds)."""
+        if self.seconds <= 0 or end < self.since:
+            return 0
+        passed = max(0, ceil((begin - ANSWERED_SECONDS - self.since) / self.seconds))
+        return max(0, 1 + int((end - self.since) / self.seconds) - passed) + self.more
+
+
+NO_QUESTIONS: Final = OwnQuestions()
+
+
+def own_questions(spec: Spec, status: Status, observed: Observed) -> OwnQuestions:
+    """What is asked at the present weight. It is no evidence of clients: whoever counts them subtracts it."""
     rollout = status.rollout
-    if spec.verification.mode is VerificationMode.OFF or rollout is None:
-        return 0
+    if spec.verification.mode is VerificationMode.OFF or rollout is None or rollout.weight == 0:
+        return NO_QUESTIONS
     known = verification_of(status, status.canary.revision) if status.canary is not None else None
     if known is None or known.verdict is not VerificationVerdict.PASS:
-        return 0
-    spent = (now - rollout.weight_time).total_seconds()
-    in_doubt = OPINION_PODS * OPINION_TIMES if rollout.doubt is not None else 0
-    return 1 + len(known.pods) + in_doubt + int(max(0.0, spent) / spec.analysis.interval_seconds)
+        return NO_QUESTIONS
+    here = observed.living(known.revision)
+    old = {it.name for it in here if it.ready and (it.ready_changed is None or it.ready_changed <= rollout.weight_time)}
+    fresh = sum(name not in old for name in known.pods)
+    in_doubt = OPINION_TIMES * min(OPINION_PODS, len(here)) if rollout.doubt is not None else 0
+    asked_again = ordinary(spec.verification.options)
+    both_styles = known.protocol == PriceProtocol.OPEN_INFERENCE and "," in known.styles
+    return OwnQuestions(
+        since=rollout.weight_time.timestamp(),
+        seconds=float(spec.analysis.interval_seconds),
+        more=fresh * NEW_POD_SAMPLES + in_doubt,
+        requests=2 if both_styles else 1,
+        options=min(SAMPLE_OPTIONS, len(asked_again)),
+        fallback_share=min(1.0, known.fallbacks / len(asked_again)),
+    )
 
 
 def _everything(verification: Verification, observed: Observed, asked: Subject, now: datetime) -> PriceQuestion | None:
@@ -196,7 +240,10 @@ def _sample(
     canaries, stables = ready_pods(observed, asked.revision), ready_pods(observed, asked.stable)
     if not canaries:
         return None
-    turn = int(max(0.0, (now - rollout.start_time).total_seconds()) / spec.analysis.interval_seconds)
+    # Counted from the weight on, so that it can be told how many are in the counters of this weight.
+    seconds = spec.analysis.interval_seconds
+    before = int(max(0.0, (rollout.weight_time - rollout.start_time).total_seconds()) / seconds)
+    turn = 1 + before + int(max(0.0, (now - rollout.weight_time).total_seconds()) / seconds)
     chosen = fresh or (canaries[turn % len(canaries)],)
     # A new pod is compared with stable, and with the canary's pods that were verified before.
     beside = (stables[turn % len(stables)],) if stables else ()
@@ -207,7 +254,7 @@ def _sample(
     )
     return PriceQuestion(
         key=PRICES,
-        identity=f"{asked.sides}{options}/sample/{turn}/{','.join(pod.name for pod in fresh)}",
+        identity=f"{asked.sides}{options}/sample/{rollout.weight}/{turn}/{','.join(pod.name for pod in fresh)}",
         options=grid(options).options,
         pods=pods,
         waves=(),

@@ -145,6 +145,18 @@ def test_each_verdict(name: str, gate: Gate, samples: dict[str, Answer], verdict
     assert (judgement.source_error is not None) is (verdict is Verdict.ERROR)
 
 
+def test_a_gate_whose_pods_were_not_read_at_this_weight_yet_does_not_claim_that_nobody_asked_them() -> None:
+    both = requests(canary=(200, 0), stable=(900, 0))
+    assert isinstance(both, tuple)
+    stable = tuple(it for it in both if "aaaa" in it.labels["pod"])
+    older = tuple(replace(it, points=it.points[:-2]) for it in both if it not in stable)
+    assert judged(ERRORS, {REQUESTS: (*older, *stable)}, seconds=1).gates[0].message == "not read yet"
+    assert judged(ERRORS, {REQUESTS: stable}, seconds=1).gates[0].message == "not read yet"
+    read = requests(canary=(0, 0), stable=(900, 2))
+    assert judged(ERRORS, {REQUESTS: read}, seconds=30).gates[0].message == "no requests yet"
+    assert judged(ERRORS, {REQUESTS: stable}).gates[0].message == "no requests yet", "a minute later"
+
+
 def test_nothing_asked_leaves_the_gates_as_they_were_and_passes_nothing() -> None:
     before = (GateStatus("error-rate", Verdict.PASS),)
     judgement = judged(ERRORS, {}, previous=before)

@@ -315,6 +315,10 @@ class Readings:
     whole: Reading
 
 
+UNREAD_SECONDS: Final = 60.0
+"""So long after a weight was written, what has no sample has no requests, whether a source was read or not."""
+
+
 class Answers:
     """The answers of one pass, each family read once."""
 
@@ -329,6 +333,18 @@ class Answers:
         if family.sample not in self._found:
             self._found[family.sample] = self._find(family)
         return self._found[family.sample]
+
+    def unread(self) -> bool:
+        """No pod of the canary is known to have been read since the present weight was written."""
+        scope = self._scope
+        found = self.find(requests_family(scope))
+        tracks = [track for reading in (found.fast, found.whole) if reading is not None for track in reading.canary]
+        counts = [it for it in self.samples.values() if isinstance(it, PodCounts)]
+        # A pod that has answered nothing yet may have no such series.
+        read = [(reads.pod, reads.times) for it in counts for reads in it.pods]
+        here = frozenset(of_revision([pod for pod, _ in read], scope.canary, scope))
+        newest = [times[-1] for pod, times in read if pod in here] + [track.times[-1] for track in tracks]
+        return scope.seconds < UNREAD_SECONDS and max(newest, default=-inf) <= scope.since
 
     def readings(self, family: Family, *, absent: str = "") -> Readings | Evidence | SourceError:
         """What there is to judge; or what there is to say instead: nothing yet, that a source does not answer, or that
@@ -369,8 +385,16 @@ class Answers:
             # The same follows from the same reads at every look.
             sides = tuple((side.revision, side.pods) for side in (scope.canary, scope.stable))
             return answer.memo.once(
-                ("reading", family.classify, family.warm_up, sides, scope.since, scope.step, scope.judged_since,
-                 scope.concurrent),
+                (
+                    "reading",
+                    family.classify,
+                    family.warm_up,
+                    sides,
+                    scope.since,
+                    scope.step,
+                    scope.judged_since,
+                    scope.concurrent,
+                ),
                 lambda: _reading_of(source, tracks_of_reads(answer, family.classify), family, scope),
             )
         label = scope.analysis.names.pod_label if source is SourceKind.PROMETHEUS else "pod"

@@ -113,6 +113,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         None,
     )  # fmt: skip
     judged, faults = list[_Judged](), [missing.message] if missing else []
+    unread = answers.unread()
     room = max(48, QUERIES_LENGTH // max(1, len(gates)))
     for gate in gates:
         old = _earlier(gate, scope)
@@ -124,6 +125,8 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         if waits and not _tells(evidence, old):
             judged.append(_Judged(_awaiting(gate, old), mounting=_mounts(evidence)))
             continue
+        if isinstance(evidence, Evidence) and evidence.value is None and gate.metric and unread:
+            evidence = replace(evidence, held=evidence.held or "not read yet")
         if isinstance(evidence, SourceError):
             faults.append(evidence.message)
             judged.append(_Judged(_with_error(gate, old, evidence, scope)))

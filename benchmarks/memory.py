@@ -40,6 +40,7 @@ PREDICTIONS_GOAL_MB = 50.0
 SERVER_GOAL_MB = 5.0
 _CONNECTIONS = 8
 _CHECKPOINTS = 10
+_TOKEN = "benchmark"
 _TIMEOUT = aiohttp.ClientTimeout(total=60.0)
 _SETTLE_SECONDS = 120.0
 
@@ -110,7 +111,8 @@ async def ask_all(
             if response.status != ask.status:
                 wrong[f"{ask.method} {ask.path}: {response.status} instead of {ask.status}"] += 1
 
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+    headers = {"Authorization": f"Bearer {_TOKEN}"}
+    async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session:
         await asyncio.gather(*(one_connection(session) for _ in range(connections)))
 
 
@@ -146,7 +148,7 @@ async def until_tensorflow_is_loaded(url: str) -> bool:
 def over_every_path(count: int) -> dict[str, Any]:
     """Memory of a server and its children before and after `count` requests."""
     wrong: Counter[str] = Counter()
-    with serving() as server:
+    with serving(PINN_CONTROL_TOKEN=_TOKEN) as server:
         pid = server.process.pid
         at_ready = Memory.of(pid)
         loaded = asyncio.run(until_tensorflow_is_loaded(server.url))

@@ -89,9 +89,9 @@ def _kilobytes(status: dict[str, str], name: str) -> int:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """A server that is ready. What it logs is read all the time: a full pipe would stop it."""
-    server = Server(None)
+def serving(**environment: str) -> Iterator[Server]:
+    """A server that is ready, with these variables. What it logs is read all the time: a full pipe would stop it."""
+    server = Server(None, environment)
     output = server.process.stdout
     assert output is not None
     reader = threading.Thread(target=deque, args=(output, 0), daemon=True)

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -60,12 +60,13 @@ class Latencies:
 class Server:
     """`pinn-inference serve` on a free port of the loopback."""
 
-    def __init__(self, core: int | None) -> None:
+    def __init__(self, core: int | None, environment: Mapping[str, str] | None = None) -> None:
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pinn_inference", "serve", "--host", "127.0.0.1", "--port", "0"],
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         if core is not None:
             os.sched_setaffinity(self.process.pid, {core})

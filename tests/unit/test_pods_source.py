@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -135,7 +136,7 @@ async def test_caches_are_reset_and_who_could_not_is_named() -> None:
     asked: list[str] = []
 
     async def reset(request: web.Request) -> web.Response:
-        asked.append(request.method)
+        asked.append(request.headers.get("Authorization", ""))
         return web.Response(status=200 if len(asked) == 1 else 403)
 
     application = web.Application()
@@ -146,7 +147,8 @@ async def test_caches_are_reset_and_who_could_not_is_named() -> None:
     client = PodClient()
     counters = PodCounters(PodReader(client, wake=lambda *_: None), client)
     try:
-        observed = Observed(pods=(pod("a", "c", address), pod("b", "c", "127.0.0.1:1"), pod("c", "c", "")))
+        first = replace(pod("a", "c", address), uid="0b1c")
+        observed = Observed(pods=(first, pod("b", "c", "127.0.0.1:1"), pod("c", "c", "")))
         faults = await counters.reset(ResetCaches("c", "cache-hits", ("a", "b", "c", "d")), observed)
         assert faults == (
             PodReadFault("b", "nothing listens at 127.0.0.1:1"),
@@ -155,6 +157,7 @@ async def test_caches_are_reset_and_who_could_not_is_named() -> None:
         )
         (fault,) = await counters.reset(ResetCaches("c", "cache-hits", ("a",)), observed)
         assert fault.message == "POST /cache/reset: HTTP 403"
+        assert asked == ["Bearer 0b1c"] * 2
     finally:
         await counters.close()
         await server.close()

@@ -132,7 +132,18 @@ def test_server_learns_its_service_and_revision() -> None:
         "PINN_SERVICE": "eu-options",
         "PINN_REVISION": REVISION,
         "PINN_PORT": "8000",
+        "PINN_CONTROL_TOKEN": None,
     }
+
+
+def test_the_token_of_a_pod_is_its_uid_unless_the_team_gives_another() -> None:
+    def token(**serving: Any) -> list[Any]:
+        return [variable for variable in container(**serving)["env"] if variable["name"] == "PINN_CONTROL_TOKEN"]
+
+    uid = {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}}
+    assert token() == [{"name": "PINN_CONTROL_TOKEN", "valueFrom": uid}]
+    own = {"name": "PINN_CONTROL_TOKEN", "value": "ours"}
+    assert token(env=[own]) == [own]
 
 
 def test_a_variable_of_the_team_replaces_ours_and_no_name_comes_twice() -> None:

@@ -370,6 +370,28 @@ async def test_the_cache_is_shown_warmed_up_and_emptied(shipped: Client) -> None
         assert answer["cells"] == answer["cache"]["size"] > 0
 
 
+@pytest.mark.parametrize("path", ["/cache/reset", "/health/pinn/warmup"])
+async def test_pages_that_change_something_are_for_those_who_have_the_token(path: str) -> None:
+    async with running(lambda: load_configured_model(ServerConfig()), control_token="0b1c") as client:
+        for wrong in ({}, {"Authorization": "Bearer 0b1"}, {"Authorization": "Bearer ü"}):
+            async with client.post(path, headers=wrong) as response:
+                assert (response.status, (await response.json())["reason"]) == (401, "TokenRequired")
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+        for _ in range(3):
+            async with client.post(path, headers={"Authorization": "Bearer 0b1c"}) as response:
+                assert response.status == 200
+
+
+@pytest.mark.parametrize("path", ["/cache/reset", "/health/pinn/warmup"])
+async def test_without_a_token_pages_that_change_something_are_served_now_and_then_only(path: str) -> None:
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        async with client.post(path) as response:
+            assert response.status == 200
+        async with client.post(path) as response:
+            assert (response.status, (await response.json())["reason"]) == (429, "TooOften")
+            assert 1 <= int(response.headers["Retry-After"]) <= 10
+
+
 async def test_a_cached_answer_is_the_uncached_one(shipped: Client) -> None:
     _, first = await post(shipped, {**PUT, "spot": 101.23456})
     _, again = await post(shipped, {**PUT, "spot": 101.23456})

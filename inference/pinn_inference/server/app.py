@@ -83,6 +83,7 @@ def create_app(
         metrics=metrics,
         tensorflow=service.tensorflow,
         others={"market_data": watcher.health},
+        control_token=config.control_token,
     )
     reports = MarketPages(
         watcher=watcher,

@@ -62,6 +62,8 @@ class ServerConfig:
     """From so many seconds on a request is logged with its inputs."""
     market_data: Path | None = None
     """File with the market data of the reports; None is the sample that ships with the package."""
+    control_token: str = ""
+    """What pages that change something ask for; without one anybody may use them, now and then."""
     revision: str = ""
     service: str = ""
 
@@ -210,6 +212,12 @@ SETTINGS: tuple[Setting, ...] = (
         "PINN_MARKET_DATA",
         _path,
         "market data file of the reports (default: the sample that ships)",
+    ),
+    Setting(
+        "control_token",
+        "PINN_CONTROL_TOKEN",
+        _label,
+        "token that POST /cache/reset and /health/pinn/warmup ask for, as Authorization: Bearer",
     ),
     Setting("revision", "PINN_REVISION", _label, "revision of the deployment, for logs and the build-info metric"),
     Setting("service", "PINN_SERVICE", _label, "service the pod belongs to, for logs and the build-info metric"),

@@ -3,12 +3,14 @@
 ServerError
 ├── InvalidRequest        400  the body is wrong; carries every fault found
 ├── BadQuery              400  the query of the URL is wrong
+├── TokenRequired         401  a page that changes something, for those who have its token
 ├── BodyTimeout           408  the body did not arrive
 ├── BodyTooLarge          413  more bytes than one request may have
 ├── InflatesTooMuch       413  a compressed body that is nearly all repetition
 ├── UnknownCoding         415  a body that is compressed in another way than gzip and deflate
 ├── BatchTooLarge         413  more options than one request may hold
 ├── Overloaded            429  too much waits here already
+├── TooOften              429  a page that changes something was asked for a moment ago
 ├── EngineFailed          500  an engine failed, and there is too much to do without it
 └── NonFiniteResult       500  a price or Greek came out as NaN or infinity, even by the closed form
 
@@ -25,6 +27,8 @@ import orjson
 
 MAX_FAULTS = 100
 """Faults listed in one answer; `fault_count` says how many there were."""
+CONTROL_PAUSE = 10
+"""Seconds between two uses of a page that changes something and that anybody may use."""
 _SHOWN_CHARACTERS = 64
 
 
@@ -90,6 +94,26 @@ class BadQuery(ServerError):
     """The query of the URL is wrong."""
 
     status = 400
+
+
+class TokenRequired(ServerError):
+    """A page that changes something, asked for without its token."""
+
+    status = 401
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+    def __init__(self) -> None:
+        super().__init__("this page changes something: send Authorization: Bearer with the PINN_CONTROL_TOKEN")
+
+
+class TooOften(ServerError):
+    """A page that changes something, asked for again too soon."""
+
+    status = 429
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": f"{CONTROL_PAUSE}"}
+
+    def __init__(self) -> None:
+        super().__init__("this page was asked for a moment ago, and changes something: it is served now and then only")
 
 
 class BodyTimeout(ServerError):

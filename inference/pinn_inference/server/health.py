@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from pinn_inference.pricing.cache import CacheStats, LevelStats
 from pinn_inference.server.engine import PricingEngine, Readiness
-from pinn_inference.server.errors import BadQuery, ServerError
+from pinn_inference.server.errors import CONTROL_PAUSE, BadQuery, ServerError, TokenRequired, TooOften
 from pinn_inference.server.exposition import BadFilter
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.service import PricingService
@@ -44,12 +46,14 @@ class HealthPages:
         metrics: ServerMetrics,
         tensorflow: TensorFlowState,
         others: Mapping[str, Component] | None = None,
+        control_token: str = "",
     ) -> None:
         self._engine = engine
         self._service = service
         self._metrics = metrics
         self._tensorflow = tensorflow
         self._others = others or {}
+        self._token = control_token.encode()
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -58,10 +62,10 @@ class HealthPages:
             web.get("/health/pinn", self.pinn),
             web.get("/health/pinn/quick", self.quick),
             web.get("/health/pinn/metrics", self.pinn_metrics),
-            web.post("/health/pinn/warmup", self.warm_up),
+            web.post("/health/pinn/warmup", _Control(self.warm_up, self._token).serve),
             web.get("/health/deployment/readiness", self.readiness),
             web.get("/cache/stats", self.cache_stats),
-            web.post("/cache/reset", self.cache_reset),
+            web.post("/cache/reset", _Control(self.cache_reset, self._token).serve),
             web.get("/metrics", self.metrics),
         ]
 
@@ -195,6 +199,29 @@ class HealthPages:
             "method": quote.method.label,
             "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
         }
+
+
+class _Control:
+    """A page that changes something: for those who have the token, one at a time.
+
+    Without a token anybody may use it, but not so often that single quotes would suffer.
+    """
+
+    def __init__(self, page: Handler, token: bytes) -> None:
+        self._page, self._token = page, token
+        self._turn = asyncio.Lock()
+        self._again_at = 0.0
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        given = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ").strip().encode()
+        if self._token and not hmac.compare_digest(given, self._token):
+            raise TokenRequired
+        async with self._turn:
+            now = time.monotonic()
+            if not self._token and now < self._again_at:
+                raise TooOften
+            self._again_at = now + CONTROL_PAUSE
+            return await self._page(request)
 
 
 _TEST_OPTION: Final = (100.0, 100.0, 1.0, 0.05, 0.0, 0.2, True, False)

@@ -202,6 +202,7 @@ _HEADERS: Final[Json] = {
         "required": True,
         "schema": {"type": "string", "const": "gzip, deflate"},
     },
+    "WWW-Authenticate": {"description": "How to show the token.", "required": True, "schema": {"const": "Bearer"}},
     "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}},
     HEADER_LENGTH: {
         "description": "Bytes of the JSON before the binary tensors, there if any output is binary.",
@@ -236,6 +237,18 @@ def _responses() -> Json:
             "InvalidRequest",
             fault_count=1,
             faults=[{"field": "volatility", "message": volatility.expected, "index": 0, "value": -0.2}],
+        ),
+        "TokenRequired": response(
+            "The server has a token for pages that change something, and the request does not.",
+            "this page changes something: send Authorization: Bearer with the PINN_CONTROL_TOKEN",
+            "TokenRequired",
+            headers=("WWW-Authenticate",),
+        ),
+        "TooOften": response(
+            "The server has no token for pages that change something, so they are served now and then only.",
+            "this page was asked for a moment ago, and changes something: it is served now and then only",
+            "TooOften",
+            headers=("Retry-After",),
         ),
         "NotFound": response("No such thing here.", "GET /v1/prices: Not Found", "NotFound"),
         "UnknownModel": response(
@@ -839,9 +852,12 @@ def _operation_paths() -> Json:
     stats = _operation(
         "cache_stats", tag, "Hits, misses and size", _answer(_ref("CacheStats"), "Both levels and their sum.")
     )
+    empty = _operation("cache_reset", tag, "Empty the cache", _answer(reset, "It is empty."))
+    for control in (warm_up, empty):
+        control["responses"].update({"401": _ref("TokenRequired", "responses"), "429": _ref("TooOften", "responses")})
     return {
         "/cache/stats": {"get": stats},
-        "/cache/reset": {"post": _operation("cache_reset", tag, "Empty the cache", _answer(reset, "It is empty."))},
+        "/cache/reset": {"post": empty},
         "/health/pinn/warmup": {"post": warm_up},
         "/metrics": {"get": metrics},
     }

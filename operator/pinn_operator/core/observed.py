@@ -73,6 +73,8 @@ class Pod:
     """The container runs, or has run."""
     container_started: datetime | None = None
     """When the container that runs was started, by its node's clock; None while none runs."""
+    uid: str = ""
+    """What tells this pod from an earlier one of its name; the token of its pages that change something."""
     trouble: str = ""
     """The newest warning about a pod whose container has not started, such as a volume that cannot be attached."""
     address: str = ""

@@ -98,6 +98,7 @@ def parse_pod(manifest: Manifest) -> Pod:
         image_id=str(container.get("imageID") or "")[:TEXT_LIMIT],
         started=_has_started(container),
         container_started=parse_time(((container.get("state") or {}).get("running") or {}).get("startedAt")),
+        uid=str(manifest["metadata"].get("uid") or ""),
     )
 
 

@@ -55,12 +55,13 @@ class PodClient:
 
     async def post(
         self, address: str, path: str, body: bytes = b"", *, kind: str = "application/json",
-        seconds: float | None = None
+        seconds: float | None = None, token: str = ""
     ) -> Page:  # fmt: skip
         """The answer to a POST that may be repeated, within `seconds`. Raises PodSilent."""
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\nUser-Agent: pinn-operator\r\n"
-            f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"{authorization}Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return await self._ask(address, head.encode("latin-1") + body, seconds or self._timeout)
 

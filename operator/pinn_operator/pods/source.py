@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pinn_operator.core.decision import ResetCaches
 from pinn_operator.core.gates.alarm import alarm_of
-from pinn_operator.core.observed import Observed
+from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.samples import AnyAnswer, PodQuestion, PodReadFault
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.wanted.spec import MetricNames
@@ -48,17 +48,17 @@ class PodCounters:
 
     async def reset(self, action: ResetCaches, observed: Observed) -> tuple[PodReadFault, ...]:
         """Empty the caches of pods; those that could not be asked, or refused, with the reason."""
-        addresses = {pod.name: pod.address for pod in observed.pods if pod.name in action.pods}
+        pods = {pod.name: pod for pod in observed.pods if pod.name in action.pods}
         asked = action.pods[:RESET_PODS]
-        faults = await asyncio.gather(*(self._reset_one(name, addresses.get(name, "")) for name in asked))
+        faults = await asyncio.gather(*(self._reset_one(name, pods.get(name)) for name in asked))
         left_out = [PodReadFault(name, f"only {RESET_PODS} pods are asked") for name in action.pods[RESET_PODS:]]
         return (*(fault for fault in faults if fault is not None), *left_out)
 
-    async def _reset_one(self, name: str, address: str) -> PodReadFault | None:
-        if not address:
+    async def _reset_one(self, name: str, pod: Pod | None) -> PodReadFault | None:
+        if pod is None or not pod.address:
             return PodReadFault(name, "it does not run")
         try:
-            page = await self._client.post(address, RESET_PATH, seconds=RESET_SECONDS)
+            page = await self._client.post(pod.address, RESET_PATH, seconds=RESET_SECONDS, token=pod.uid)
         except PodSilent as error:
             return PodReadFault(name, str(error))
         return None if 200 <= page.status < 300 else PodReadFault(name, f"POST {RESET_PATH}: HTTP {page.status}")

@@ -16,6 +16,8 @@ from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import CONTAINER, PORT_NAME, Owner, labels_of, placement, selector_of, workload_name
 
 DEFAULT_PORT: Final = 8000
+CONTROL_TOKEN: Final = "PINN_CONTROL_TOKEN"  # noqa: S105 - a name
+"""What the bundled server asks for before it changes anything."""
 DEFAULT_RESOURCES: Final[Manifest] = {
     "requests": {"cpu": "250m", "memory": "768Mi"},
     "limits": {"cpu": "2", "memory": "2Gi"},
@@ -164,7 +166,13 @@ def _environment(service: str, revision: str, serving: Manifest) -> list[Manifes
     }
     given: Sequence[Manifest] = serving.get("env") or []
     names = {variable["name"] for variable in given}
-    return [{"name": name, "value": value} for name, value in own.items() if name not in names] + [
+    # Who can read the pod knows its UID; clients of the service do not.
+    token: Manifest = {
+        "name": CONTROL_TOKEN,
+        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}},
+    }
+    ours: list[Manifest] = [{"name": name, "value": value} for name, value in own.items()]
+    return [variable for variable in (*ours, token) if variable["name"] not in names] + [
         # The API server leaves an empty value out.
         {key: value for key, value in variable.items() if value not in ("", None)}
         for variable in given

@@ -370,6 +370,22 @@ async def test_the_cache_is_shown_warmed_up_and_emptied(shipped: Client) -> None
         assert answer["cells"] == answer["cache"]["size"] > 0
 
 
+async def test_reports_keep_out_of_the_cache_of_client_s_quotes(shipped: Client) -> None:
+    await post(shipped, PUT)
+    _, before = await get(shipped, "/cache/stats")
+    for _ in range(2):
+        status, _ = await get(shipped, "/api/investor-report?symbols=SPY,QQQ,AAPL")
+        assert status == 200
+    _, after = await get(shipped, "/cache/stats")
+    assert after["levels"]["quotes"] == before["levels"]["quotes"]
+    assert shipped.app is not None
+    cache = shipped.app[ENGINE].cache
+    assert cache is not None
+    reports = cache.reports.stats()
+    assert reports.hits >= reports.size > 0, "the second report is remembered"
+    assert (await post(shipped, PUT))[1]["cached"] is True
+
+
 @pytest.mark.parametrize("path", ["/cache/reset", "/health/pinn/warmup"])
 async def test_pages_that_change_something_are_for_those_who_have_the_token(path: str) -> None:
     async with running(lambda: load_configured_model(ServerConfig()), control_token="0b1c") as client:

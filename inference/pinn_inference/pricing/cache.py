@@ -32,6 +32,7 @@ CELL_ERROR: Final = 1e-10
 _ROWS: Final = 16  # cells along (y − 2)/(y + 2)
 _COLUMNS: Final = 16  # cells along w
 _BEYOND: Final = _ROWS * _COLUMNS  # the one cell of all y > y_max, where nothing is left of the time value
+_REPORT_QUOTES: Final = 4096
 _CELLS: Final = _BEYOND + 1
 _DEGREE: Final = 6
 _NODES: Final = _DEGREE + 1
@@ -246,6 +247,8 @@ class QuoteCache:
 
     def __init__(self, artefact: Artefact, *, max_quotes: int = 4096, max_cells: int = _CELLS) -> None:
         self._quotes: LruCache[OptionKey, ScalarQuote] = LruCache(max_quotes)
+        self.reports: LruCache[OptionKey, ScalarQuote] = LruCache(min(max_quotes, _REPORT_QUOTES))
+        """Quotes of reports, hundreds for each symbol: they count in no statistics and displace no others."""
         self._cells = CellCache(artefact.network, max_cells=max_cells)
         self._pricer = ScalarPricer(artefact, self._cells)
 
@@ -291,6 +294,7 @@ class QuoteCache:
     def reset(self) -> None:
         """Forgets everything, counts included."""
         self._quotes.reset()
+        self.reports.reset()
         self._cells.reset()
 
     def stats(self) -> CacheStats:

@@ -152,16 +152,26 @@ class PricingService:
 
         Raises Overloaded and TooManySlowOptions.
         """
-        if options.is_american.any():
-            return await self._price_american(options)
         rows = len(options)
+        american = bool(options.is_american.any())
         if rows <= FEW_OPTIONS:
-            known, _ = await self.desk.quote(options_of(options))
-            return quotes_of(known)
-        if rows <= SOME_OPTIONS:
-            quotes, _ = await self.desk.price(options)
-            return quotes, np.zeros(rows, dtype=np.bool_)
-        return await self.worker.price(options), np.zeros(rows, dtype=np.bool_)
+            if not american:
+                return quotes_of((await self.desk.quote(options_of(options)))[0])
+            if (known := self.quote_quickly(options_of(options))) is not None:
+                return quotes_of(known[0])
+        quotes = await self._price_afresh(options)
+        if american and rows <= FEW_OPTIONS:
+            self._remember(options, quotes)
+        return quotes, np.zeros(rows, dtype=np.bool_)
+
+    async def _price_afresh(self, options: OptionBatch) -> Quotes:
+        """Price a batch without the cache: on the event loop, in a thread, or, slow options, in a thread of theirs."""
+        if options.is_american.any():
+            slow = int(np.count_nonzero(self._engine.slow_rows(options)))
+            return await (self._price_slowly(options, slow) if slow else self.worker.price(options))
+        if len(options) <= SOME_OPTIONS:
+            return (await self.desk.price(options))[0]
+        return await self.worker.price(options)
 
     def quote_quickly(self, options: Sequence[OptionKey]) -> tuple[list[ScalarQuote], float] | None:
         """A few quotes of either style, at once, and the seconds they took; None if that would hold up the loop."""
@@ -175,17 +185,6 @@ class PricingService:
         methods = {quote.method for quote in quotes}
         self._metrics.observe_evaluation(rows=len(quotes), seconds=seconds, methods=methods)
         return quotes, seconds
-
-    async def _price_american(self, options: OptionBatch) -> tuple[Quotes, BoolArray]:
-        """A few by the cache or the scalar path, more in a thread, slow ones in a thread of their own."""
-        few = len(options) <= FEW_OPTIONS
-        if few and (known := self.quote_quickly(options_of(options))) is not None:
-            return quotes_of(known[0])
-        slow = int(np.count_nonzero(self._engine.slow_rows(options)))
-        quotes = await (self._price_slowly(options, slow) if slow else self.worker.price(options))
-        if few:
-            self._remember(options, quotes)
-        return quotes, np.zeros(len(options), dtype=np.bool_)
 
     async def _price_slowly(self, options: OptionBatch, slow: int) -> Quotes:
         """American options that their network does not price take milliseconds each. Requests with such options take
@@ -213,24 +212,25 @@ class PricingService:
                 cache.store(key, quote)
 
     async def price_again(self, options: OptionBatch) -> Quotes:
-        """Price a batch that is asked for again and again, as reports are: every option is looked up in the cache.
+        """Price a batch that is asked for again and again, as reports are. What is remembered of it takes no room from
+        the quotes that clients ask for.
 
         Raises what `price` does.
         """
         cache = self._engine.cache
         if cache is None:
-            return (await self.price(options))[0]
+            return await self._price_afresh(options)
         keys = options_of(options)
-        found = [cache.lookup(key) for key in keys]
+        found = [cache.reports.get(key) for key in keys]
         known = [quote for quote in found if quote is not None]
         if len(known) == len(found):
             return quotes_of(known)[0]
         missing = np.array([quote is None for quote in found])
-        made, _ = await self.price(options.take(missing))
+        made = await self._price_afresh(options.take(missing))
         fresh = iter(scalars_of(made))
         for row in np.flatnonzero(missing).tolist():
             quote = found[row] = next(fresh)
-            cache.store(keys[row], quote)
+            cache.reports.put(keys[row], quote)
         return quotes_of([quote for quote in found if quote is not None])[0]
 
     async def answer_large(

@@ -528,6 +528,43 @@ async def test_the_time_an_added_middleware_takes_is_in_the_latency() -> None:
         assert sample(client, "pinn_inference_latency_seconds_count") == 1
 
 
+@pytest.mark.parametrize("count", [1, 2000], ids=["small", "large"])
+async def test_the_time_in_which_a_client_sends_its_body_is_not_in_the_latency(count: int) -> None:
+    body = json.dumps({"options": [PUT] * count}).encode()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:40_000]
+        await asyncio.sleep(0.6)
+        yield body[40_000:] or b" "
+
+    async with running() as client:
+        async with client.post("/v1/price", data=slowly()) as response:
+            assert response.status == 200
+        await eventually(lambda: sample(client, "pinn_inference_latency_seconds_count") == 1)
+        assert (sample(client, "pinn_inference_latency_seconds_sum") or 0) < 0.5
+
+
+async def test_requests_that_did_not_come_whole_are_counted_but_not_in_the_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pinn_inference.server.bodies.STALL_SECONDS", 0.05)
+
+    async def half(size: int = 1) -> AsyncIterator[bytes]:
+        yield b" " * size
+        await asyncio.sleep(30)
+
+    async with running(max_body_bytes=50_000) as client:
+        for data, status in ((half(), 408), (half(60_000), 413)):
+            async with client.post("/v1/price", data=data) as response:
+                assert response.status == status
+        monkeypatch.setattr("pinn_inference.server.bodies.STALL_SECONDS", 30)
+        with pytest.raises(TimeoutError):
+            await client.post("/v1/price", data=half(), timeout=aiohttp.ClientTimeout(total=0.1))
+        for status in ("408", "413", "499"):
+            await eventually(lambda text=status: sample(client, "pinn_inference_requests_total", status=text) == 1)
+        assert sample(client, "pinn_inference_latency_seconds_count") == 0
+
+
 async def test_a_client_that_goes_away_is_counted_as_499_and_leaves_nothing_behind() -> None:
     gate = Gate()
     async with running(ExactModel(on_price=gate)) as client:
@@ -537,6 +574,8 @@ async def test_a_client_that_goes_away_is_counted_as_499_and_leaves_nothing_behi
             await post(client, {"options": [PUT] * 600}, timeout=patience)
         labels = {"method": "POST", "handler": "/v1/price", "status": "499"}
         await eventually(lambda: sample(client, "http_requests_total", **labels) == 1)
+        # It waited for so long: a revision that never answers is seen.
+        assert 0.1 < (sample(client, "pinn_inference_latency_seconds_sum") or 0) < 20
         gate.opened.set()
         assert (await post(client, PUT))[0] == 200
         assert client.app[SERVICE].waiting == 0

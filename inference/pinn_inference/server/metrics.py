@@ -61,7 +61,7 @@ class ServerMetrics:
         )
         inference_latency = HistogramTally(
             "pinn_inference_latency_seconds",
-            "Time from the head of a pricing request to its answer, whatever the status.",
+            "Time from the last byte of a pricing request to its answer, whatever the status.",
             LATENCY_BUCKETS,
         )
         prediction_latency = HistogramTally(
@@ -133,8 +133,11 @@ class ServerMetrics:
             self._inference_requests.begin(status)
         self.prediction_errors.labels("NonFiniteResult")
 
-    def observe_request(self, *, method: str, handler: str, status: int, seconds: float, prices: bool) -> None:
-        """Count one answered request; `prices` says that its handler prices options."""
+    def observe_request(self, *, method: str, handler: str, status: int, seconds: float | None, prices: bool) -> None:
+        """Count one answered request; `prices` says that its handler prices options.
+
+        `seconds` is None for one that did not come whole: how slowly a client sends is no fault of the revision.
+        """
         text = self._status_texts.get(status)
         if text is None:
             text = self._status_texts[status] = str(status)
@@ -142,7 +145,8 @@ class ServerMetrics:
         self._requests.add((method if method in _KNOWN_METHODS else "other", handler, text))
         if prices:
             self._inference_requests.add((text,))
-            self._inference_latency.observe(seconds)
+            if seconds is not None:
+                self._inference_latency.observe(seconds)
 
     def observe_evaluation(self, *, rows: int, seconds: float, methods: Container[int]) -> None:
         """Count one evaluation: how many options it had, how long it took, and by which methods."""

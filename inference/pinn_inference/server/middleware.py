@@ -1,4 +1,4 @@
-"""Every request is counted once, with its status and its whole time, however it ends.
+"""Every request is counted once, with its status, and with the time from its last byte to its answer, however it ends.
 
 `Observer` does it; the outermost middleware tells it of all requests but those on the `lane`, which tell of themselves.
 Whatever another middleware or a handler does inside, answer, sleep, raise, is seen. So a revision's failures are in its
@@ -40,6 +40,7 @@ _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 UNMATCHED: Final = "unmatched"
 """How requests are counted that no handler is for."""
 _IDENTITY: Final = web.RequestKey("identity", str)
+_READY: Final = web.RequestKey("ready", float)
 _GONE: Final = web.RequestKey("gone", bool)
 _LOGGED_BYTES: Final = 2048
 _TOLD_CHARACTERS: Final = 64
@@ -115,16 +116,29 @@ class Observer:
             raise Overloaded(queued=self._in_flight.count - 1, asked=1, limit=self._limit, what="requests")
 
     def end(
-        self, *, method: str, handler: str, status: int | None, started: float, identity: str, body: bytes = b""
+        self,
+        *,
+        method: str,
+        handler: str,
+        status: int | None,
+        started: float,
+        identity: str,
+        body: bytes = b"",
+        ready: float | None = None,
+        is_whole: bool = True,
     ) -> None:
-        """A request was answered; `status` is None if its client had gone, `started` is of `time.perf_counter`."""
-        seconds = time.perf_counter() - started
+        """A request was answered; `status` is None if its client had gone.
+
+        It came at `started` and its answer was there at `ready`, by default now, both of `time.perf_counter`. One that
+        did not come whole says nothing about the server's latency.
+        """
+        seconds = (time.perf_counter() if ready is None else ready) - started
         self._in_flight.end()
         self._metrics.observe_request(
             method=method,
             handler=handler,
             status=CLIENT_CLOSED_REQUEST if status is None else status,
-            seconds=seconds,
+            seconds=seconds if is_whole else None,
             prices=handler in PRICING_HANDLERS,
         )
         if seconds >= self._slow_seconds:
@@ -177,6 +191,10 @@ class Observer:
         self.end(method=request.method, handler=UNMATCHED, status=status, started=started, identity=identity)
         return response
 
+    def answer_ready(self, request: web.Request) -> None:
+        """A handler that sends its answer itself is about to: how fast its client takes it is the client's matter."""
+        request[_READY] = time.perf_counter()
+
     def client_gone(self, request: web.Request) -> None:
         """A handler that sends its answer itself found nobody there to take it."""
         request[_GONE] = True
@@ -208,6 +226,10 @@ def observing_middleware(observer: Observer) -> Middleware:
         token = request_id.set(identity)
         status: int | None = None
         observer.begin()
+        came = [started]
+        content = request.content
+        if not (is_whole := content.is_eof()):
+            content.on_eof(lambda: came.append(time.perf_counter()))
         resource = request.match_info.route.resource
         name = resource.canonical if resource is not None else UNMATCHED
         try:
@@ -226,9 +248,11 @@ def observing_middleware(observer: Observer) -> Middleware:
                 method=request.method,
                 handler=name,
                 status=status,
-                started=started,
+                started=came[-1],
                 identity=identity,
                 body=request.get(BODY, b""),
+                ready=request.get(_READY),
+                is_whole=is_whole or len(came) > 1,
             )
             request_id.reset(token)
 

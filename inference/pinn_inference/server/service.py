@@ -252,6 +252,7 @@ class PricingService:
             self._count(error.counts)
             raise
         with answer:
+            self._observer.answer_ready(request)
             self._count(answer.counts)
             return await self._send(request, answer)
 

@@ -121,9 +121,13 @@ async def running(
     model: PricingModel | Exception | Callable[[], PricingModel] | None = None,
     *,
     settled: bool = True,
+    has_lane: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Client]:
-    """A client of a real server with `model`, or with what a function makes; an exception is raised by the loader."""
+    """A client of a real server with `model`, or with what a function makes; an exception is raised by the loader.
+
+    Without the lane it is aiohttp alone that serves.
+    """
     chosen = ExactModel() if model is None else model
 
     def load(config: ServerConfig) -> PricingModel:
@@ -133,7 +137,7 @@ async def running(
 
     middlewares = settings.pop("middlewares", ())
     app = create_app(ServerConfig(**settings), middlewares=middlewares, load_model=load)
-    server = _Server(app, handler_cancellation=True)
+    server = (_Server if has_lane else TestServer)(app, handler_cancellation=True)
     async with TestClient(server) as client:
         if settled:
             await app[ENGINE].settled.wait()

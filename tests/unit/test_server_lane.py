@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -297,3 +298,71 @@ async def test_a_body_that_cannot_be_decompressed_is_told_in_one_line(coding: st
         assert status == 400
         assert coding in document["error"]
         assert "\n" not in document["error"]
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+async def answers_to(client: Client, pieces: list[bytes], count: int, pause: float) -> list[tuple[int, Any]]:
+    """Status and JSON of each answer to what is sent in these pieces; fewer than `count` if the rest never came."""
+    got: list[tuple[int, Any]] = []
+    async with connected(client) as connection:
+
+        async def send() -> None:
+            for piece in pieces:
+                connection.send(piece)
+                await asyncio.sleep(pause)
+
+        sending = asyncio.create_task(send())
+        with suppress(TimeoutError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(15):
+                while len(got) < count:
+                    status, _, document = await connection.answer()
+                    document.pop("request_id", None)
+                    got.append((status, document))
+        await sending
+    return got
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+@pytest.mark.parametrize("count", [33, 34, 66, 100])
+async def test_however_many_quotes_are_pipelined_behind_a_head_without_its_body_all_are_answered(count: int) -> None:
+    data = b"".join(request({**PUT, "spot": 80 + index}) for index in range(count))
+    head = data.index(b"\r\n\r\n") + 4
+    async with running() as client:
+        for places in ([head], [head + 10], [head - 3]):
+            assert len(await answers_to(client, cut(data, places), count, 0.003)) == count
+
+
+async def test_a_stream_cut_anywhere_is_answered_as_plain_aiohttp_answers_it() -> None:
+    source = random.Random(20)
+    kinds = [
+        lambda: request({**PUT, "spot": source.randrange(60, 140)}),
+        lambda: request({**PUT, "spot": source.randrange(60, 140), "style": "american"}),
+        lambda: request({"options": [PUT] * source.randrange(1, 12)}),
+        lambda: request({**PUT, "spot": -1}),
+        lambda: request(b"", method="GET", path="/health"),
+        lambda: request(json.dumps(PUT, indent=8).encode()),
+        lambda: _chunked(json.dumps(PUT).encode(), source.randrange(1, 60)),
+    ]
+    async with running() as ours, running(has_lane=False) as plain:
+        for _ in range(40):
+            count = source.choice([1, 2, 3, 20, 32, 33, 34, 65, 70])
+            weights = [20 if source.random() < 0.7 else 1, 1, 1, 1, 1, 1, 1]
+            data = b"".join(kind() for kind in source.choices(kinds, weights, k=count))
+            pieces = cut(data, sorted(source.sample(range(1, len(data)), source.choice([0, 1, 2, 3, 8]))))
+            pause = source.choice([0.0, 0.001, 0.003])
+            got, wanted = [await answers_to(client, pieces, count, pause) for client in (ours, plain)]
+            assert len(wanted) == count
+            assert got == wanted
+
+
+def _chunked(body: bytes, size: int) -> bytes:
+    chunks = b"".join(
+        f"{len(body[start : start + size]):x}\r\n".encode() + body[start : start + size] + b"\r\n"
+        for start in range(0, len(body), size)
+    )
+    return b"POST /v1/price HTTP/1.1\r\nHost: pinn\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"

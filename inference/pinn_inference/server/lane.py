@@ -148,11 +148,12 @@ class LaneProtocol(web.RequestHandler):
     the order of the requests: the desk answers what it has before anything is done that was woken up later.
     """
 
-    __slots__ = ("_lane",)
+    __slots__ = ("_lane", "_taking")
 
     def __init__(self, lane: Lane, manager: web.Server, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._lane = lane
+        self._taking = False
 
     def data_received(self, data: bytes) -> None:
         waiter, lane = self._waiter, self._lane
@@ -177,8 +178,11 @@ class LaneProtocol(web.RequestHandler):
             super().log_exception(*args, **kwargs)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Spares the base class what it does for every body, whether or not reading was ever paused."""
-        if self._reading_paused:
+        """Spares the base class what it does for every body where a request is alone: nothing of it can be left over.
+
+        Behind other requests the parser may have stopped for them, and this is what makes it go on.
+        """
+        if self._reading_paused or not self._taking:
             super().resume_reading(resume_parser)
 
     def handle_error(
@@ -225,7 +229,9 @@ class LaneProtocol(web.RequestHandler):
         ):
             return False
         started = time.perf_counter()
+        self._taking = True
         body = payload.read_nowait()
+        self._taking = False
         option = read_option(body)
         made = lane.service.quote_quickly((option,)) if option is not None and option[7] else None
         if option is None or (option[7] and made is None):

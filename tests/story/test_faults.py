@@ -553,6 +553,45 @@ def test_an_order_without_anything_to_retry_does_nothing_later_either() -> None:
     assert world.state.phase is Phase.ROLLED_BACK
 
 
+def test_an_order_without_anything_to_retry_says_so() -> None:
+    world = serving(World(service()))
+    world.retry("1")
+    world.run(5)
+    assert world.state.retry is not None
+    assert world.state.retry.message == "nothing to retry: no revision is rejected or suspended"
+    assert [event.reason for event in world.events if "retr" in event.message] == ["NothingToRetry"]
+
+
+@pytest.mark.parametrize("seconds", [10, 60], ids=["before it is suspended", "suspended"])
+def test_an_order_for_a_revision_that_waits_for_its_image_says_who_tries_again_and_how_to_hurry_it(
+    seconds: int,
+) -> None:
+    world = started("pinn:2", images={"pinn:2": Behaviour(pull=until(200, REGISTRY_AWAY))})
+    world.run(seconds)
+    world.retry("1")
+    world.run(5)
+    [event] = [event for event in world.events if event.reason in ("Retried", "NothingToRetry")]
+    assert event.reason == "NothingToRetry"
+    assert "ImagePullFailed: " in event.message
+    assert "i/o timeout" in event.message
+    assert event.message.endswith("delete the one that waits")
+    world.until_stable("pinn:2")
+
+
+def test_an_order_ends_the_pause_of_a_suspended_revision() -> None:
+    world = at_step(10)
+    for _ in range(4):
+        world.run_until(lambda it: it.weight == 10, at_most=400).run(2)
+        world.kill("pinn:2")
+        world.run(1)
+    world.run(45)
+    assert world.weight == 0
+    world.retry("now")
+    world.run_until(lambda it: it.weight == 10, at_most=20)
+    assert [event.reason for event in world.events][-3:].count("NothingToRetry") == 0
+    assert any(event.reason == "Retried" and event.message.endswith(" goes on") for event in world.events)
+
+
 # --- steps and pauses -------------------------------------------------------------------------------------------------
 
 

@@ -270,6 +270,11 @@ class Reason(StrEnum):
         ),
     )
     RETRIED = "Retried", "The order `pinn.dev/retry` was executed: the revision is tried again."
+    NOTHING_TO_RETRY = (
+        "NothingToRetry",
+        "The order `pinn.dev/retry` found no rejected revision and no pause to end; it is spent.",
+        "the message says what the rollout waits for; give a new value when there is something to retry",
+    )
 
     # --- a rollout is suspended: what keeps replicas away and is not the revision's fault ---
 

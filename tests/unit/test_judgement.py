@@ -493,7 +493,7 @@ PROMETHEUS_DOWN: dict[str, Answer] = {"prom/http_requests_total/newest": DOWN}
 def test_what_the_pods_say_condemns_even_while_prometheus_is_down() -> None:
     judgement = judged(ERRORS, {REQUESTS: requests(canary=(60, 30), stable=(540, 0)), **PROMETHEUS_DOWN})
     assert judgement.condemnation is not None
-    assert judgement.source_error == DOWN.message
+    assert judgement.source_error == DOWN
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pinn_operator.core.observed import PodReport
 from pinn_operator.core.status.values import EventType, Phase, Status
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import UNSERVED_SECONDS, ApiCluster
-from pinn_operator.kube.errors import AlreadyExists, NotFound, NotOwned
+from pinn_operator.kube.errors import AlreadyExists, Forbidden, NotFound, NotListed, NotOwned
 from pinn_operator.kube.events import EventRecorder, event_name, shorten
 from pinn_operator.kube.reports import PodReporter, parse_report
 
@@ -30,6 +30,7 @@ class Memory(Client):
         self.objects: dict[tuple[str, str], Manifest] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.unserved: set[str] = set()
+        self.forbidden = False
 
     def put(self, kind: str, name: str, **manifest: Any) -> Manifest:
         metadata = {"name": name, "namespace": "pricing", "uid": f"uid-{name}", **manifest.pop("metadata", {})}
@@ -38,6 +39,8 @@ class Memory(Client):
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest:
         self.calls.append(("get", kind.kind, name))
+        if self.forbidden:
+            raise Forbidden(403, "Forbidden", f"{kind.kind} is forbidden", request="GET")
         return self._find(kind, name)
 
     async def list_matching(self, kind: Kind, namespace: str, *, label_selector: str = "") -> list[Manifest]:
@@ -270,6 +273,16 @@ async def test_a_secret_gives_one_value_as_text() -> None:
     assert await cluster.read_secret("pricing", "prometheus", "token") == "s3cr3t"
     for name, key in (("prometheus", "other"), ("prometheus", "broken"), ("absent", "token")):
         assert await cluster.read_secret("pricing", name, key) is None
+
+
+async def test_what_the_operator_may_not_read_is_named_with_the_line_for_the_chart() -> None:
+    client = Memory()
+    client.forbidden = True
+    cluster = build(client)
+    with pytest.raises(NotListed, match=r"add {namespace: pricing, name: checks} to metricsSecrets of the operator's"):
+        await cluster.read_secret("pricing", "checks", "hmac")
+    with pytest.raises(NotListed, match="to metricsConfigMaps"):
+        await cluster.read_config_map("pricing", "ca", "ca.crt")
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -257,7 +257,9 @@ async def test_no_answer_in_time_is_an_error(make: Make, server: Server) -> None
 async def test_a_login_that_cannot_be_had_is_an_error_and_nothing_is_asked(make: Make, server: Server) -> None:
     login = KeptLogin(bearer=kept(None, where="the Secret pricing/prometheus", key="token"))
     answer = await make(server.address, login=login).ask(INSTANT)
-    assert answer == SourceError("the Secret pricing/prometheus has no key 'token'")
+    assert answer == SourceError(
+        "the Secret pricing/prometheus does not exist or has no key 'token'", "CredentialsUnreadable"
+    )
     assert server.seen == []
 
 

@@ -160,8 +160,14 @@ async def test_secrets_are_in_no_log_answer_or_repr(kind: ClientKind, caplog: py
 @pytest.mark.parametrize(
     ("login", "words"),
     [
-        ({"bearer_token_secret": ("metrics", "none")}, "the Secret pricing/metrics has no key 'none'"),
-        ({"bearer_token_secret": ("metrics", "empty")}, "the Secret pricing/metrics has no key 'empty'"),
+        (
+            {"bearer_token_secret": ("metrics", "none")},
+            "the Secret pricing/metrics does not exist or has no key 'none'",
+        ),
+        (
+            {"bearer_token_secret": ("metrics", "empty")},
+            "the Secret pricing/metrics does not exist or has no key 'empty'",
+        ),
         (
             {"bearer_token_secret": ("metrics", "lines")},
             "the Secret pricing/metrics holds no header under 'lines': it must be one line of ASCII",
@@ -176,7 +182,7 @@ async def test_secrets_are_in_no_log_answer_or_repr(kind: ClientKind, caplog: py
         ),
         (
             {"certificate_authority": CertificateRef("ConfigMap", "ca", "ca.crt")},
-            "the ConfigMap pricing/ca has no key 'ca.crt'",
+            "the ConfigMap pricing/ca does not exist or has no key 'ca.crt'",
         ),
         (
             {"certificate_authority": CertificateRef("Secret", "metrics", "token")},
@@ -189,7 +195,8 @@ async def test_what_cannot_be_had_is_named_and_nothing_is_asked(
 ) -> None:
     seen: list[Mapping[str, str]] = []
     async with prometheus(seen) as address:
-        assert await asked(kind, Prometheus(address=address, **login)) == SourceError(words)
+        found = await asked(kind, Prometheus(address=address, **login))
+    assert found == SourceError(words, "CredentialsUnreadable")
     assert seen == []
 
 

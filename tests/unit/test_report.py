@@ -12,7 +12,7 @@ from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
 from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Workload
 from pinn_operator.core.rollout.waits import Gravity, Wait
-from pinn_operator.core.samples import PodReadFault, PodReadFaults
+from pinn_operator.core.samples import PodReadFault, PodReadFaults, SourceError
 from pinn_operator.core.situation import accepted_spec
 from pinn_operator.core.status.values import (
     Condition,
@@ -230,7 +230,7 @@ def test_missing_replicas_of_stable_are_degraded() -> None:
 
 
 def test_metrics_are_told_as_they_were_when_they_were_last_asked_for() -> None:
-    down = told(MOVING, judgement=Judgement(gates=(), source_error="connection refused", asked=True))
+    down = told(MOVING, judgement=Judgement(gates=(), source_error=SourceError("connection refused"), asked=True))
     assert condition(down, "MetricsAvailable").status == "False"
     assert "connection refused" in condition(down, "MetricsAvailable").message
     assert down.reason.startswith("QueryFailed")
@@ -239,6 +239,16 @@ def test_metrics_are_told_as_they_were_when_they_were_last_asked_for() -> None:
     up = told(down, of=resource(down), judgement=Judgement(gates=(), asked=True))
     assert condition(up, "MetricsAvailable").status == "True"
     assert told(replace(up, phase=Phase.STABLE, rollout=None), of=resource(up)).condition("MetricsAvailable") is None
+
+
+def test_a_secret_that_the_operator_may_not_read_has_a_reason_of_its_own_for_as_long_as_that_is_so() -> None:
+    words = "the Secret pricing/checks cannot be read: add {namespace: pricing, name: checks} to metricsSecrets"
+    fault = SourceError(words, "CredentialsUnreadable")
+    down = told(MOVING, judgement=Judgement(gates=(), source_error=fault, asked=True))
+    assert down.reason.startswith("CredentialsUnreadable")
+    # Between two questions to Prometheus a gate's message is all that is known, and it may have been cut.
+    between = Judgement(gates=(), source_error=SourceError(words[:60]), asked=True)
+    assert told(down, of=resource(down), judgement=between) == down
 
 
 def test_pods_that_cannot_be_read_are_named_once_they_are_ready() -> None:

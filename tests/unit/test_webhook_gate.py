@@ -93,6 +93,16 @@ def test_errors_never_count_against_the_revision() -> None:
     assert previous[0].verdict is Verdict.ERROR
 
 
+def test_a_webhook_that_fails_is_not_called_a_query_that_failed() -> None:
+    for fault, reason in (
+        (SourceError("the webhook did not answer: HTTP 503"), "WebhookFailed"),
+        (SourceError("the Secret pricing/checks cannot be read", "CredentialsUnreadable"), "CredentialsUnreadable"),
+    ):
+        found = judged(gate(), fault).source_error
+        assert found is not None
+        assert (found.message, found.reason) == (fault.message, reason)
+
+
 def test_the_webhook_is_asked_what_the_gate_says() -> None:
     judgement_scope = Scope(
         name="eu", namespace="pricing",

@@ -130,7 +130,7 @@ async def test_a_secret_that_is_not_there_is_named_and_nothing_is_sent() -> None
     asking = client()
     said = await asking.ask(replace(QUESTION, secret=("checks", "hmac")), namespace="pricing", name="eu")
     await asking.close()
-    assert said == SourceError("the Secret pricing/checks has no key 'hmac'")
+    assert said == SourceError("the Secret pricing/checks does not exist or has no key 'hmac'", "CredentialsUnreadable")
 
 
 async def test_a_secret_that_cannot_be_read_is_named() -> None:
@@ -140,7 +140,9 @@ async def test_a_secret_that_cannot_be_read_is_named() -> None:
     asking = client(forbidden)
     said = await asking.ask(replace(QUESTION, secret=("checks", "hmac")), namespace="pricing", name="eu")
     await asking.close()
-    assert said == SourceError("the Secret pricing/checks cannot be read: secrets is forbidden")
+    assert said == SourceError(
+        "the Secret pricing/checks cannot be read: secrets is forbidden", "CredentialsUnreadable"
+    )
 
 
 # --- what it may answer -----------------------------------------------------------------------------------------------

@@ -189,6 +189,19 @@ class Reason(StrEnum):
         "Prometheus did not answer, or refused a query; the message quotes the error.",
         "the rollout holds, pod failures stay armed, and it goes on by itself once Prometheus answers again",
     )
+    WEBHOOK_FAILED = (
+        "WebhookFailed",
+        "The webhook of a gate did not answer, or with something else than a verdict; the message quotes it.",
+        "the rollout holds and goes on by itself once the webhook answers again",
+    )
+    CREDENTIALS_UNREADABLE = (
+        "CredentialsUnreadable",
+        "A Secret, ConfigMap or file that a webhook or the login to Prometheus needs cannot be read or used.",
+        (
+            "the message names it: add it to `metricsSecrets` or `metricsConfigMaps` of the chart (`helm upgrade`), or "
+            "correct its key"
+        ),
+    )
     PODS_ANSWER = "PodsAnswer", "The operator reads the request counters of the pods themselves."
     PODS_NOT_READABLE = (
         "PodsNotReadable",

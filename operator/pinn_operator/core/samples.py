@@ -249,6 +249,8 @@ class SourceError:
     """A source could not answer. It is never counted against the canary."""
 
     message: str
+    reason: str = ""
+    """Why, as `MetricsAvailable` has it; empty: as a query that failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pinn_operator.core.routers import http_route
 from pinn_operator.core.routers.registry import KINDS
 from pinn_operator.core.status.values import Status
 from pinn_operator.kube.client import Client, Kind
-from pinn_operator.kube.errors import NotFound, NotOwned
+from pinn_operator.kube.errors import Forbidden, NotFound, NotListed, NotOwned
 from pinn_operator.kube.events import EventRecorder
 from pinn_operator.kube.parsing import (
     is_terminating,
@@ -101,6 +101,8 @@ class ApiCluster:
             secret = await self._client.get(SECRET, namespace, name)
         except NotFound:
             return None
+        except Forbidden as error:
+            raise _not_listed("metricsSecrets", namespace, name) from error
         encoded = (secret.get("data") or {}).get(key)
         if encoded is None:
             return None
@@ -115,6 +117,8 @@ class ApiCluster:
             config_map = await self._client.get(CONFIG_MAP, namespace, name)
         except NotFound:
             return None
+        except Forbidden as error:
+            raise _not_listed("metricsConfigMaps", namespace, name) from error
         value = (config_map.get("data") or {}).get(key)
         return value if isinstance(value, str) else None
 
@@ -248,3 +252,7 @@ def _check_owner(resource: Resource, live: Manifest, kind: Kind) -> None:
         f"{kind.kind} {resource.namespace}/{live['metadata']['name']} exists and {whose}: "
         "rename one of the two, or delete it if nobody needs it"
     )
+
+
+def _not_listed(value: str, namespace: str, name: str) -> NotListed:
+    return NotListed(f"add {{namespace: {namespace}, name: {name}}} to {value} of the operator's Helm chart")

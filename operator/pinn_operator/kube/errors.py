@@ -3,6 +3,7 @@
 ClusterError
 ├── Unreachable          no answer: connection refused or lost, time-out, TLS
 ├── NotOwned             the object exists and belongs to somebody else
+├── NotListed            a Secret or ConfigMap that the chart does not let the operator read
 ├── CredentialsError     no kubeconfig, no service account, or neither can be read
 └── ApiError             the API server answered, and refused
     ├── Unauthorized     401
@@ -34,6 +35,10 @@ class Unreachable(ClusterError):
 
 class NotOwned(ClusterError):
     """An object of that name exists, and this PINNService is not its controller."""
+
+
+class NotListed(ClusterError):
+    """A Secret or ConfigMap that the operator may not read; the words say where it is to be listed."""
 
 
 class CredentialsError(ClusterError):

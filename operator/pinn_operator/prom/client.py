@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import Answer, Query, SourceError
 from pinn_operator.prom.guard import Guards, SourceSilent
 from pinn_operator.prom.parsing import parse_answer
@@ -88,7 +89,7 @@ class HttpSource:
                 while not response.content.at_eof() and len(body) <= SIZE_LIMIT:
                     body += await response.content.read(SIZE_LIMIT + 1 - len(body))
         except LoginError as error:
-            return SourceError(str(error))
+            return SourceError(str(error), Reason.CREDENTIALS_UNREADABLE)
         except aiohttp.InvalidURL as error:
             return SourceError(f"{shown(self._address)} is no valid address: {error}")
         except aiohttp.ClientConnectorCertificateError as error:

@@ -19,6 +19,7 @@ import requests
 from prometheus_api_client import PrometheusConnect
 from urllib3.util.retry import Retry
 
+from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import Answer, Query, SourceError
 from pinn_operator.prom.client import SIZE_LIMIT, SMALL, not_trusted, parameters, parse_body, shown, too_large
 from pinn_operator.prom.guard import Guards, SourceSilent
@@ -62,7 +63,7 @@ class LibrarySource:
                 headers = dict(await self._login.headers())
                 certificates = self._trust(await self._login.certificates())
         except LoginError as error:
-            return SourceError(str(error))
+            return SourceError(str(error), Reason.CREDENTIALS_UNREADABLE)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._ask_library, query, headers, certificates)
 

@@ -86,7 +86,9 @@ class Kept:
             self._refused(f"{self._where} cannot be read: {error}")
             return
         if not value:
-            self._refused(f"{self._where} has no key {self._key!r}" if self._key else f"{self._where} is empty")
+            self._refused(
+                f"{self._where} does not exist or has no key {self._key!r}" if self._key else f"{self._where} is empty"
+            )
             return
         self._value, self._fault, self._until = value, "", self._clock() + KEPT_SECONDS
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import SourceError, WebhookQuestion
 from pinn_operator.webhooks.addresses import AddressRefused, CheckedResolver, refused
 from pinn_operator.webhooks.parsing import Said, body_of, one_line, parse_said, signature
@@ -120,8 +121,8 @@ class WebhookClient:
         try:
             value = await self._read_secret(namespace, name, key)
         except Exception as error:  # noqa: BLE001
-            return SourceError(f"{where} cannot be read: {one_line(str(error))}")
-        return value or SourceError(f"{where} has no key {key!r}")
+            return SourceError(f"{where} cannot be read: {one_line(str(error))}", Reason.CREDENTIALS_UNREADABLE)
+        return value or SourceError(f"{where} does not exist or has no key {key!r}", Reason.CREDENTIALS_UNREADABLE)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:

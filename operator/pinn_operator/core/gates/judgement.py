@@ -61,7 +61,7 @@ class Judgement:
 
     gates: tuple[GateStatus, ...]
     condemnation: Condemnation | None = None
-    source_error: str | None = None
+    source_error: SourceError | None = None
     observed_share: float | None = None
     requests: float = 0.0
     asked: bool = False
@@ -112,7 +112,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         (it for key, it in samples.items() if key.startswith(PROMETHEUS_KEY) and isinstance(it, SourceError)),
         None,
     )  # fmt: skip
-    judged, faults = list[_Judged](), [missing.message] if missing else []
+    judged, faults = list[_Judged](), [missing] if missing else []
     unread = answers.unread()
     room = max(48, QUERIES_LENGTH // max(1, len(gates)))
     for gate in gates:
@@ -128,7 +128,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         if isinstance(evidence, Evidence) and evidence.value is None and gate.metric and unread:
             evidence = replace(evidence, held=evidence.held or "not read yet")
         if isinstance(evidence, SourceError):
-            faults.append(evidence.message)
+            faults.append(evidence)
             judged.append(_Judged(_with_error(gate, old, evidence, scope)))
             continue
         found = _judge_gate(gate, old, evidence, scope)
@@ -137,7 +137,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         judged.append(replace(found, status=_described(gate, found.status, evidence, room)))
     if not scope.prometheus_due:
         # Prometheus was not asked now: what it said last still stands.
-        faults += [it.status.message for it in judged if it.status.verdict is Verdict.ERROR]
+        faults += [SourceError(it.status.message) for it in judged if it.status.verdict is Verdict.ERROR]
     share, total = observed_share(answers, scope)
     return Judgement(
         gates=tuple(it.status for it in judged),

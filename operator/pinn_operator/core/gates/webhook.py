@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from pinn_operator.core.gates.families import Answers
 from pinn_operator.core.gates.metric import Evidence, Scope
+from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import Question, SourceError, WebhookAnswer, WebhookQuestion, WebhookVerdict
 from pinn_operator.core.wanted.spec import Gate
 
@@ -41,7 +43,7 @@ class WebhookGate:
         assert hook is not None
         answer = answers.samples.get(webhook_key(gate))
         if isinstance(answer, SourceError):
-            return answer
+            return replace(answer, reason=answer.reason or Reason.WEBHOOK_FAILED)
         if not isinstance(answer, WebhookAnswer):
             return Evidence(source=SOURCE, query=hook.url, collecting="the webhook has not answered yet")
         said = answer.message or f"the webhook says {answer.verdict.value}"

@@ -56,6 +56,6 @@ def _what_is_instead(this: Pass, status: Status) -> str:
 
 
 _PULL = (
-    "the kubelet tries again by itself, at the latest after five minutes, and at once for a new pod: delete the one that "
-    "waits"
+    "the kubelet tries again by itself, at the latest after five minutes, and at once for a new pod: "
+    "delete the one that waits"
 )

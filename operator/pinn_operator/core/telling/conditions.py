@@ -156,11 +156,15 @@ def _model(observed: Observed, status: Status) -> Row | None:
 
 def _metrics(facts: Facts) -> Row | None:
     judgement = facts.judgement
-    if judgement.source_error is not None:
-        return "False", Reason.QUERY_FAILED, f"the rollout holds: {judgement.source_error}"
+    fault, before = judgement.source_error, facts.before("MetricsAvailable")
+    if fault is not None:
+        text = f"the rollout holds: {fault.message}"
+        if not fault.reason and before is not None and before.status == "False" and before.message.startswith(text):
+            # Remembered from a gate, which has the beginning of the words alone.
+            return before.status, before.reason, before.message
+        return "False", fault.reason or Reason.QUERY_FAILED, text
     if judgement.asked and not judgement.awaited:
         return "True", Reason.ANSWERING, "every query was answered"
-    before = facts.before("MetricsAvailable")
     if before is None or facts.status.rollout is None:
         return None
     return before.status, before.reason, before.message

@@ -11,13 +11,15 @@ from types import FrameType
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Dispatch to `serve`, `train`, `verify` or `check`; returns the exit code."""
+    """Dispatch to `serve`, `train`, `verify` or `check`; returns the exit code. Flags alone are those of `serve`."""
     _leave_on_sigterm()
     # Before NumPy is imported: its matrices are small here, a second thread only costs, and sums depend on it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pinn_inference.server import cli as server_cli
 
     words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0].startswith("--") and words[0] != "--help":
+        words.insert(0, "serve")
     parser = argparse.ArgumentParser(
         prog="pinn-inference", description="Option prices by a physics-informed neural network: serve, train, verify."
     )

@@ -12,13 +12,12 @@ from tests.support.kube import Kube, Manifest, is_ready, wait_until
 from tests.support.line import Line
 from tests.support.pricing import random_option
 
-MODELS = "/opt/app/pinn_inference/models"
 BATCH = 20_000
 """Options: enough for TensorFlow, which leaves small batches to NumPy."""
 
 
 def pod(name: str, namespace: str, image: str, words: list[str]) -> Manifest:
-    """A pod that runs `pinn-inference` with these words, and is not started again."""
+    """A pod that runs the image's entry point with these words, and is not started again."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -32,7 +31,7 @@ def pod(name: str, namespace: str, image: str, words: list[str]) -> Manifest:
                     "name": "inference",
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
-                    "command": ["pinn-inference", *words],
+                    "args": words,
                     "ports": [{"containerPort": 8000}],
                     "readinessProbe": {
                         "httpGet": {"path": "/health/deployment/readiness", "port": 8000},
@@ -74,7 +73,7 @@ class TestTheInferenceImage:
     @pytest.mark.parametrize("model", ["european", "american"])
     def test_it_verifies_its_own_model(self, line: Line, namespace: str, turn: None, model: str) -> None:
         name = f"verify-{model}"
-        start(line.kube, name, namespace, line.images.inference, ["verify", f"{MODELS}/{model}"])
+        start(line.kube, name, namespace, line.images.inference, ["verify", model])
         phase, log = finished(line.kube, name, namespace)
         assert phase == "Succeeded", log
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from pinn_inference.pricing import artefact as artefacts
-from pinn_inference.pricing.artefact import EUROPEAN, Artefact
+from pinn_inference.pricing.artefact import EUROPEAN, Artefact, bundled_directory
 from pinn_inference.pricing.certificate import Certificate, certify
 from pinn_inference.pricing.engine import NumPyEngine
-from pinn_inference.pricing.errors import ModelError
+from pinn_inference.pricing.errors import ModelError, ModelNotFoundError
 from pinn_inference.pricing.model import PinnModel
 from pinn_inference.pricing.network import Architecture
 from pinn_inference.training import saved_model
@@ -92,7 +93,7 @@ def _add_verify(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "no-arbitrage. "
         "The exit code is 0 when every check passed, else 1.",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the model directory")
+    parser.add_argument("directory", type=_model, metavar="DIR", help="the model directory, or a bundled model's name")
     parser.add_argument("--sha256", metavar="HEX", help="what the checksum of weights.npz must be")
     parser.add_argument(
         "--tolerance",
@@ -159,6 +160,15 @@ def run_verify(arguments: argparse.Namespace) -> int:
     tolerance = BOUND_TOLERANCE if arguments.tolerance is None else arguments.tolerance
     report = verify(arguments.directory, expected_sha256=arguments.sha256, tolerance=tolerance)
     return print_report(report, as_json=arguments.json, directory=arguments.report)
+
+
+def _model(text: str) -> Path:
+    """A directory, or the name of a bundled model where there is no such directory."""
+    directory = Path(text)
+    if not directory.exists():
+        with suppress(ModelNotFoundError):
+            return bundled_directory(text)
+    return directory
 
 
 def _style(directory: Path) -> str:

@@ -189,7 +189,7 @@ def play(kind: str, told: History) -> Machine:
 def come_to_rest(machine: Machine) -> None:
     """Without news the operator writes nothing more, after the few passes in which it reads what it has written."""
     machine.disturbances, machine.passes_missed, machine.hurried = (), 0, False
-    for _ in range(4):
+    for _ in range(6):
         version, objects = machine.version, machine.objects
         machine.pass_by(0.0)
         if machine.version == version and machine.objects is objects:
@@ -236,6 +236,29 @@ FOUND: dict[str, tuple[str, History]] = {
     ),
     "prices that turn wrong while stable is dead are held against the canary when stable can be asked": (
         "HTTPRoute with prices", ("stable is dead", (("wrong", "canary"), ("well", None), ("time", 5.0))),
+    ),
+    "a canary that gives its traffic back to be compared is asked for its prices in that very pass": (
+        "HTTPRoute with prices",
+        (
+            "first revision",
+            (
+                ("time", 1.0), ("clock", 40.0), ("image", "pinn:2"), ("time", 2.0),
+                ("pods", ("stable", "killed by force")), ("time", 1.0),
+            ),
+        ),
+    ),
+    "a canary that gives its traffic back gets no weight in that very pass before it was compared": (
+        "HTTPRoute with prices",
+        (
+            "first revision",
+            (
+                ("time", 1.0), ("clock", 40.0), ("image", "pinn:2"), ("time", 2.0),
+                ("pods", ("stable", "killed by force")), ("weight edited", 0),
+            ),
+        ),
+    ),
+    "a verification, a weight, a sight of it and a sample may follow each other without a pause": (
+        "HTTPRoute with prices", ("applied", (("down", 3), ("time", 2.0))),
     ),
     "a canary in doubt goes back to its step when stable is back, and is compared with it there": (
         "HTTPRoute with prices",

@@ -44,7 +44,7 @@ def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
     asked = subject_of(Situation(this.resource, this.observed, this.spec, this.target))
     if asked is not None:
         _take(this, draft, asked)
-        _compare_once_stable_is_back(this, draft, asked)
+        compare_once_stable_is_back(this, draft)
     return price_fault(this, draft)
 
 
@@ -141,6 +141,22 @@ def uncompared(this: Pass, draft: Draft) -> bool:
     return known.verdict is VerificationVerdict.PASS and not known.stable
 
 
+def compare_once_stable_is_back(this: Pass, draft: Draft) -> None:
+    """A canary without weight that passed because no pod of stable could be asked is compared when one can be."""
+    status = draft.status
+    if status.rollout is None or status.canary is None or status.rollout.weight > 0:
+        return
+    known, stable = verification_of(status, status.canary.revision), draft.stable.revision
+    if known is None or known.verdict is not VerificationVerdict.PASS or known.stable:
+        return
+    if ready_pods(this.observed, stable):
+        again = replace(
+            known, verdict=VerificationVerdict.PENDING, start_time=this.now, stable=stable, retry_time=None,
+            suspicion="",
+        )  # fmt: skip
+        draft.status = replace(status, verification=again)
+
+
 def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:
     """A revision that was rejected because it prices differently is meant to, as the spec says by now."""
     return rejected.reason in ACKNOWLEDGEABLE and this.spec.verification.acknowledged_revision == rejected.revision
@@ -166,19 +182,6 @@ def _take(this: Pass, draft: Draft, asked: Subject) -> None:
         answers is not None and known.verdict is VerificationVerdict.PASS and asked.stable and _is_ours(answers, asked)
     ):
         _take_sample(this, draft, known, _compared_sample(answers, this.spec.verification.tolerance))
-
-
-def _compare_once_stable_is_back(this: Pass, draft: Draft, asked: Subject) -> None:
-    """A canary without weight that passed because no pod of stable could be asked is compared when one can be."""
-    known, rollout = verification_of(draft.status, asked.revision), draft.status.rollout
-    if known is None or known.verdict is not VerificationVerdict.PASS or known.stable or not asked.stable:
-        return
-    if rollout is not None and rollout.weight == 0 and ready_pods(this.observed, asked.stable):
-        again = replace(
-            known, verdict=VerificationVerdict.PENDING, start_time=this.now, stable=asked.stable, retry_time=None,
-            suspicion="",
-        )  # fmt: skip
-        draft.status = replace(draft.status, verification=again)
 
 
 def _is_ours(answers: PriceAnswers, asked: Subject) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
-from pinn_operator.core.rollout.prices import prices_allow_all, uncompared
+from pinn_operator.core.rollout.prices import compare_once_stable_is_back, prices_allow_all, uncompared
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase
 
@@ -74,6 +74,7 @@ def give_back_if_well(this: Pass, draft: Draft) -> bool:
     )  # fmt: skip
     phase = Phase.BAKING if weight == 100 else Phase.PROGRESSING
     draft.status = replace(draft.status, phase=phase, rollout=replace(moved, step_index=index, return_step=None))
+    compare_once_stable_is_back(this, draft)
     draft.normal("StableIsBack", f"revision {draft.canary.revision}: 100% → {weight}%, its step begins anew")
     return True
 

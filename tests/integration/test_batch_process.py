@@ -311,6 +311,30 @@ async def test_a_child_that_cannot_start_is_tried_again_and_batches_are_priced_h
     assert message == "the last batch process ended with exit code 1"
 
 
+async def test_where_no_child_can_ever_start_the_server_is_told_with_the_memory_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pinn_inference.server.batch.supervisor.memory_limit", lambda: 72 << 20)
+    troubles: list[str] = []
+    async with batch_process(started=False, options={"starting": "killed"}, troubles=troubles):
+        await eventually(lambda: bool(troubles), seconds=PATIENCE)
+    assert troubles[0] == (
+        "the batch process cannot start, the last of 3 was ended by SIGKILL: the container's memory limit is 72 MiB"
+    )
+
+
+async def test_a_child_that_has_started_once_is_no_reason_to_take_no_traffic(tmp_path: Path) -> None:
+    ends: list[str] = []
+    troubles: list[str] = []
+    (tmp_path / "dies").touch()
+    async with batch_process(options={"dies": str(tmp_path / "dies")}, ends=ends, troubles=troubles) as process:
+        for number in range(1, 5):
+            await ask(process, {"options": rows(2)})
+            await eventually(lambda count=number: len(ends) == count, seconds=PATIENCE)
+            await reaches(process, BatchState.NUMPY)
+    assert set(troubles) == {""}
+
+
 async def test_a_child_that_hangs_is_replaced(tmp_path: Path) -> None:
     ends = list[str]()
     async with batch_process(options={"until": str(tmp_path / "never")}, job_seconds=0.2, ends=ends) as process:

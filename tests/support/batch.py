@@ -73,17 +73,21 @@ class SteeredPricer:
 
 def steered(options: dict[str, Any], models: bytes) -> SteeredPricer:
     """A `PricerFactory`."""
-    if options.get("starting") == "raises":
-        raise RuntimeError("cannot start")
+    match options.get("starting"):
+        case "raises":
+            raise RuntimeError("cannot start")
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
     return SteeredPricer(options)
 
 
 @asynccontextmanager
 async def batch_process(*, started: bool = True, **changes: Any) -> AsyncIterator[BatchProcess]:
     """A real one, whose child is steered by `options`; `models` are what it gets to price by, `price` is
-    what the server itself prices by, and `ends` is filled with the reasons of its restarts.
+    what the server itself prices by. `ends` is filled with the reasons of its restarts, `troubles` with its troubles.
     """
     ends: list[str] = changes.pop("ends", [])
+    troubles: list[str] = changes.pop("troubles", [])
     models: bytes = changes.pop("models", b"")
     price: Callable[[OptionBatch], Quotes] = changes.pop("price", exact)
     values: dict[str, Any] = {"factory": "tests.support.batch:steered", "first_pause_seconds": 0.01, "slots": 4}
@@ -92,6 +96,7 @@ async def batch_process(*, started: bool = True, **changes: Any) -> AsyncIterato
         price=price,
         labels=lambda: ModelLabels(european="european/server"),
         on_restart=ends.append,
+        on_trouble=troubles.append,
     )
     await process.start(models)
     try:

@@ -386,6 +386,23 @@ async def test_reports_keep_out_of_the_cache_of_client_s_quotes(shipped: Client)
     assert (await post(shipped, PUT))[1]["cached"] is True
 
 
+async def test_a_server_that_is_held_back_is_unready_and_says_why_and_prices_all_the_same() -> None:
+    async with running() as client:
+        assert client.app is not None
+        engine = client.app[ENGINE]
+        engine.hold_back("the batch process cannot start: the container's memory limit is 72 MiB")
+        status, answer = await get(client, READINESS)
+        assert (status, answer["ready"], answer["reason"]) == (503, False, "BatchProcessFailed")
+        assert "72 MiB" in answer["message"]
+        assert [check["name"] for check in answer["checks"] if not check["ok"]] == ["batch_process"]
+        assert sample(client, "pinn_ready") == 0
+        assert (await get(client, "/health/pinn/quick"))[1]["overall_status"] == "degraded"
+        assert (await post(client, PUT))[0] == 200
+        engine.hold_back("")
+        assert (await get(client, READINESS))[0] == 200
+        assert sample(client, "pinn_ready") == 1
+
+
 @pytest.mark.parametrize("path", ["/cache/reset", "/health/pinn/warmup"])
 async def test_pages_that_change_something_are_for_those_who_have_the_token(path: str) -> None:
     async with running(lambda: load_configured_model(ServerConfig()), control_token="0b1c") as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pinn_inference.pricing.model import bundled_directory, load_numpy_model
 from pinn_inference.pricing.types import FallbackReason, Method, OptionBatch
 from pinn_inference.server import moments
 from pinn_inference.server.metrics import LATENCY_BUCKETS, ServerMetrics
-from pinn_inference.server.processes import ProcessTree
+from pinn_inference.server.processes import ProcessTree, memory_limit
 from pinn_inference.server.served_model import options_of, scalars_of
 from pinn_inference.server.tally import CounterTally, HistogramTally, QuoteTally
 from tests.support.server import options
@@ -154,3 +155,15 @@ def test_the_memory_of_the_tree_includes_children_and_their_children() -> None:
         assert ProcessTree(os.getpid()).resident_memory() - before > 40_000_000
     finally:
         child.communicate(b"\n", timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("content", "limit"),
+    [("75497472\n", 72 << 20), ("max\n", None), ("9223372036854771712\n", None), (None, None)],
+    ids=["a limit", "none", "none, by an older kernel", "not told"],
+)
+def test_the_memory_limit_of_the_container_is_read(tmp_path: Path, content: str | None, limit: int | None) -> None:
+    place = tmp_path / "memory.max"
+    if content is not None:
+        place.write_text(content)
+    assert memory_limit([tmp_path / "absent", place]) == limit

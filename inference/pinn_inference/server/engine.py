@@ -83,6 +83,7 @@ class PricingEngine:
         self._started = time.monotonic()
         self._thread: threading.Thread | None = None
         self._draining = False
+        self._trouble = ""
         self.settled = asyncio.Event()
         """Set when loading has ended, well or not."""
 
@@ -97,7 +98,15 @@ class PricingEngine:
     def begin_draining(self) -> None:
         """Turn unready for good; pricing goes on."""
         self._draining = True
-        self._metrics.ready.set(0)
+        self._show_readiness()
+
+    def hold_back(self, trouble: str) -> None:
+        """Be unready for this reason as well, a sentence; an empty one ends that. Pricing goes on."""
+        self._trouble = trouble
+        self._show_readiness()
+
+    def _show_readiness(self) -> None:
+        self._metrics.ready.set(self._model is not None and not self._draining and not self._trouble)
 
     @property
     def draining(self) -> bool:
@@ -144,8 +153,7 @@ class PricingEngine:
             for one in (model, american):
                 if one is not None:
                     self._metrics.model_info.labels(one.name, one.version, one.sha256).set(1)
-            if not self._draining:
-                self._metrics.ready.set(1)
+            self._show_readiness()
             seconds = round(time.monotonic() - self._started, 3)
             log.info("ready", extra={"model": self._loaded, "seconds_since_start": seconds})
         _tell(loop, self.settled)
@@ -198,6 +206,8 @@ class PricingEngine:
         elif self._model is None:
             reason = "ModelLoading" if self._stage == Stage.WEIGHTS_LOADED else "ModelWarmingUp"
             message = f"waiting for {self._stage.value}"
+        elif self._trouble:
+            reason, message = "BatchProcessFailed", self._trouble
         else:
             reason, message = "Ready", f"model {self.model_label} is loaded, warm and right"
         model: dict[str, Any] = dict(self._loaded)
@@ -216,6 +226,8 @@ class PricingEngine:
                 checks.append(Check(stage.value, False, self._failure[1]))
             else:
                 checks.append(Check(stage.value, False, "not reached" if self._failure is not None else "pending"))
+        if self._trouble:
+            checks.append(Check("batch_process", False, self._trouble))
         checks.append(Check("accepting_traffic", not self._draining, "shutting down" if self._draining else "done"))
         return tuple(checks)
 

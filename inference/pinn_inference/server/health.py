@@ -231,12 +231,12 @@ _TEST_TOLERANCE: Final = 1e-4
 
 
 def _overall(engine: PricingEngine, state: Readiness) -> str:
-    """healthy: ready. starting: will be. draining: was. degraded: answers, but in closed form."""
+    """healthy: ready. starting: will be. draining: was. degraded: answers, but without a model or batch process."""
     if engine.draining:
         return "draining"
     if state.ready:
         return "healthy"
-    return "degraded" if engine.failure is not None else "starting"
+    return "starting" if engine.failure is None and not engine.model_ready else "degraded"
 
 
 def _now() -> str:

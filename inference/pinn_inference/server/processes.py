@@ -1,10 +1,10 @@
-"""What this process and its children take, by /proc."""
+"""What this process and its children take, by /proc, and what they may take."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,23 @@ TREE_SECONDS: Final = 5.0
 """So long the children that were found are taken for all there are: to find them costs more than to look at them."""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CPU: Final = "process_cpu_seconds_total"
+
+
+_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_NO_LIMIT: Final = 1 << 60
+"""The older kind of control group has a number near 2⁶³ where there is no limit."""
+
+
+def memory_limit(places: Sequence[Path] = _LIMITS) -> int | None:
+    """Bytes that the container may take; None without a limit, or where it is not told."""
+    for place in places:
+        try:
+            text = place.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdecimal() and int(text) < _NO_LIMIT:
+            return int(text)
+    return None
 
 
 class ProcessTree:

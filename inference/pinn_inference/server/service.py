@@ -97,6 +97,7 @@ class PricingService:
             labels=self._labels,
             slow_rows=self._engine.slow_rows,
             on_restart=lambda _reason: self._metrics.batch_restarts.inc(),
+            on_trouble=self._engine.hold_back,
         )
 
     async def start_batch_process(self) -> None:

@@ -65,11 +65,15 @@ from pinn_inference.server.batch.settings import BatchSettings
 from pinn_inference.server.batch.slots import Slot, SlotPool
 from pinn_inference.server.inflate import Coding
 from pinn_inference.server.logs import request_id as request_id_of_logs
+from pinn_inference.server.processes import memory_limit
 
 log = logging.getLogger(__name__)
 
+_MEBIBYTE: Final = 1024 * 1024
 Body: TypeAlias = bytes | bytearray | memoryview
 SENT_AHEAD: Final = 2
+STARTING_ATTEMPTS: Final = 3
+"""So many children may end before the first that can price; then the server had better take no traffic."""
 LOADING_ATTEMPTS: Final = 3
 """So many children may end while they load TensorFlow; the next one is left without."""
 
@@ -149,7 +153,8 @@ class BatchProcess:
 
     `price` prices by NumPy in a thread of this process; `labels` names its models at the moment, and `slow_rows`
     says which options would take milliseconds each, see `jobs.Pricer`. `on_restart` is called with the reason when a
-    child has ended that should not have.
+    child has ended that should not have; `on_trouble` with a sentence when no child has ever been able to price, and
+    with an empty one when one is.
     """
 
     def __init__(
@@ -160,10 +165,14 @@ class BatchProcess:
         labels: Callable[[], ModelLabels] = ModelLabels,
         slow_rows: Callable[[OptionBatch], BoolArray] = lambda options: options.is_american,
         on_restart: Callable[[str], None] | None = None,
+        on_trouble: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._own_pricer = _ServersOwnPricer(price, slow_rows, labels)
         self._on_restart = on_restart
+        self._on_trouble = on_trouble
+        self._has_started = False
+        """A child has been able to price."""
         self._arena = Arena.create(settings.layout)
         self._models = -1
         """Descriptor of what the children make their pricers of, -1 before the start."""
@@ -527,6 +536,9 @@ class BatchProcess:
         if isinstance(message, Started):
             child.timer.cancel()
             child.state = BatchState.NUMPY
+            self._has_started = True
+            if self._on_trouble is not None:
+                self._on_trouble("")
             log.info("batch process started", extra={"child": child.process.pid})
             if self._wants_tensorflow:
                 self._send_load(child)
@@ -594,13 +606,19 @@ class BatchProcess:
         reason = complaint or _how_it_ended(child.process.returncode)
         self._message = f"the last batch process {reason}"
         if self._failed_loads >= LOADING_ATTEMPTS:
-            self._message += f"; {self._failed_loads} ended while they loaded TensorFlow, so it is left alone"
+            self._message += (
+                f"; {self._failed_loads} ended while they loaded TensorFlow, so it is left alone{_perhaps_why(child)}"
+            )
         log.error(
             "batch process ended",
             extra={"child": child.process.pid, "ended": reason, "restart_in_seconds": round(pause, 3)},
         )
         if self._on_restart is not None:
             self._on_restart(reason)
+        if self._on_trouble is not None and not self._has_started and self._restarts >= STARTING_ATTEMPTS:
+            self._on_trouble(
+                f"the batch process cannot start, the last of {self._restarts} {reason}{_perhaps_why(child)}"
+            )
 
     def _disconnect(self, child: _Child) -> None:
         child.timer.cancel()
@@ -638,6 +656,12 @@ def _how_it_ended(code: int) -> str:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:
         return f"was ended by signal {-code}"
+
+
+def _perhaps_why(child: _Child) -> str:
+    """What the kernel kills for, where that may be it."""
+    limit = memory_limit() if child.process.returncode == -signal.SIGKILL else None
+    return "" if limit is None else f": the container's memory limit is {limit / _MEBIBYTE:.0f} MiB"
 
 
 def _resident_bytes(pid: int) -> int | None:

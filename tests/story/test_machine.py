@@ -260,6 +260,9 @@ FOUND: dict[str, tuple[str, History]] = {
     "a verification, a weight, a sight of it and a sample may follow each other without a pause": (
         "HTTPRoute with prices", ("applied", (("down", 3), ("time", 2.0))),
     ),
+    "a paused rollout whose stable revision is dead makes the canary stable for no third revision": (
+        "Replicas", ("stable is dead", (("paused", True), ("image", "pinn:3"))),
+    ),
     "a canary in doubt goes back to its step when stable is back, and is compared with it there": (
         "HTTPRoute with prices",
         ("at 10%", (("errors", ("both", 1.0)), ("pods", ("stable", "preempted")), ("time", 310.0))),

@@ -405,7 +405,7 @@ def _turn_back(this: Pass, draft: Draft) -> None:
     reason = "ReturnedToStable" if this.target == draft.stable.revision else "Superseded"
     message = f"the spec now asks for {this.target}"
     if only_copy(this, draft):
-        if this.target != draft.stable.revision and not draft.stable.fault:
+        if this.target != draft.stable.revision and not draft.stable.fault and not this.spec.paused:
             stand_in(this, draft, message)
             return
         draft.held = draft.held or Condemnation(reason=reason, message=message)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from pinn_operator.core.status.values import Phase
+from pinn_operator.core.status.values import NextAction, Phase
 from tests.story.kubelet import MULTI_ATTACH, NO_CREDENTIALS, NO_KEY, REGISTRY_AWAY, TOO_MANY
 from tests.story.test_rollouts import rises
 from tests.story.world import Behaviour, World, service, serving, started
@@ -192,6 +193,8 @@ def test_a_canary_that_cannot_start_says_why_within_seconds_and_starts_when_it_c
     assert world.state.rollout.suspension.reason == reason
     stalled = world.state.condition("Stalled")
     assert (stalled is not None and stalled.reason == reason) == (reason == "ConfigurationMissing")
+    until = world.state.rollout.suspension.until
+    assert (until <= world.now) == (stalled is not None), "a person is called when the status says so"
     world.until_stable("pinn:2")
     assert world.state.last_rollback is None
     assert world.failed_requests == 0
@@ -590,6 +593,47 @@ def test_an_order_ends_the_pause_of_a_suspended_revision() -> None:
     world.run_until(lambda it: it.weight == 10, at_most=20)
     assert [event.reason for event in world.events][-3:].count("NothingToRetry") == 0
     assert any(event.reason == "Retried" and event.message.endswith(" goes on") for event in world.events)
+
+
+# --- what is waited for -----------------------------------------------------------------------------------------------
+
+
+def waits_of(world: World, seconds: float) -> list[NextAction]:
+    # What was next, each once, in the order in which it came.
+    found: list[NextAction] = []
+    for _ in range(round(seconds)):
+        world.run(1)
+        if world.state.next is not None and world.state.next not in found[-1:]:
+            found.append(world.state.next)
+    return found
+
+
+def test_what_a_rejected_revision_s_pods_are_kept_for_and_until_when_is_said() -> None:
+    world = started("pinn:2", images={"pinn:2": Behaviour(image_missing=True)})
+    world.run_until(lambda it: it.state.phase is Phase.ROLLING_BACK)
+    [draining] = [it for it in waits_of(world, 60) if "a look at the pods" in it.waiting_for]
+    assert draining.time is not None
+    assert "(rollback.scaleDownDelaySeconds), 30 s after the last request" in draining.waiting_for
+    assert world.state.phase is Phase.ROLLED_BACK
+    removed = world.state.last_rollback.capacity_removed_time  # type: ignore[union-attr]
+    assert removed is not None
+    assert timedelta(0) <= removed - draining.time <= timedelta(seconds=2)
+
+
+def test_what_a_rejected_revision_waits_for_reads_as_one_sentence() -> None:
+    world = started("pinn:2", images={"pinn:2": Behaviour(image_missing=True)})
+    world.run_until(lambda it: it.state.phase is Phase.ROLLED_BACK).run(5)
+    assert world.state.next is not None
+    assert world.state.next.waiting_for.startswith(
+        "another spec, or an order to try this one again: kubectl annotate pinnservice eu-options -n pricing"
+    )
+
+
+def test_the_first_revision_counts_the_replicas_that_the_spec_asks_for_everywhere() -> None:
+    world = World(service(replicas=2))
+    said = {text for it in waits_of(world, 8) if "replicas of" in (text := it.waiting_for)}
+    assert said
+    assert all(" of 2 replicas of " in text for text in said), said
 
 
 # --- steps and pauses -------------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import pytest
 
 from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.gates.judgement import Condemnation, Judgement
-from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Workload
+from pinn_operator.core.observed import Observed, Pod, PodReport, RevisionRecord, Route, Termination, Workload
+from pinn_operator.core.rollout.triggers import pod_failure
+from pinn_operator.core.rollout.trouble import trouble
 from pinn_operator.core.rollout.waits import Gravity, Wait
 from pinn_operator.core.samples import PodReadFault, PodReadFaults, SourceError
 from pinn_operator.core.situation import accepted_spec
@@ -28,7 +30,7 @@ from pinn_operator.core.status.values import (
 from pinn_operator.core.telling.announce import announcements
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.report import report
-from pinn_operator.core.wanted.spec import Spec
+from pinn_operator.core.wanted.spec import Rollback, Spec
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 EARLIER = NOW - timedelta(hours=1)
@@ -403,6 +405,47 @@ def test_the_column_fits_a_terminal_and_the_condition_has_the_whole() -> None:
     assert len(said.reason) <= 80
     assert said.reason.startswith("ModelChecksumMismatch: expected")
     assert long in condition(said, "Stalled").message
+
+
+POD = "eu-options-intraday-31e8660e-7c9d5f6b8-x2x4z"
+
+
+@pytest.mark.parametrize(
+    ("pod", "shown"),
+    [
+        ({"waiting_reason": "ErrImagePull", "waiting_message": 'failed to pull and unpack image "pinn:2": failed to '
+          'resolve reference "registry.example.com/pinn:2": registry.example.com/pinn:2: not found'},
+         "ImageUnavailable: registry.example.com/pinn:2: not found"),
+        ({"waiting_reason": "CrashLoopBackOff", "restarts": 2,
+          "termination": Termination("Error", 1, "ValueError: no such model", finished=NOW)},
+         "CrashLoopBackOff: ValueError: no such model; restarted 2 times"),
+        ({"termination": Termination("OOMKilled", 137, finished=NOW)},
+         "OOMKilled: killed for exceeding its memory limit"),
+    ],
+    ids=["image", "crash", "memory"],
+)  # fmt: skip
+def test_the_column_begins_with_what_happened_and_ends_with_names(pod: dict[str, Any], shown: str) -> None:
+    """A name of a pod is half of the column."""
+    ill = Pod(POD, "aaaa", NOW - timedelta(seconds=60), "Pending", ready=False, started="termination" in pod, **pod)
+    found = pod_failure(
+        Observed(workloads={"aaaa": Workload("aaaa", 1, 0, 0, settled=True)}, pods=(ill,)), "aaaa",
+        rollback=Rollback(), now=NOW, patience_from=NOW,
+    )  # fmt: skip
+    assert found is not None
+    assert f"{found.reason}: {found.message}".startswith(shown)
+    assert found.message.endswith(f"(pod {POD})")
+
+
+def test_the_column_begins_with_the_words_of_a_source_a_quota_and_a_gate() -> None:
+    fault = SourceError("Prometheus at http://prometheus.monitoring:9090: connection refused")
+    down = told(MOVING, judgement=Judgement(gates=(), source_error=fault, asked=True))
+    assert down.reason == f"QueryFailed: {fault.message}"[:79].rsplit(" ", 1)[0] + "…"
+    full = Workload("aaaa", 1, 0, 0, settled=True, failure='pods "eu-aaaa-x" is forbidden: exceeded quota: team')
+    found = trouble(Observed(workloads={"aaaa": full}), "aaaa")
+    assert found is not None
+    assert found.text == "exceeded quota: team"
+    late = told(MOVING, now=NOW + timedelta(seconds=661))
+    assert late.reason.startswith("AnalysisDeadlineExceeded: error-rate: 0.1%; ")
 
 
 def test_at_rest_there_is_no_next_action() -> None:

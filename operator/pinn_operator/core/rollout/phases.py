@@ -14,7 +14,7 @@ from pinn_operator.core.rollout.prices import acknowledged_since, prices_allow
 from pinn_operator.core.rollout.rollback import note_rollback, only_copy
 from pinn_operator.core.rollout.shares import what_replicas_can_give
 from pinn_operator.core.rollout.sight import (
-    drained,
+    drained_at,
     see_silence,
     see_weight,
     selected_revision,
@@ -27,9 +27,9 @@ from pinn_operator.core.rollout.steps import aim, hold_of, replicas_at
 from pinn_operator.core.rollout.suspension import (
     ROUTE_SECONDS,
     TROUBLE_SECONDS,
-    how_to_retry,
     patience_with,
     resume_if_possible,
+    retry_command,
     suspend_if_needed,
 )
 from pinn_operator.core.rollout.takeover import (
@@ -75,7 +75,7 @@ def _pending(this: Pass, draft: Draft) -> None:
         draft.status = replace(status, phase=Phase.STABLE)
         draft.normal("RevisionServing", f"revision {wanted} serves")
     else:
-        _wait_for_replicas(this, draft, wanted, 1, min(draft.stable.since, this.now))
+        _wait_for_replicas(this, draft, wanted, this.spec.replicas, min(draft.stable.since, this.now))
 
 
 def _adopt(this: Pass, draft: Draft, stable: RevisionStatus) -> None:
@@ -96,7 +96,7 @@ def _settled(this: Pass, draft: Draft) -> None:
     rejected = status.rejected
     if rejected is not None and rejected.revision == this.target and not acknowledged_since(this, rejected):
         draft.status = replace(status, phase=Phase.ROLLED_BACK)
-        draft.wait("Rejected", f"a changed spec; or to try this one again: {how_to_retry(this)}")
+        draft.wait("Rejected", f"another spec, or an order to try this one again: {retry_command(this)}")
         return
     if this.target == draft.stable.revision:
         draft.status = replace(status, phase=Phase.STABLE, canary=None, rejected=None)
@@ -239,9 +239,8 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
     if not waiting and this.now < over:
         draft.wait("Hold", f"the end of the hold at {rollout.weight}%", over)
     elif late:
-        text = (
-            f"{rollout.weight}% since {rollout.programmed_time:%H:%M:%S}: {'; '.join(waiting) or 'no gate was judged'}"
-        )
+        why = "; ".join(waiting) or "no gate was judged"
+        text = f"{why}; {rollout.weight}% since {rollout.programmed_time:%H:%M:%S}"
         draft.wait("AnalysisDeadlineExceeded", text, gravity=Gravity.STALLED)
     elif kept_away:
         draft.wait("ConnectionsKept", kept_away, gravity=Gravity.DEGRADED)
@@ -383,20 +382,25 @@ def _promoting(this: Pass, draft: Draft) -> None:
         return
     see_weight(this, draft)
     see_silence(this, draft, old.revision)
-    if drained(draft.rollout, this.spec.rollback.drain_seconds, this.now):
+    seconds = this.spec.rollback.drain_seconds
+    if drained_at(draft.rollout, seconds) <= this.now:
         draft.normal("CapacityRemoved", f"revision {old.revision} has no more traffic")
         draft.status = replace(draft.status, phase=Phase.STABLE, previous=None, rollout=None)
         return
-    _wait_for_silence(this, draft, old.revision)
+    _wait_for_silence(this, draft, old.revision, seconds)
 
 
-def _wait_for_silence(this: Pass, draft: Draft, revision: str) -> None:
+def _wait_for_silence(this: Pass, draft: Draft, revision: str, seconds: int) -> None:
+    """`seconds` are how long its pods stay after that, for requests in flight or for a look at them."""
     if draft.rollout.programmed_time is None:
         draft.wait(*why_not_in_force(this, draft))
     elif draft.rollout.still_time is None:
         draft.wait("StillAnswering", f"silence of the request counters of {revision}")
     else:
-        draft.wait("Draining", "the drain")
+        what = "the end of the drain" if seconds <= this.spec.rollback.drain_seconds else (
+            f"the end of the time for a look at the pods of {revision} (rollback.scaleDownDelaySeconds)"
+        )  # fmt: skip
+        draft.wait("Draining", f"{what}, {seconds} s after the last request", drained_at(draft.rollout, seconds))
 
 
 def _turn_back(this: Pass, draft: Draft) -> None:
@@ -450,8 +454,8 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
     wait = this.spec.rollback.drain_seconds
     if rejected is not None and this.target in (revision, None):
         wait = max(wait, this.spec.rollback.scale_down_delay_seconds)
-    if not drained(draft.rollout, wait, this.now):
-        _wait_for_silence(this, draft, revision)
+    if drained_at(draft.rollout, wait) > this.now:
+        _wait_for_silence(this, draft, revision, wait)
         return
     if rejected is not None:
         note_rollback(draft, lambda record: replace(record, capacity_removed_time=this.now))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
 from pinn_operator.core.gates.scope import probe_paths
@@ -211,11 +211,12 @@ def see_silence(this: Pass, draft: Draft, revision: str) -> None:
         draft.change_rollout(replace(rollout, still_time=this.now))
 
 
-def drained(rollout: RolloutStatus, seconds: float, now: datetime) -> bool:
-    """Weight 0 was seen in force and the revision silent, and both for at least `seconds`."""
+def drained_at(rollout: RolloutStatus, seconds: float) -> datetime:
+    """When weight 0 will have been seen in force and the revision silent, both for `seconds`; as late as can be if
+    either was not seen yet."""
     if rollout.still_time is None or rollout.programmed_time is None:
-        return False
-    return now >= max(rollout.still_time, rollout.programmed_time) + timedelta(seconds=seconds)
+        return datetime.max.replace(tzinfo=UTC)
+    return max(rollout.still_time, rollout.programmed_time) + timedelta(seconds=seconds)
 
 
 def strangers(this: Pass, draft: Draft) -> bool:

@@ -65,14 +65,20 @@ def resume_if_possible(this: Pass, draft: Draft) -> bool:
     if suspension is None:
         return True
     if suspension.final:
-        draft.wait(TOO_OFTEN, f"a person: {how_to_retry(this)}", gravity=Gravity.STALLED)
+        text = f"an order or another spec; {suspension.reason}: {suspension.message} ({retry_command(this)})"
+        draft.wait(TOO_OFTEN, text, gravity=Gravity.STALLED)
         return False
     if this.observed.available(draft.canary.revision) == 0:
         found = trouble(this.observed, draft.canary.revision)
         if found is not None and (found.reason, found.text) != (suspension.reason, suspension.message):
-            suspension = replace(suspension, reason=found.reason, message=found.text[:MESSAGE_LIMIT])
+            patience = timedelta(seconds=patience_with(found.reason, this.spec.rollback))
+            suspension = replace(
+                suspension, reason=found.reason, message=found.text[:MESSAGE_LIMIT],
+                until=max(suspension.since, rollout.weight_time + patience),
+            )  # fmt: skip
             draft.change_rollout(replace(rollout, suspension=suspension))
-        draft.wait(suspension.reason, suspension.message, gravity=_gravity(this, suspension))
+        gravity = Gravity.STALLED if this.now >= suspension.until else Gravity.DEGRADED
+        draft.wait(suspension.reason, suspension.message, gravity=gravity)
         return False
     if rollout.programmed_time is None:
         reason, message = why_not_in_force(this, draft)
@@ -88,19 +94,16 @@ def resume_if_possible(this: Pass, draft: Draft) -> bool:
     return True
 
 
-def how_to_retry(this: Pass) -> str:
-    """The command that starts a rejected or suspended revision again."""
+def retry_command(this: Pass) -> str:
+    """Starts a rejected or suspended revision again."""
     name, namespace = this.resource.name, this.resource.namespace
-    return (
-        f"kubectl annotate pinnservice {name} -n {namespace} --overwrite pinn.dev/retry=$(date +%s), "
-        "or apply another revision"
-    )
+    return f"kubectl annotate pinnservice {name} -n {namespace} --overwrite pinn.dev/retry=$(date +%s)"
 
 
 def _take_back(this: Pass, draft: Draft, why: Trouble, *, to: int, patience: float | None = None) -> None:
     """`patience` is how many seconds pass until a person is called."""
     if patience is None:
-        patience = float(this.spec.rollback.ready_deadline_seconds)
+        patience = patience_with(why.reason, this.spec.rollback)
     rollout, canary = draft.rollout, draft.canary
     times = rollout.suspensions + 1
     final = times > LIMIT
@@ -128,7 +131,7 @@ def _stop(this: Pass, draft: Draft, why: Trouble) -> None:
     rollout = draft.rollout
     suspension = SuspensionStatus(
         reason=why.reason, message=why.text[:MESSAGE_LIMIT], since=this.now,
-        until=max(this.now, rollout.weight_time + timedelta(seconds=this.spec.rollback.ready_deadline_seconds)),
+        until=max(this.now, rollout.weight_time + timedelta(seconds=patience_with(why.reason, this.spec.rollback))),
         retry_time=this.now,
     )  # fmt: skip
     draft.status = replace(draft.status, phase=Phase.SUSPENDED, rollout=replace(rollout, suspension=suspension))
@@ -139,15 +142,6 @@ def _stop(this: Pass, draft: Draft, why: Trouble) -> None:
 def patience_with(reason: str, rollback: Rollback) -> float:
     """After how many seconds a person is called: a missing key of a Secret appears by a person alone."""
     return TROUBLE_SECONDS if reason == "ConfigurationMissing" else float(rollback.ready_deadline_seconds)
-
-
-def _gravity(this: Pass, suspension: SuspensionStatus) -> Gravity:
-    waited = (this.now - suspension.since).total_seconds()
-    # One without weight was declared after `TROUBLE_SECONDS`, and its deadline counts from before.
-    configuration = suspension.reason == "ConfigurationMissing" and (
-        suspension.weight == 0 or waited >= TROUBLE_SECONDS
-    )
-    return Gravity.STALLED if configuration or this.now >= suspension.until else Gravity.DEGRADED
 
 
 def _route_is_late(this: Pass, draft: Draft) -> bool:

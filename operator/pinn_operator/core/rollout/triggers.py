@@ -15,7 +15,7 @@ from math import ceil
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.gates.readiness import has_failed, is_over, patience_with, unready_by_itself
 from pinn_operator.core.observed import Observed, Pod
-from pinn_operator.core.rollout.trouble import IMAGE_REASONS, pull_failure
+from pinn_operator.core.rollout.trouble import IMAGE_REASONS, pull_failure, pull_words
 from pinn_operator.core.wanted.spec import Rollback
 
 MODEL_REASONS = frozenset(
@@ -148,7 +148,7 @@ def _killed(pod: Pod, excused: int) -> Condemnation | None:
     if excused and pod.ends <= excused:
         return None
     return Condemnation(
-        reason="OOMKilled", message=f"pod {pod.name} was killed for exceeding its memory limit",
+        reason="OOMKilled", message=f"killed for exceeding its memory limit (pod {pod.name})",
         value="OOMKilled", limit="spec.resources.limits.memory",
     )  # fmt: skip
 
@@ -160,9 +160,9 @@ def _crash_looping(pod: Pod, excused: int) -> Condemnation | None:
     if not (restarts >= 1 and pod.waiting_reason == "CrashLoopBackOff") and restarts < CRASH_RESTARTS:
         return None
     how = f", last with exit code {ended.exit_code} ({ended.reason})" if ended else ""
-    words = f": {_last_line(ended.message)}" if ended and ended.message.strip() else ""
+    words = f"{_last_line(ended.message)}; " if ended and ended.message.strip() else ""
     return Condemnation(
-        reason="CrashLoopBackOff", message=f"pod {pod.name} restarted {restarts} times{how}{words}",
+        reason="CrashLoopBackOff", message=f"{words}restarted {restarts} times{how} (pod {pod.name})",
         value=f"{restarts} restarts", limit=f"< {CRASH_RESTARTS} restarts",
     )  # fmt: skip
 
@@ -171,17 +171,17 @@ def _image_unavailable(pod: Pod) -> Condemnation | None:
     """An init container is not the revision's: whoever injected it chose its image."""
     if pod.waits_for or (pod.waiting_reason not in IMAGE_REASONS and pull_failure(pod) != "absent"):
         return None
+    words = pull_words(pod)[:300] or f"its image cannot be had: {pod.waiting_reason}"
     return Condemnation(
-        reason="ImageUnavailable", message=f"pod {pod.name} cannot get its image: {pod.waiting_message[:300]}",
-        value=pod.waiting_reason, limit="spec.image",
-    )  # fmt: skip
+        reason="ImageUnavailable", message=f"{words} (pod {pod.name})", value=pod.waiting_reason, limit="spec.image"
+    )
 
 
 def _model_refused(pod: Pod) -> Condemnation | None:
     if pod.ready or pod.report is None or pod.report.reason not in MODEL_REASONS:
         return None
     return Condemnation(
-        reason=pod.report.reason, message=f"pod {pod.name}: {pod.report.message[:400]}",
+        reason=pod.report.reason, message=f"{pod.report.message[:400]} (pod {pod.name})",
         value=pod.report.reason, limit="spec.model",
     )  # fmt: skip
 
@@ -192,16 +192,16 @@ def _not_ready(pod: Pod, rollback: Rollback, now: datetime, patience_from: datet
         return None
     why = next(iter(_reasons(pod)), "")
     return Condemnation(
-        reason="NotReady", message=f"pod {pod.name} is not ready for more than {patience.seconds} s{why}",
+        reason="NotReady", message=f"{why}not ready for more than {patience.seconds} s (pod {pod.name})",
         value=f"> {patience.seconds} s", limit=f"{patience.field} {patience.seconds} s",
     )  # fmt: skip
 
 
 def _reasons(pod: Pod) -> Iterable[str]:
     if pod.report is not None:
-        yield f": {pod.report.reason}: {pod.report.message[:200]}"
+        yield f"{pod.report.reason}: {pod.report.message[:200]}; "
     if pod.waiting_reason:
-        yield f": {pod.waiting_reason}: {pod.waiting_message[:200]}"
+        yield f"{pod.waiting_reason}: {pod.waiting_message[:200]}; "
 
 
 def _last_line(text: str) -> str:

@@ -60,7 +60,7 @@ def trouble(observed: Observed, revision: str) -> Trouble | None:
         return None
     if workload.failure:
         reason = "QuotaExceeded" if "quota" in workload.failure.lower() else "PodsNotCreated"
-        return Trouble(reason, workload.failure[:_WORDS])
+        return Trouble(reason, _FORBIDDEN.sub("", workload.failure)[:_WORDS])
     mine = sorted((pod for pod in observed.pods if pod.revision == revision), key=lambda pod: pod.name)
     causes = [cause for pod in mine if not pod.ready or pod.terminating for cause in _causes(pod)]
     for reason in _GRAVEST_FIRST:
@@ -89,6 +89,13 @@ def pull_failure(pod: Pod) -> str | None:
 
 _BOILERPLATE = re.compile(r'.*failed to (?:resolve reference|copy|resolve image)(?: "[^"]*")?: ', re.DOTALL)
 """What containerd says before the words of the registry."""
+_FORBIDDEN = re.compile(r'^(?:Error creating: )?pods "[^"]*" is forbidden: ')
+"""What the API server says before the words of a quota or an admission policy."""
+
+
+def pull_words(pod: Pod) -> str:
+    """What the registry, or whoever was asked for the image, says."""
+    return _BOILERPLATE.sub("", pod.waiting_message)
 
 
 def _causes(pod: Pod) -> Iterator[Trouble]:
@@ -119,7 +126,7 @@ def _waits(pod: Pod) -> Trouble | None:
     if reason in _CONFIGURATION:
         return _of(pod, "ConfigurationMissing", words)
     if reason in PULL_REASONS | IMAGE_REASONS:
-        return _of(pod, "ImagePullFailed", _BOILERPLATE.sub("", words))
+        return _of(pod, "ImagePullFailed", pull_words(pod))
     if reason in STARTING_WAITS or (reason in OWN_WAITS and pod.started):
         return None
     return _of(pod, "ContainerNotCreated", waiting(pod))

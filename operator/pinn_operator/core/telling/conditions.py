@@ -107,7 +107,7 @@ def _stalled(facts: Facts) -> Row | None:
             patience_from=min(status.stable.since, facts.now),
         )  # fmt: skip
         if fault is not None:
-            return "True", fault.reason, f"the first revision cannot serve: {fault.message}"
+            return "True", fault.reason, f"{fault.message}; it is the first revision, so nothing else can serve"
     wait = facts.wait_of(Gravity.STALLED)
     if wait is not None:
         return "True", wait.reason, wait.text
@@ -124,7 +124,7 @@ def _overdue(facts: Facts, spec: Spec) -> Row | None:
         return None
     gate = worst(rollout.gates)
     why = f"{gate.name}: {gate.message}" if gate else "no gate was judged"
-    text = f"{rollout.weight}% since {rollout.programmed_time:%H:%M:%S}: {why}"
+    text = f"{why}; {rollout.weight}% since {rollout.programmed_time:%H:%M:%S}"
     return "True", Reason.ANALYSIS_DEADLINE_EXCEEDED, text
 
 
@@ -158,11 +158,11 @@ def _metrics(facts: Facts) -> Row | None:
     judgement = facts.judgement
     fault, before = judgement.source_error, facts.before("MetricsAvailable")
     if fault is not None:
-        text = f"the rollout holds: {fault.message}"
-        if not fault.reason and before is not None and before.status == "False" and before.message.startswith(text):
+        known = before is not None and before.status == "False" and before.message.startswith(fault.message)
+        if before is not None and known and not fault.reason:
             # Remembered from a gate, which has the beginning of the words alone.
             return before.status, before.reason, before.message
-        return "False", fault.reason or Reason.QUERY_FAILED, text
+        return "False", fault.reason or Reason.QUERY_FAILED, f"{fault.message}; the rollout holds"
     if judgement.asked and not judgement.awaited:
         return "True", Reason.ANSWERING, "every query was answered"
     if before is None or facts.status.rollout is None:

@@ -34,7 +34,7 @@ integration: $(VENV)/.installed  ## a real API server, a real Prometheus, the op
 	$(BIN)/python -m pytest tests/integration
 
 e2e: $(VENV)/.installed  ## a whole cluster with both images, real traffic and bad revisions
-	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadscope
+	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadscope --no-loadscope-reorder
 
 cluster-up:  ## a one-node Kubernetes with a Gateway and Prometheus (CLUSTER=auto|kind|local|current)
 	$(PYTHON) -m cluster up

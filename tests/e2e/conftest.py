@@ -1,7 +1,8 @@
 """The whole cluster, once for all end-to-end tests, and a PINNService of its own for each class of them.
 
-Run by `pytest tests/e2e -n 3 --dist loadscope`, or without -n one after another. Tests marked `alone` disturb the
-cluster (they stop Prometheus or the API server), so they wait until no other runs, and no other begins meanwhile.
+Run by `pytest tests/e2e -n 3 --dist loadscope --no-loadscope-reorder`, or without -n one after another. Tests marked
+`alone` disturb the cluster (they stop Prometheus or the API server), so they wait until no other runs, and no other
+begins meanwhile.
 """
 
 from __future__ import annotations
@@ -26,12 +27,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: disturbs the cluster, so no other end-to-end test runs beside it")
 
 
+_LONGEST_FIRST = (
+    "TestInfrastructure", "TestFiringGates", "TestBadPods", "TestInferenceServer", "TestBadAnswers",
+    "TestTheOperatorIsKilled", "TestTheInferenceImage", "TestBadFromTheStart", "TestOutsideServices",
+)  # fmt: skip
+"""Classes that take minutes: begun last, one of them alone would keep everybody waiting."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is an end-to-end test, and none may hang."""
+    """Everything here is an end-to-end test, and none may hang. What has to run alone comes last."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(600))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("alone"):
+        return len(_LONGEST_FIRST) + 1
+    owner = getattr(getattr(item, "cls", None), "__name__", "")
+    return _LONGEST_FIRST.index(owner) if owner in _LONGEST_FIRST else len(_LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ class Desk:
         volumes = [{"name": "desk", "configMap": {"name": "desk"}}]
         self._apply("v1", "Pod", "desk", labels=labels, spec={"containers": [container], "volumes": volumes})
         self._apply("v1", "Service", "desk", spec={"selector": labels, "ports": [{"port": PORT}]})
+        # This writes a Role and nothing else: the operator is not started anew, so others may run beside.
         secrets = [{"namespace": namespace, "name": "desk"}]
         install_chart(
             self._line.kube, self._line.images, prometheus=self._line.prometheus_in_pods, metricsSecrets=secrets
@@ -81,7 +82,6 @@ def desk(line: Line, service: Service) -> Iterator[Desk]:
     install_chart(line.kube, line.images, prometheus=line.prometheus_in_pods)
 
 
-@pytest.mark.alone
 class TestOutsideServices:
     def test_a_signed_webhook_lets_a_revision_go_on_and_rolls_another_back(
         self, line: Line, service: Service, stable: str, desk: Desk, traffic: Traffic, account: Account

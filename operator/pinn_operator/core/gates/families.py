@@ -453,9 +453,11 @@ def _reading_of(source: SourceKind, found: Tracks, family: Family, scope: Scope)
 def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...] | SourceError | None:
     """All grids of a family as true samples: points are (moment of the scrape, value)."""
     collected: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
+    keys = _Milliseconds()
     asked = False
     for grid in (NEWEST, RECENT, *LONG, BEFORE):
         times = series_of(samples, f"{PROMETHEUS_KEY}{TIMES}/{grid.name}")
+        moments = None if isinstance(times, SourceError) else _moments(as_series(times or ()), scope, keys)
         for part in family.slices:
             values = series_of(samples, prometheus_key(family, part, grid))
             if values is None:
@@ -465,20 +467,29 @@ def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...]
                 return values
             if isinstance(times, SourceError):
                 return times
-            moments = _moments(as_series(times or ()), scope)
             for series in as_series(values):
-                scraped = moments.get(_target(series.labels, scope), {})
+                scraped = moments.get(_target(series.labels, scope), {}) if moments else {}
                 labels = tuple(sorted({**series.labels, **part.labels}.items()))
                 kept = collected.setdefault(labels, {})
-                for at, value in series.points:
-                    kept[scraped.get(round(at, 3), at)] = value
+                if scraped:
+                    kept.update((scraped.get(keys[at], at), value) for at, value in series.points)
+                else:
+                    kept.update(series.points)
     if not asked:
         return None
     return tuple(Series(dict(labels), tuple(sorted(points.items()))) for labels, points in collected.items())
 
 
-def _moments(times: Iterable[Series], scope: Scope) -> dict[tuple[str, ...], dict[float, float]]:
-    return {_target(one.labels, scope): {round(at, 3): moment for at, moment in one.points} for one in times}
+class _Milliseconds(dict[float, float]):
+    """Times as Prometheus writes them, by themselves: all series of an answer have the same, and rounding is slow."""
+
+    def __missing__(self, at: float) -> float:
+        rounded = self[at] = round(at, 3)
+        return rounded
+
+
+def _moments(times: Iterable[Series], scope: Scope, keys: _Milliseconds) -> dict[tuple[str, ...], dict[float, float]]:
+    return {_target(one.labels, scope): {keys[at]: moment for at, moment in one.points} for one in times}
 
 
 def _target(labels: Mapping[str, str], scope: Scope) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ story: $(VENV)/.installed  ## whole rollouts in fake time
 	$(BIN)/python -m pytest tests/story -n 2
 
 integration: $(VENV)/.installed  ## a real API server, a real Prometheus, the operator as a process
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile --no-loadscope-reorder
 
 e2e: $(VENV)/.installed  ## a whole cluster with both images, real traffic and bad revisions
 	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadscope --no-loadscope-reorder

@@ -1,4 +1,7 @@
-"""A control plane of its own for the integration tests: etcd, kube-apiserver and controller-manager, no nodes."""
+"""A control plane of its own for the integration tests: etcd, kube-apiserver and controller-manager, no nodes.
+
+With `-n 2 --dist loadfile` each worker has one, and the tests of a file stay together.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,13 @@ _PORTS = (6443, 2379, 2380, 10257)
 """Of the API server, etcd and the controller-manager, before the offset is added (cluster/settings.py)."""
 
 
+_LONGEST = "test_operator_rollouts.py"
+"""Begun last, it would run alone for minutes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever needs the control plane is an integration test."""
+    items.sort(key=lambda item: item.path.name != _LONGEST)
     for item in items:
         if item.path.parent == Path(__file__).parent and "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.integration)

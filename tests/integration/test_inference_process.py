@@ -77,6 +77,14 @@ def test_http_answers_while_the_model_is_still_being_loaded_and_readiness_follow
         assert all(check["ok"] for check in answer["checks"])
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_the_address_of_every_interface_is_of_both_kinds() -> None:
+    with serving("--host", "::") as process:
+        for address in ("127.0.0.1", "[::1]"):
+            with urllib.request.urlopen(f"http://{address}:{process.port}/health", timeout=30) as response:
+                assert response.status == 200
+
+
 def test_the_server_is_ready_without_tensorflow_which_only_the_batch_process_imports(server: Process) -> None:
     loaded = server.logged("TensorFlow loaded")
     assert loaded["tensorflow"]["status"] == "healthy"

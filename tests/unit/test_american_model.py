@@ -316,6 +316,9 @@ def test_a_failing_device_costs_a_retry_and_the_last_one_leaves_the_integral_equ
     assert methods(quotes) == {"integral_equation"}
     assert set(quotes.reason) == {FallbackReason.DEVICE_ERROR}
     assert quotes.price == pytest.approx(MODEL.price(batch).price, abs=1e-2)
+    many = batch.take(np.resize(np.arange(len(batch)), 65_536))
+    with pytest.raises(ModelRuntimeError, match="every engine failed: 65536 American options"):
+        alone.price(many)
     with pytest.raises(ModelRuntimeError):
         alone.warm_up()
     with pytest.raises(ValueError, match="at least one engine"):

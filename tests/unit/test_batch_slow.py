@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pinn_inference.pricing.types import OptionBatch, Quotes
+from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.batch.jobs import (
     SLOW_OPTIONS_AT_MOST,
@@ -17,15 +18,17 @@ from pinn_inference.server.batch.jobs import (
     SLOW_QUEUE,
     Answered,
     Counts,
+    EngineFailed,
     Refusal,
     SlowBatches,
     Steps,
     Work,
     perform,
+    price_without_model,
 )
 from pinn_inference.server.errors import Overloaded
 from tests.support.batch import SteeredPricer, exact
-from tests.support.server import PUT
+from tests.support.server import PUT, options
 
 AMERICAN = {**PUT, "style": "american"}
 DONE = Answered("application/json", None, Counts())
@@ -67,8 +70,8 @@ class Sizes(SteeredPricer):
         return exact(batch)
 
 
-def answer(pricer: SteeredPricer, *options: dict[str, Any]) -> tuple[Answered | Refusal, Any]:
-    body = json.dumps({"options": options}).encode()
+def answer(pricer: SteeredPricer, *asked: dict[str, Any]) -> tuple[Answered | Refusal, Any]:
+    body = json.dumps({"options": asked}).encode()
     pieces: list[bytes | memoryview] = []
     slow = SlowBatches[None]()
     work = Work(JobKind.PRICE, body, {}, 65_536, 32 << 20)
@@ -175,3 +178,10 @@ def test_a_piece_that_fails_is_priced_without_the_device() -> None:
     assert isinstance(outcome, Answered)
     assert [row["method"] for row in document["results"]] == ["pinn", "integral_equation"]
     assert outcome.counts.failed_evaluations == {"BufferError": 1}
+
+
+def test_no_more_than_a_thousand_options_are_priced_by_the_slow_method_whoever_asks() -> None:
+    chosen = options(*[100.0] * (SLOW_OPTIONS_AT_MOST + 1))
+    puts = replace(chosen, is_call=~chosen.is_call, is_american=chosen.is_call)
+    with pytest.raises(EngineFailed, match="1001 of them cannot be priced"):
+        price_without_model(puts, FallbackReason.DEVICE_ERROR)

@@ -366,3 +366,49 @@ def _chunked(body: bytes, size: int) -> bytes:
         for start in range(0, len(body), size)
     )
     return b"POST /v1/price HTTP/1.1\r\nHost: pinn\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+# --- heads that do not come -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinn_inference.server.lane.HEAD_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("before", [b"", request(PUT), request({"options": [PUT]})], ids=["first", "lane", "ordinary"])
+async def test_a_connection_with_half_a_head_is_closed_soon(before: bytes) -> None:
+    async with running() as client, connected(client) as connection:
+        if before:
+            connection.send(before)
+            assert (await connection.answer())[0] == 200
+        connection.send(b"POST /v1/price HTTP/1.1\r\nHost: pi")
+        assert await connection.closed_by_server()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_connection_that_says_nothing_or_waits_for_its_next_request_stays() -> None:
+    slow = request({"options": [PUT] * 30})
+    async with running() as client, connected(client) as silent, connected(client) as connection:
+        for piece in (slow[:90], slow[90:1500], slow[1500:]):  # in a body one may take one's time
+            connection.send(piece)
+            await asyncio.sleep(0.4 if piece is not slow[:90] else 0.0)
+        assert (await connection.answer())[0] == 200
+        connection.send(b"\r\n")
+        await asyncio.sleep(0.8)
+        for one in (connection, silent):
+            one.send(request(PUT))
+            assert (await one.answer())[0] == 200
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_head_in_pieces_is_waited_for() -> None:
+    data = request(PUT)
+    async with running() as client, connected(client) as connection:
+        for _ in range(3):
+            connection.send(data[:30])
+            await asyncio.sleep(0.05)
+            connection.send(data[30:])
+            assert (await connection.answer())[0] == 200
+            await asyncio.sleep(0.4)

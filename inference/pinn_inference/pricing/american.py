@@ -31,6 +31,8 @@ from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, 
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65_536
+_WITHOUT_ENGINE: Final = 1000
+"""Options that the integral equation may price in place of engines that have all failed: each takes milliseconds."""
 
 
 def load_american(
@@ -90,7 +92,7 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
     """Prices with the networks of an artefact; safe to call from several threads.
 
     `engines` are tried in order: a device that fails costs a retry on the next one, and after the last the integral
-    equation answers with reason `device_error`.
+    equation answers up to a thousand options with reason `device_error`; for more ModelRuntimeError is raised.
     """
 
     def __init__(self, artefact: AmericanArtefact, european: StyleModel, engines: Sequence[AmericanEngine]) -> None:
@@ -124,6 +126,8 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
         if ours.any():
             jets = self._evaluate(puts, ours, batch.is_call)
             if jets is None:
+                if (rows := int(np.count_nonzero(ours))) > _WITHOUT_ENGINE:
+                    raise ModelRuntimeError(f"every engine failed: {rows} American options cannot be priced without")
                 ours = np.zeros_like(ours)
                 reason = FallbackReason.DEVICE_ERROR
             else:

@@ -211,8 +211,8 @@ class TensorFlowAmericanEngine:
             with tf.device(self.device):
                 tensor = self._functions[size](tf.constant(n, tf.int32), *map(tf.constant, columns))
                 answer = np.asarray(memoryview(tensor))  # .numpy() would copy all rows
-        except tf.errors.OpError as error:
-            raise ModelRuntimeError(f"{self.device}: {error.message}") from error
+        except Exception as error:  # a device that fails raises whatever it likes, a BufferError for one
+            raise ModelRuntimeError(f"{self.device}: {getattr(error, 'message', repr(error))}") from error
         if self._tile is None:
             out[...] = answer[:_ROWS, :n]
             return

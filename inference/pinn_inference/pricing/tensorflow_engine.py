@@ -102,8 +102,8 @@ class TensorFlowEngine:
             with tf.device(self.device):
                 answer = self._functions[size](tf.constant(n, tf.int32), *map(tf.constant, columns))
                 values = np.asarray(memoryview(answer))  # .numpy() would copy
-        except tf.errors.OpError as error:
-            raise ModelRuntimeError(f"{self.device}: {error.message}") from error
+        except Exception as error:  # a device that fails raises whatever it likes, a BufferError for one
+            raise ModelRuntimeError(f"{self.device}: {getattr(error, 'message', repr(error))}") from error
         if not self._tile:
             out[...] = values[:_ROWS, :n]
             return

@@ -238,6 +238,8 @@ class PricingEngine:
 
         An evaluation that raises is counted and answered in closed form: the request must not suffer from the model.
         American options outside the domain of their model, or without one, take some milliseconds each.
+
+        Raises EngineFailed for more of them than can be priced without the model.
         """
         model = self._model
         if model is None or (model.american is None and options.is_american.any()):

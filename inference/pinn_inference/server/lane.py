@@ -10,6 +10,7 @@ draining. HTTP is parsed by aiohttp in any case. What clients, metrics and logs 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ PATH: Final = "/v1/price"
 MAX_BYTES: Final = 1024
 """One option takes some 200 bytes; those who indent theirs by a screen's width are served on the ordinary way."""
 
+HEAD_SECONDS: Final = 5.0
+"""The head of a request that has begun has to be there by then: its client sends a byte now and then on purpose."""
 _TOLD_CHARACTERS: Final = 200
 
 
@@ -148,27 +151,65 @@ class LaneProtocol(web.RequestHandler):
     the order of the requests: the desk answers what it has before anything is done that was woken up later.
     """
 
-    __slots__ = ("_lane", "_taking")
+    __slots__ = ("_head_timer", "_lane", "_taking")
 
     def __init__(self, lane: Lane, manager: web.Server, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._lane = lane
         self._taking = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._head_has_come()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         waiter, lane = self._waiter, self._lane
         if waiter is None or waiter.done() or self._messages or not lane.is_open:
-            super().data_received(data)
+            self._receive_ordinarily(data)
             return
         self._waiter = None  # let the handler sleep until it is clear that it is needed
         try:
             super().data_received(data)
         finally:
             self._waiter = waiter
-        if not self._messages or (len(self._messages) == 1 and self._take(lane)):
+        if not self._messages:
+            self._await_head(data)
+            return
+        if self._head_timer is not None:
+            self._head_has_come()
+        if len(self._messages) == 1 and self._take(lane):
             return
         if not waiter.done():
             waiter.set_result(None)
+
+    def _receive_ordinarily(self, data: bytes) -> None:
+        request, count = self._current_request, len(self._messages)
+        last = self._messages[-1][1] if count else None if request is None else request.content
+        was_whole = last is not None and last.is_eof()
+        super().data_received(data)
+        if len(self._messages) > count:
+            self._head_has_come()
+        elif was_whole:
+            self._await_head(data)
+
+    def _await_head(self, data: bytes) -> None:
+        """What has come is a part of a head; lines without anything may stand before one, and begin none."""
+        if self._head_timer is None and self.transport is not None and data.strip(b"\r\n"):
+            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _head_has_come(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        if self._waiter is None or self._messages:  # answers come first
+            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._give_up)
+            return
+        self._head_timer = None
+        log.debug("the head of a request did not come", extra={"seconds": HEAD_SECONDS})
+        self.force_close()
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         """A body that could not be read was answered already; its client must not fill the log with tracebacks."""

@@ -13,6 +13,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 
 import uvloop
@@ -30,6 +31,7 @@ EXIT_OK, EXIT_FAILED = 0, 1
 _ARENA_MAX = -8  # M_ARENA_MAX, malloc.h
 _SWITCH_SECONDS = 0.0005
 _DESCRIPTORS = 65_536
+_BACKLOG = 1024
 _LAST_WRITE_SECONDS = 5.0
 """For bytes of finished answers that clients have not taken yet."""
 
@@ -80,7 +82,7 @@ async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngi
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+        await _site(runner, config).start()
     except OSError as error:
         log.error("cannot listen on %s port %s: %s", config.host, config.port, error)  # noqa: TRY400 - no traceback needed
         await runner.cleanup()
@@ -97,6 +99,19 @@ async def _serve(app: web.Application, config: ServerConfig, engine: PricingEngi
     await runner.cleanup()
     log.info("stopped")
     return EXIT_OK
+
+
+def _site(runner: web.AppRunner, config: ServerConfig) -> web.BaseSite:
+    """Where to listen; `::` is every address of either kind. Raises OSError."""
+    if config.host == "::" and socket.has_dualstack_ipv6():
+        return web.SockSite(
+            runner,
+            socket.create_server(
+                (config.host, config.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+            ),
+            backlog=_BACKLOG,
+        )
+    return web.TCPSite(runner, config.host, config.port, backlog=_BACKLOG)
 
 
 class _Signals:

@@ -182,8 +182,13 @@ def slow_rows(options: OptionBatch, american: StyleModel | None) -> BoolArray:
 
 
 def price_without_model(options: OptionBatch, reason: FallbackReason) -> Quotes:
-    """European options in closed form, American ones by the integral equation, which takes milliseconds for each."""
+    """European options in closed form, American ones by the integral equation, which takes milliseconds for each.
+
+    Raises EngineFailed for more than a thousand of those.
+    """
     american = options.is_american
+    if (slow := int(np.count_nonzero(slow_rows(options, None)))) > SLOW_OPTIONS_AT_MOST:
+        raise EngineFailed(size=slow)
     if not american.any():
         return closed_form.price(options, reason=reason)
     if american.all():

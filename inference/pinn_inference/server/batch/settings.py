@@ -12,6 +12,8 @@ from pinn_inference.server.config import ServerConfig
 _MEBIBYTE: Final = 1024 * 1024
 _ANSWER_BYTES_PER_OPTION: Final = 1024
 """The longest row has eight numbers of 24 characters, 150 of names, and the model's own name."""
+_MAX_BATCH: Final = 65_536
+_JOB_SECONDS: Final = 30.0
 _ANSWER_BYTES: Final = 64 * 1024
 
 
@@ -23,7 +25,7 @@ class BatchSettings:
     """`module:function` that makes the child's pricer of `options` and of the models; see `child.PricerFactory`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     max_body_bytes: int = 32 * _MEBIBYTE
-    max_batch: int = 65_536
+    max_batch: int = _MAX_BATCH
     tf_threads: int = 1
     slots: int = 64
     """Batches that may be arriving, waiting, priced or on their way back at one time; one more is refused."""
@@ -33,8 +35,8 @@ class BatchSettings:
     """After so long a body that arrives slowly makes room where places or memory run short."""
     start_seconds: float = 120.0
     """A child that has not started by then is replaced."""
-    job_seconds: float = 120.0
-    """A child that has not answered a batch by then hangs, and is replaced."""
+    job_seconds: float = _JOB_SECONDS
+    """A child that has not answered a batch by then, nor priced a piece of a slow one, hangs, and is replaced."""
     rest_seconds: float = 5.0
     """How long the memory of a large batch is kept for the next."""
     first_pause_seconds: float = 0.1
@@ -51,6 +53,8 @@ class BatchSettings:
         return cls(
             max_body_bytes=config.max_body_bytes,
             max_batch=config.max_batch,
+            # The largest batch takes a second, and ten where others need the processor.
+            job_seconds=_JOB_SECONDS * max(1.0, config.max_batch / _MAX_BATCH),
             tf_threads=config.tf_threads,
             log_level=config.log_level,
             revision=config.revision,

@@ -10,10 +10,10 @@ export CLUSTER
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
-demo: $(VENV)/.installed  ## a cluster, both images, the chart, traffic, a good revision and a bad one
+demo: $(VENV)/.installed  ## a cluster, both images, the chart, traffic, a good revision, one with wrong prices, one that turns bad
 	$(BIN)/python -m demo up
 
-demo-down: $(VENV)/.installed  ## take the demo down
+demo-down: $(VENV)/.installed  ## remove what the demo made, and say what stays
 	$(BIN)/python -m demo down
 
 test: check unit story integration e2e  ## every layer that this machine can run
@@ -64,10 +64,8 @@ lock: $(VENV)/.installed  ## write requirements/*.lock anew from pyproject.toml
 
 $(VENV)/.installed: pyproject.toml requirements/dev.lock requirements/build.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock -r requirements/dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+	@$(PYTHON) -m requirements.install $(VENV)
+	@touch $@
 
 clean:  ## remove the virtual environment and every cache of the tools
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -12,7 +12,7 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.host import unmount_below
 from cluster.progress import Progress
-from cluster.shell import find_program, run, stream
+from cluster.shell import find_program, run, run_into
 
 _BUILD_LIMIT = 3600.0
 HOST_CERTIFICATES = Path("/etc/ssl/certs")
@@ -114,8 +114,9 @@ class Buildah:
         context: Path,
         build_args: Mapping[str, str],
         target: str | None,
+        log: Path,
     ) -> None:
-        """A build with the network, certificates and pip settings of the host; its output goes to standard error.
+        """A build with the network, certificates and pip settings of the host; its output goes to a file.
 
         Raises ClusterError when it fails.
         """
@@ -128,7 +129,7 @@ class Buildah:
             words += ["--target", target]
         with tempfile.TemporaryDirectory(prefix="pinn-build-") as scratch:
             words += self._lend_host(Path(scratch))
-            stream([*self._words(), *words, "--file", str(dockerfile), str(context)], timeout=_BUILD_LIMIT)
+            run_into(log, [*self._words(), *words, "--file", str(dockerfile), str(context)], timeout=_BUILD_LIMIT)
 
     @staticmethod
     def _lend_host(scratch: Path) -> list[str]:

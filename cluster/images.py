@@ -39,6 +39,11 @@ def parse_build_args(words: list[str]) -> dict[str, str]:
     return found
 
 
+def build_log(cache: Path, tag: str) -> Path:
+    """Where the words of the newest build of an image are: `localhost/pinn-operator:1` → `builds/pinn-operator.log`."""
+    return cache / "builds" / f"{tag.rpartition('/')[2].partition(':')[0]}.log"
+
+
 def parse_containerd_images(text: str) -> dict[str, str]:
     """Reference → digest of what it points at, from ``ctr images list``."""
     rows = [line.split() for line in text.splitlines()[1:]]
@@ -83,8 +88,10 @@ class LocalImages:
         arguments = dict(wanted.build_args)
         if "BASE" not in arguments and declares_base(wanted.dockerfile.read_text()):
             arguments["BASE"] = self.base()
-        with self._progress.step(f"build {wanted.tag}"):
+        log = build_log(self._settings.cache, wanted.tag)
+        with self._progress.step(f"build {wanted.tag} (log: {log})"):
             self._buildah.build(
+                log=log,
                 dockerfile=wanted.dockerfile,
                 tag=wanted.tag,
                 context=wanted.context,

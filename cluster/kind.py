@@ -8,10 +8,10 @@ from cluster import kind_objects
 from cluster.backend import Access, ComponentStatus
 from cluster.errors import ClusterError
 from cluster.files import locked, write_atomic
-from cluster.images import Build
+from cluster.images import Build, build_log
 from cluster.progress import Progress
 from cluster.settings import Mode, Settings
-from cluster.shell import find_program, run, stream, succeeds
+from cluster.shell import find_program, run, run_into, succeeds
 from cluster.toolchain import Toolchain
 
 _NODE = f"{kind_objects.CLUSTER_NAME}-control-plane"
@@ -32,6 +32,7 @@ class KindCluster:
     """A kind cluster named ``pinn``; its kubeconfig lies in the state folder, never in the home folder's."""
 
     def __init__(self, *, settings: Settings, progress: Progress) -> None:
+        self._cache = settings.cache
         self._state = settings.state.with_name(f"{settings.state.name}-kind")
         self._kubeconfig = self._state / "kubeconfig"
         self._progress = progress
@@ -192,8 +193,9 @@ class KindCluster:
             words += ["--build-arg", f"{name}={value}"]
         if wanted.target is not None:
             words += ["--target", wanted.target]
-        with self._progress.step(f"build {wanted.tag}"):
-            stream([*words, wanted.context], timeout=3600)
+        log = build_log(self._cache, wanted.tag)
+        with self._progress.step(f"build {wanted.tag} (log: {log})"):
+            run_into(log, [*words, wanted.context], timeout=3600)
 
     def load(self, tag: str) -> bool:
         """kind itself skips an image that the node has."""

@@ -40,25 +40,31 @@ def run(
     return done.stdout
 
 
-def stream(argv: Sequence[str | Path], *, timeout: float) -> None:
-    """Runs a command whose output goes to this one's standard error. Raises ClusterError when it fails or hangs."""
+def run_into(log: Path, argv: Sequence[str | Path], *, timeout: float) -> None:
+    """Runs a command whose output goes to a file, which is written anew.
+
+    Raises ClusterError with the end of that output when it fails or hangs.
+    """
     words = [str(word) for word in argv]
-    try:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=2)
-    except FileNotFoundError as error:
-        raise ClusterError(f"{words[0]}: no such command") from error
-    try:
-        status = process.wait(timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        process.kill()
-        process.wait()
-        raise ClusterError(f"{Path(words[0]).name}: not done within {timeout:.0f} s") from error
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        try:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        except FileNotFoundError as error:
+            raise ClusterError(f"{words[0]}: no such command") from error
+        try:
+            status = process.wait(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            process.wait()
+            raise ClusterError(f"{Path(words[0]).name}: not done within {timeout:.0f} s, see {log}") from error
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
     if status != 0:
-        raise ClusterError(f"{Path(words[0]).name}: exit status {status}; its words are above")
+        tail = log.read_text(errors="replace").strip()[-2000:]
+        raise ClusterError(f"{Path(words[0]).name}: exit status {status}, all of its words are in {log}:\n{tail}")
 
 
 def succeeds(argv: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None) -> bool:

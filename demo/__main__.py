@@ -7,13 +7,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from demo.made import note, take_away
 from demo.story import NAMESPACE, Demo
 from demo.view import Screen
 from tests.support.kube import REPOSITORY, Kube, KubeError, find_kubeconfig
 from tests.support.line import bring_up, uninstall_chart
-
-MADE_HERE = "pinn-demo-made-this-cluster"
-"""A ConfigMap in kube-system: the demo found no cluster and made this one, so taking the demo down takes it down."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,31 +34,26 @@ def up() -> int:
     screen = Screen()
     found = _has_cluster()
     screen.title("the line: a cluster, a router, Prometheus, two images, the chart")
-    line = bring_up(screen.say)
-    if not found:
-        line.kube.apply(
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": MADE_HERE, "namespace": "kube-system"}}
-        )
+    line = bring_up(screen.say, before_install=lambda kube: note(kube, cluster=not found))
     Demo(line, screen).run()
     return 0
 
 
 def down() -> int:
-    """Remove the demo and the chart, and the cluster if the demo made it."""
+    """Remove what the demo made, and say what stays."""
     screen = Screen()
     if not _has_cluster():
         screen.say("there is no cluster: nothing to take down")
         return 0
     kube = Kube(find_kubeconfig())
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=180)
-    screen.say(f"namespace {NAMESPACE} is gone")
-    uninstall_chart(kube)
-    screen.say("the operator is uninstalled; its CustomResourceDefinition is kept")
-    mark = kube.kubectl("get", "configmap", MADE_HERE, "-n", "kube-system", "--ignore-not-found", "-o", "name")
-    if not mark.strip():
-        screen.say("the cluster was there before the demo, so it stays (`make cluster-down` takes it down)")
-        return 0
-    return subprocess.run(["python3", "-m", "cluster", "down"], cwd=REPOSITORY, check=False, timeout=300).returncode
+    status = 0
+    if take_away(kube, screen.say, demo=NAMESPACE, uninstall=lambda: uninstall_chart(kube)):
+        words = ["python3", "-m", "cluster", "down"]
+        status = subprocess.run(words, cwd=REPOSITORY, check=False, timeout=300).returncode
+        if status == 0:
+            screen.say("removed: the cluster that the demo had made, with everything in it")
+    screen.say("stays: .venv (`make clean`), and programs and images in ~/.cache/pinn-operator for the next time")
+    return status
 
 
 def _has_cluster() -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.view import GREEN, RED, Screen, View
-from tests.support.kube import Manifest
+from tests.support.kube import Manifest, program
 from tests.support.line import Line
 from tests.support.service import Service, revision_of
 from tests.support.traffic import Traffic, now
@@ -136,13 +136,13 @@ class Demo:
         request = json.dumps({"spot": 100, "strike": 95, "maturity": 0.5, "rate": 0.03, "volatility": 0.22})
         self.screen.say(f"""
 Everything stays up. Look around:
-  export KUBECONFIG={_short(kube.kubeconfig)}
+  export KUBECONFIG={_short(kube.kubeconfig)} PATH="$PATH:{Path(program("kubectl")).parent}"
   kubectl get pinnservices -n {NAMESPACE} --watch
   kubectl get pinnservice {NAME} -n {NAMESPACE} -o yaml
   kubectl get events -n {NAMESPACE} --field-selector involvedObject.kind=PINNService
   kubectl edit pinnservice {NAME} -n {NAMESPACE}       # a change of image, env or resources is a new revision
   curl -s -H 'Host: {HOST}' -d '{request}' {self.line.gateway}/v1/price
-  python -m tests.support.traffic --url {self.line.gateway} --host {HOST} --rate 40 --seconds 60
+  .venv/bin/python -m tests.support.traffic --url {self.line.gateway} --host {HOST} --rate 40 --seconds 60
   Prometheus: {self.line.prometheus.address}
 Take it down:
   make demo-down""")

@@ -95,16 +95,18 @@ def bring_up(
     say: Say = lambda text: print(text, file=sys.stderr, flush=True),
     *,
     scrape_seconds: int | None = 1,
+    before_install: Callable[[Kube], None] = lambda _: None,
 ) -> Line:
     """Make the whole line be up. One caller at a time; each long step shows progress.
 
     Prometheus scrapes every `scrape_seconds`; None: it does so every second, and the operator knows of no Prometheus.
+    `before_install` is called once there is a cluster, before anything is installed in it.
     """
     with exclusive("line"):
-        return _bring_up(say, scrape_seconds)
+        return _bring_up(say, scrape_seconds, before_install)
 
 
-def _bring_up(say: Say, scrape_seconds: int | None) -> Line:
+def _bring_up(say: Say, scrape_seconds: int | None, before_install: Callable[[Kube], None]) -> Line:
     began = time.monotonic()
     say("cluster: looking for one, making one if there is none")
     _run(["python3", "-m", "cluster", "up"], timeout=2400, CLUSTER_SCRAPE_INTERVAL=f"{scrape_seconds or 1}s")
@@ -113,6 +115,7 @@ def _bring_up(say: Say, scrape_seconds: int | None) -> Line:
     named = info["context"] if os.environ.get("CLUSTER") == "current" else ""
     kube = Kube(Path(info["kubeconfig"]), allow=named)
     say(f"cluster: {kube.context} ({time.monotonic() - began:.0f} s)")
+    before_install(kube)
     images = build_images(kube, say)
     install_chart(kube, images, prometheus=info["prometheus_url_in_pods"] if scrape_seconds else "")
     say(f"chart: release {RELEASE} in namespace {OPERATOR_NAMESPACE}")

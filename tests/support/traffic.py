@@ -4,7 +4,7 @@ Open loop means that a request is sent when it is due, whether or not earlier on
 asked more slowly. Every answer is compared with a closed form of our own, so a wrong price with a 200 is a failure.
 Which revision answered is what the server says in `X-PINN-Revision`.
 
-    python -m tests.support.traffic --url http://198.18.255.1:8080 --host pricing.example.com --rate 40 --seconds 60
+    .venv/bin/python -m tests.support.traffic --url http://198.18.255.1:8080 --host pricing.example.com --rate 40
 """
 
 from __future__ import annotations

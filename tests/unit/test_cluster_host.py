@@ -29,7 +29,7 @@ from cluster.local import LocalCluster
 from cluster.oci import program_image, write_image_archive
 from cluster.progress import Progress
 from cluster.settings import Mode, parse_settings
-from cluster.shell import run, stream, succeeds
+from cluster.shell import run, run_into, succeeds
 
 
 def test_a_mount_point_with_a_space_is_read_as_it_is() -> None:
@@ -125,13 +125,17 @@ def test_a_hanging_command_is_ended() -> None:
     assert not succeeds(["/nonexistent"], timeout=1)
 
 
-def test_a_streamed_command_that_fails_or_hangs_is_an_error() -> None:
-    with pytest.raises(ClusterError, match="exit status 4"):
-        stream([sys.executable, "-c", "import sys; sys.exit(4)"], timeout=30)
-    with pytest.raises(ClusterError, match="not done within"):
-        stream([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
+def test_what_a_long_command_says_is_in_a_file_that_its_error_names_with_the_end_of_it(tmp_path: Path) -> None:
+    log = tmp_path / "builds" / "a.log"
+    run_into(log, [sys.executable, "-c", "print('STEP 1')"], timeout=30)
+    assert log.read_text() == "STEP 1\n"
+    failing = "import sys; print('STEP 1'); print('no space left', file=sys.stderr); sys.exit(4)"
+    with pytest.raises(ClusterError, match=r"exit status 4, all of its words are in .*a\.log:\n(.*\n)*no space left"):
+        run_into(log, [sys.executable, "-c", failing], timeout=30)
+    with pytest.raises(ClusterError, match=r"not done within 0 s, see .*a\.log"):
+        run_into(log, [sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
     with pytest.raises(ClusterError, match="no such command"):
-        stream(["/nonexistent"], timeout=1)
+        run_into(log, ["/nonexistent"], timeout=1)
 
 
 def test_missing_programs_are_named_where_nothing_can_install_them(monkeypatch: pytest.MonkeyPatch) -> None:

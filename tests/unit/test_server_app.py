@@ -415,6 +415,34 @@ async def test_pages_that_change_something_are_for_those_who_have_the_token(path
                 assert response.status == 200
 
 
+HEADERS_OF_ANY_BYTES = [
+    ("POST /cache/reset", "Authorization", 401),
+    ("POST /v1/price", "Content-Encoding", 415),
+    ("POST /v1/price", "Content-Type", 200),
+    ("POST /v1/price", "Expect", 417),
+    ("POST /v1/price", "X-Request-ID", 200),
+    ("POST /v1/price", "traceparent", 200),
+    ("POST /v2/models/european/infer", "Inference-Header-Content-Length", 400),
+    ("GET /metrics", "Accept", 200),
+    ("GET /metrics", "Accept-Encoding", 200),
+    ("GET /%ff", "Cookie", 404),
+    ("GET /metrics?name[]=%ff", "Cookie", 200),
+    ("GET /api/investor-report?symbols=%ff", "Cookie", 400),
+]
+
+
+@pytest.mark.parametrize(("line", "name", "status"), HEADERS_OF_ANY_BYTES, ids=lambda value: ascii(value))
+async def test_bytes_that_are_no_text_are_a_wrong_value_and_no_failure(line: str, name: str, status: int) -> None:
+    body = orjson.dumps(PUT)
+    head = f"{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n{name}: "
+    async with running(control_token="0b1c") as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.server.port)
+        writer.write(head.encode("utf-8", "surrogateescape") + b"\xff\xfe\x80\r\n\r\n" + body)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:600]
+
+
 @pytest.mark.parametrize("path", ["/cache/reset", "/health/pinn/warmup"])
 async def test_without_a_token_pages_that_change_something_are_served_now_and_then_only(path: str) -> None:
     async with running(lambda: load_configured_model(ServerConfig())) as client:

@@ -213,8 +213,9 @@ class _Control:
         self._again_at = 0.0
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        given = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ").strip().encode()
-        if self._token and not hmac.compare_digest(given, self._token):
+        given = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ").strip()
+        # Bytes that are no UTF-8 come as surrogates.
+        if self._token and not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token):
             raise TokenRequired
         async with self._turn:
             now = time.monotonic()

@@ -172,6 +172,28 @@ def test_noise_of_rate_and_volatility_is_a_hit_more_than_eighty_times_in_a_hundr
     assert cache.stats().quotes.hits == 0, "no two questions were alike"
 
 
+def test_the_hit_rate_is_the_share_of_quotes_that_say_they_came_from_the_cache() -> None:
+    source = random.Random(12)
+    cache = QuoteCache(ARTEFACT, max_quotes=50, max_cells=30)
+    asked = [noisy(base, source) for base in random_inputs(60, seed=3) for _ in range(4)]
+    seen = [cache.quote(*inputs) for inputs in asked * 2]
+    american = (*asked[0], True)
+    assert cache.lookup(american) is None
+    total = cache.stats().total
+    assert total.hits == sum(quote is not None and quote.cached for quote in seen)
+    assert total.hits + total.misses == len(seen) + 1
+
+
+def test_a_cache_of_which_no_cell_can_be_used_shows_it_in_its_hit_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinn_inference.pricing.cache.CELL_ERROR", 0.0)  # no polynomial is that good
+    cache = QuoteCache(ARTEFACT, max_quotes=0)
+    cache.warm_up()
+    for step in range(20):
+        assert cache.quote(100.0, 95.0, 0.5, 0.03 + 0.001 * step, 0.01, 0.22, True) is not None
+    assert cache.stats().cells.hits == 20, "the cells are there, and of no use"
+    assert cache.stats().total.hit_rate == 0.0
+
+
 def test_call_and_put_are_kept_apart_and_share_their_cell() -> None:
     cache = QuoteCache(ARTEFACT)
     call = cache.quote(100.0, 95.0, 0.5, 0.03, 0.01, 0.22, True)

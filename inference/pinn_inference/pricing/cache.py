@@ -72,19 +72,20 @@ class LevelStats:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """Both levels, and what a client saw of them: a quote is a hit when either level knew it."""
+    """Both levels, and what a client saw of them: a quote is a hit when it came from either level."""
 
     quotes: LevelStats
     cells: LevelStats
+    hits: int = 0
+    """Quotes that came from the cache; that a cell was known of which the network was asked after all is no hit."""
+    misses: int = 0
 
     @property
     def total(self) -> LevelStats:
-        """`misses` are the quotes that neither level knew; sizes and evictions are summed."""
-        asked = self.quotes.hits + self.quotes.misses
-        hits = min(self.quotes.hits + self.cells.hits, asked)
+        """The quotes that came from the cache, and the others; sizes and evictions are summed."""
         return LevelStats(
-            hits=hits,
-            misses=asked - hits,
+            hits=self.hits,
+            misses=self.misses,
             size=self.quotes.size + self.cells.size,
             max_size=self.quotes.max_size + self.cells.max_size,
             evictions=self.quotes.evictions + self.cells.evictions,
@@ -251,6 +252,8 @@ class QuoteCache:
         """Quotes of reports, hundreds for each symbol: they count in no statistics and displace no others."""
         self._cells = CellCache(artefact.network, max_cells=max_cells)
         self._pricer = ScalarPricer(artefact, self._cells)
+        # As clients see it, and counted where quotes are asked for: by one thread.
+        self._hits = self._misses = 0
 
     def quote(
         self,
@@ -266,15 +269,25 @@ class QuoteCache:
         key = (spot, strike, maturity, rate, dividend, volatility, is_call, False)
         known = self._quotes.get(key)
         if known is not None:
+            self._hits += 1
             return known
         quote = self._pricer.quote(spot, strike, maturity, rate, dividend, volatility, is_call)
+        if quote is not None and quote.cached:
+            self._hits += 1
+        else:
+            self._misses += 1
         if quote is not None:
             self._quotes.put(key, quote.as_cached())
         return quote
 
     def lookup(self, key: OptionKey) -> ScalarQuote | None:
         """A quote that was stored for exactly these inputs, marked as cached."""
-        return self._quotes.get(key)
+        known = self._quotes.get(key)
+        if known is None:
+            self._misses += 1
+        else:
+            self._hits += 1
+        return known
 
     def store(self, key: OptionKey, quote: ScalarQuote) -> None:
         """Keeps a quote that came from elsewhere: an American one, or a closed form."""
@@ -295,10 +308,11 @@ class QuoteCache:
         """Forgets everything, counts included."""
         self._quotes.reset()
         self.reports.reset()
+        self._hits = self._misses = 0
         self._cells.reset()
 
     def stats(self) -> CacheStats:
-        return CacheStats(quotes=self._quotes.stats(), cells=self._cells.stats())
+        return CacheStats(self._quotes.stats(), self._cells.stats(), self._hits, self._misses)
 
 
 @dataclass(frozen=True, slots=True)

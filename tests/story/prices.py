@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from pinn_operator.core.samples import (
@@ -19,6 +19,7 @@ from pinn_operator.core.samples import (
     Quote,
 )
 from pinn_operator.core.verification.grid import grid
+from pinn_operator.core.verification.waves import SLOW_FLOOR, settled, worth_a_look
 from tests.support.prices import Change, right_prices, same
 
 SLOW_SECONDS = 3.0
@@ -44,6 +45,11 @@ class Pricing:
 def _quotes(model: Change, question_options: int) -> tuple[Quote, ...]:
     options = grid(question_options).options
     return tuple(model(option, quote) for option, quote in zip(options, right_prices(question_options), strict=True))
+
+
+def _until(pods: Iterable[PodPrices], wave: int) -> tuple[PodPrices, ...]:
+    """What they had answered after that wave."""
+    return tuple(replace(item, replies=tuple(it for it in item.replies if it.wave <= wave)) for item in pods)
 
 
 class Oracle:
@@ -85,8 +91,16 @@ class Oracle:
 
     def _ask(self, question: PriceQuestion) -> PriceAnswers:
         pods = tuple(self._pod(question, pod) for pod in question.pods)
-        slow = sum(reply.seconds for item in pods for reply in item.replies if reply.seconds > 1)
-        return PriceAnswers(question, pods, ASKING_SECONDS + min(slow / 4, question.timeout_seconds))
+        seconds = ASKING_SECONDS
+        bad = any(not reply.good or reply.seconds >= SLOW_FLOOR for item in pods for reply in item.replies)
+        for number in range(len(question.waves) if bad else 0):
+            wave = max((it.seconds for item in pods for it in item.replies if it.wave == number), default=0.0)
+            seconds += wave if wave >= SLOW_FLOOR else 0.0
+            if seconds >= question.timeout_seconds:
+                return PriceAnswers(question, _until(pods, number), question.timeout_seconds, complete=False)
+            if worth_a_look(number, wave) and settled(_until(pods, number)):
+                return PriceAnswers(question, _until(pods, number), seconds)
+        return PriceAnswers(question, pods, seconds)
 
     def _pod(self, question: PriceQuestion, pod: PricePod) -> PodPrices:
         how = self._pricing(pod) if self.reachable else None

@@ -219,6 +219,13 @@ def test_a_revision_that_is_slow_one_time_in_ten_is_rejected_before_any_client_s
     assert it.failed_requests == 0
 
 
+def test_a_revision_of_which_half_the_answers_never_come_is_rejected_within_a_minute() -> None:
+    it = world(Behaviour(slow=constant(0.5))).run_until(lambda it: it.state.phase == "RollingBack", at_most=60)
+    assert it.state.rejected is not None
+    assert it.state.rejected.reason == "PricesSlow"
+    assert never_had_weight(it)
+
+
 def test_errors_of_one_moment_are_asked_about_again_and_forgiven() -> None:
     """A second attempt five seconds later must confirm them."""
     begun: list[float] = []

@@ -21,6 +21,7 @@ from pinn_operator.core.samples import PriceFault, PricePod, PriceProtocol, Pric
 from pinn_operator.core.status.verification import VerificationVerdict
 from pinn_operator.core.verification.compare import compare
 from pinn_operator.core.verification.grid import grid, sample
+from pinn_operator.core.verification.waves import worth_a_look
 from pinn_operator.pods import prices
 from pinn_operator.pods.prices import PriceReader, Unreadable, ask_pods, read_list, read_single, read_tensors
 from tests.support import server
@@ -315,6 +316,11 @@ async def test_a_revision_that_fails_from_its_start_is_not_asked_to_the_end() ->
         answers = await ask_pods(what)
     assert requests < 100
     assert compare(what, answers, tolerance=1e-6).reason == "PriceErrors"
+
+
+def test_whether_more_could_matter_is_looked_at_after_every_fourth_wave_and_after_each_slow_one() -> None:
+    assert [worth_a_look(number, 0.01) for number in range(6)] == [True, False, False, False, True, False]
+    assert worth_a_look(5, 2.0)
 
 
 def test_numbers_that_no_float_holds_are_infinite_and_true_is_none() -> None:

@@ -32,7 +32,7 @@ from pinn_operator.core.samples import (
     Quote,
 )
 from pinn_operator.core.situation import Situation
-from pinn_operator.core.verification.waves import settled
+from pinn_operator.core.verification.waves import settled, worth_a_look
 
 Key = tuple[str, str]
 """Namespace and name of a resource."""
@@ -47,8 +47,6 @@ AT_ONCE: Final = 4
 """Revisions that are asked everything at the same time; the others wait for their turn."""
 _GREEKS: Final = ("delta", "gamma", "vega", "theta", "rho")
 _WORDS: Final = 200
-_LOOK_EVERY: Final = 4
-"""Waves between two looks at whether more of them could change anything."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -194,9 +192,10 @@ async def _ask_all(session: aiohttp.ClientSession, question: PriceQuestion, aske
     if not any(item.pod.canary for item in full):
         return True
     for number, requests in enumerate(question.waves):
+        began = time.monotonic()
         together = [_reply(session, question, item, number, request) for request in requests for item in full]
         await asyncio.gather(*together)
-        if number % _LOOK_EVERY == 0 and settled(item.prices() for item in full):
+        if worth_a_look(number, time.monotonic() - began) and settled(item.prices() for item in full):
             return True
     return True
 

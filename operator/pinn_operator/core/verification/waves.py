@@ -28,6 +28,7 @@ _Test: TypeAlias = Callable[[PriceReply], bool]
 _STAKE: Final = 0.9
 _GIVEN_UP: Final = 8
 """Requests without a usable answer after which a pod is not asked any more."""
+_LOOK_EVERY: Final = 4
 _ALONE_LIMIT: Final = 0.1
 """Without a stable revision: more than this share of waves is too many."""
 
@@ -78,6 +79,14 @@ def slow_limit(pods: Iterable[PodPrices]) -> float | None:
         if len(reply.options) == 1 and (reply.status or reply.fault is PriceFault.SLOW)
     )  # fmt: skip
     return max(SLOW_FLOOR, SLOW_RATIO * times[int(0.95 * (len(times) - 1))]) if times else None
+
+
+def worth_a_look(wave: int, seconds: float) -> bool:
+    """Whether to find out after this wave, which took so long, if what more of them could show is `settled`.
+
+    That takes as long as some quick waves do, and is nothing beside a slow one.
+    """
+    return wave % _LOOK_EVERY == 0 or seconds >= SLOW_FLOOR
 
 
 def settled(pods: Iterable[PodPrices]) -> bool:

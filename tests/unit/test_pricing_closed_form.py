@@ -44,9 +44,9 @@ def random_options(n: int, seed: int) -> OptionBatch:
     )
 
 
-def textbook(batch: OptionBatch, row: int) -> dict[str, mp.mpf]:
-    """Black–Scholes–Merton as in any textbook, at fifty digits."""
-    with mp.workdps(50):
+def textbook(batch: OptionBatch, row: int, *, digits: int = 50) -> dict[str, mp.mpf]:
+    """Black–Scholes–Merton as in any textbook, at so many digits."""
+    with mp.workdps(digits):
         s, k, t, r, q, v = (
             mp.mpf(float(getattr(batch, name)[row]))
             for name in ("spot", "strike", "maturity", "rate", "dividend", "volatility")
@@ -235,3 +235,21 @@ def test_batches_concatenate_in_order() -> None:
     joined = OptionBatch.concatenate(parts)
     assert joined.spot.tolist() == [v for part in parts for v in part.spot.tolist()]
     assert len(joined) == 7
+
+
+def test_a_bound_is_never_more_than_the_option_can_be_worth_and_holds_wherever_a_request_may_be() -> None:
+    source = np.random.default_rng(5)
+    n = 150
+    spot, strike = np.exp(source.uniform(np.log(1e-6), np.log(1e9), (2, n)))
+    rate, dividend = source.uniform(-1, 1, (2, n))
+    batch = options(
+        spot, strike, source.uniform(0.1, 100, n), rate, dividend, source.uniform(0.01, 10, n), source.random(n) < 0.5
+    )
+    quotes = closed_form.price(batch)
+    worth = np.where(batch.is_call, spot * np.exp(-dividend * batch.maturity), strike * np.exp(-rate * batch.maturity))
+    assert (quotes.error_bound <= np.maximum(np.maximum(quotes.price, worth) * 1.001, strike)).all()
+    assert (quotes.error_bound < 1e-3 * np.maximum(quotes.price, strike)).mean() > 0.5
+    with mp.workdps(300):
+        for row in range(n):
+            error = abs(textbook(batch, row, digits=300)["price"] - mp.mpf(float(quotes.price[row])))
+            assert error <= quotes.error_bound[row], row

@@ -174,3 +174,13 @@ def test_one_row_of_a_batch_becomes_a_scalar_quote() -> None:
     assert not quote.cached
     assert all(type(value) is float for value in quote[:8])
     assert quote.as_cached() == quote._replace(cached=True)
+
+
+def test_a_bound_that_would_say_nothing_is_lowered_alone_as_in_a_batch() -> None:
+    option = (1e-5, 6e5, 97.0, -0.99, 0.99, 0.2, True)
+    alone = PRICER.quote(*option)
+    assert alone is not None
+    worth = 1e-5 * math.exp(-0.99 * 97)
+    assert alone.error_bound == pytest.approx(worth)
+    batch = OptionBatch(*(np.array([value]) for value in option))
+    assert alone.error_bound == pytest.approx(float(MODEL.price(batch).error_bound[0]))

@@ -20,6 +20,7 @@ from pinn_inference.pricing.reduction import (
     Reduced,
     Sensitivities,
     assemble,
+    cap_bound,
     intrinsic_only,
     reduce,
     rounding_bound,
@@ -38,6 +39,8 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
     n = len(batch)
     reduced = reduce(batch)
     values = sensitivities(batch, reduced)
+    error_bound = rounding_bound(batch, reduced)
+    cap_bound(batch, values.price, error_bound)
     return Quotes(
         price=values.price,
         delta=values.delta,
@@ -45,7 +48,7 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
         vega=values.vega,
         theta=values.theta,
         rho=values.rho,
-        error_bound=rounding_bound(batch, reduced),
+        error_bound=error_bound,
         method=np.full(n, Method.CLOSED_FORM, dtype=np.int8),
         reason=np.full(n, reason, dtype=np.int8),
     )

@@ -22,6 +22,7 @@ from pinn_inference.pricing.errors import (
     ModelSelfCheckError,
 )
 from pinn_inference.pricing.golden import CheckResult
+from pinn_inference.pricing.reduction import cap_bound
 from pinn_inference.pricing.types import CodeArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
 
 __all__ = [
@@ -130,6 +131,7 @@ class PinnModel(EngineModel[Artefact, PricingEngine]):
         reason[(reason == FallbackReason.NONE) & ~finite] = FallbackReason.NOT_FINITE
         method = np.full(len(batch), Method.PINN, dtype=np.int8)
         price, delta, gamma, vega, theta, rho, error_bound = evaluation.values
+        cap_bound(batch, price, error_bound)
         quotes = Quotes(price, delta, gamma, vega, theta, rho, error_bound, method, reason)
         if reason.any():
             _overwrite_with_closed_form(quotes, batch)

@@ -19,6 +19,8 @@ import numpy as np
 from pinn_inference.pricing.mills import INV_SQRT_2PI, normal_density
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
 
+MOST: Final = 1.0 + 1e-9
+"""For the rounding of what an option is worth at most."""
 ROUNDING: Final = 8.0 * float(np.finfo(np.float64).eps)
 """Share of the present values that float64's rounding may take, see `rounding_bound`."""
 
@@ -90,6 +92,22 @@ def rounding_bound(batch: OptionBatch, reduced: Reduced) -> FloatArray:
     """
     digits = 1.0 + np.abs(reduced.x) + (np.abs(batch.rate) + np.abs(batch.dividend)) * batch.maturity
     return ROUNDING * (reduced.asset + reduced.cash) * digits
+
+
+def cap_bound(batch: OptionBatch, price: FloatArray, error_bound: FloatArray) -> None:
+    """Lower bounds that say nothing, in place; all of shape (n,), in currency.
+
+    Present values that differ by dozens of orders of magnitude leave a rounding bound far above what the option can be
+    worth. A call is worth no more than A = S·e^{−qT} and a put no more than B = K·e^{−rT}, so no price within that is
+    wrong by more.
+    """
+    wide = (error_bound > batch.strike) & (error_bound > price)
+    if wide.any():
+        with np.errstate(over="ignore"):
+            asset = batch.spot[wide] * np.exp(-batch.dividend[wide] * batch.maturity[wide])
+            cash = batch.strike[wide] * np.exp(-batch.rate[wide] * batch.maturity[wide])
+        most = np.maximum(price[wide], np.where(batch.is_call[wide], asset, cash)) * MOST
+        error_bound[wide] = np.minimum(error_bound[wide], most)
 
 
 def assemble(

@@ -17,7 +17,7 @@ from pinn_inference.pricing.artefact import Artefact
 from pinn_inference.pricing.mills import INV_SQRT_2PI, SQRT_HALF_PI
 from pinn_inference.pricing.model import MIN_VARIANCE
 from pinn_inference.pricing.network import Network
-from pinn_inference.pricing.reduction import ROUNDING
+from pinn_inference.pricing.reduction import MOST, ROUNDING
 from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
 
 _SATURATED: Final = 40.0  # tanh(40) is 1.0 in float64, and its slope 0
@@ -166,6 +166,8 @@ class ScalarPricer:
             bound = self._bounds[knot] + s * density * self._source_error
             digits = 1.0 + abs(x) + (abs(rate) + abs(dividend)) * maturity
             error_bound = scale * bound + ROUNDING * (asset + cash) * digits
+            if error_bound > strike and error_bound > price:  # as in `cap_bound`
+                error_bound = min(error_bound, max(price, asset if is_call else cash) * MOST)
         except (ArithmeticError, ValueError):
             return None
         # One sum tells whether all of them are finite: an infinity or a NaN in any makes it one.

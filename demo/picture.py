@@ -20,6 +20,7 @@ _COLOURS = (
     ("▸ Promoted", "#81c995"),
     ("OutOfBounds", "#f28b82"),
     ("AboveStable", "#f28b82"),
+    ("PricesDiffer", "#f28b82"),
     ("▸", "#fdd663"),
     ("█", "#78d9ec"),
 )

@@ -87,9 +87,10 @@ def turn(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="class")
-def service(line: Line, namespace: str, turn: None) -> Service:
-    """The class's PINNService; nothing is applied yet."""
-    return Service(line.kube, "eu", namespace, host=f"{namespace}.example.com")
+def service(request: pytest.FixtureRequest, line: Line, namespace: str, turn: None) -> Service:
+    """The class's PINNService; nothing is applied yet. Its pods load TensorFlow where the class says `TENSORFLOW`."""
+    tensorflow = getattr(request.cls, "TENSORFLOW", False)
+    return Service(line.kube, "eu", namespace, host=f"{namespace}.example.com", tensorflow=tensorflow)
 
 
 @pytest.fixture(scope="class")

@@ -38,6 +38,8 @@ FIRING: list[Any] = [
 class TestFiringGates:
     """One PINNService, tried with one bad revision after the other."""
 
+    TENSORFLOW = True
+
     @pytest.mark.parametrize(("kind", "how", "gates", "fires"), FIRING)
     def test_the_gate_rolls_back_what_is_bad_in_its_way(
         self, kind: str, how: dict[str, Any], gates: Sequence[Manifest], fires: str, line: Line, service: Service,
@@ -56,6 +58,8 @@ class TestFiringGates:
 
 class TestQuietGates:
     """A good revision under every built-in gate."""
+
+    TENSORFLOW = True
 
     def test_no_gate_fires_on_a_good_revision_and_each_shows_what_it_saw(
         self, line: Line, service: Service, stable: str, traffic: Traffic, account: Account
@@ -98,6 +102,7 @@ class TestQuietGates:
 class TestCacheResets:
     """Memory above its limit: the caches are reset first, and the revision goes only if that did not help."""
 
+    TENSORFLOW = True
     MEMORY = gate("memory", above="1100M", action="ResetCaches", recheckSeconds=10, severity="P2")
 
     def test_a_reset_that_helps_keeps_the_revision(

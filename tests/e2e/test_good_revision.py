@@ -15,6 +15,8 @@ RATE = 100.0
 
 
 class TestAGoodRevision:
+    TENSORFLOW = True
+
     def test_it_is_promoted_with_the_shares_of_its_steps_and_without_one_failed_request(
         self, line: Line, service: Service, stable: str, account: Callable[[str, Summary], None]
     ) -> None:

@@ -149,6 +149,8 @@ def infer(line: Line, service: Service, stable: str) -> Iterator[Callable[[str, 
 class TestInferenceServer:
     """One PINNService for all; the tests run in this order, and each leaves it as it found it."""
 
+    TENSORFLOW = True
+
     def test_every_golden_option_is_priced_by_a_network_within_its_bound(self, ask: Ask) -> None:
         known = [_Known("european", golden.terms, golden.is_call, golden.answers[0]) for golden in GOLDEN_PRICES]
         known += [_Known("american", golden.terms, golden.is_call, golden.price) for golden in AMERICAN_GOLDEN_PRICES]

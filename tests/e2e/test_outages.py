@@ -17,7 +17,7 @@ Account = Callable[[str, Summary], None]
 @pytest.fixture(scope="class")
 def other(line: Line, service: Service) -> Iterator[Service]:
     """A second PINNService beside the class's own."""
-    other = Service(line.kube, "us", service.namespace, host=f"us.{service.host}")
+    other = Service(line.kube, "us", service.namespace, host=f"us.{service.host}", tensorflow=False)
     other.apply(image=line.images.faulty, env={"RELEASE": "1"})
     other.wait_stable()
     yield other

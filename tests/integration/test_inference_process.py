@@ -103,6 +103,20 @@ def test_large_requests_are_priced_in_the_batch_process_and_are_right(server: Pr
         assert abs(row["price"] - option.price()) <= row["error_bound"] + 1e-12 * option.strike
 
 
+def test_where_tensorflow_is_off_batches_are_right_and_nobody_imports_it() -> None:
+    chosen = [random_option(random.Random(seed)) for seed in range(3000)]
+    with serving(PINN_TENSORFLOW="off") as process, connection(process) as client:
+        child = process.logged("batch process started")["child"]
+        status, answer, _ = price(client, {"options": [option.body() for option in chosen]})
+        assert status == 200
+        for option, row in zip(chosen, answer["results"], strict=True):
+            assert abs(row["price"] - option.price()) <= row["error_bound"] + 1e-12 * option.strike
+        client.request("GET", "/health/detailed")
+        found = json.loads(client.getresponse().read())["components"]["tensorflow"]
+        assert (found["status"], found["batch_process"]["state"]) == ("off", "numpy")
+        assert "tensorflow" not in Path(f"/proc/{child}/maps").read_text()
+
+
 def test_a_batch_process_that_is_killed_is_replaced_and_no_request_fails() -> None:
     batch = {"options": [random_option(random.Random(seed)).body() for seed in range(500)]}
     with serving() as process, connection(process) as client:

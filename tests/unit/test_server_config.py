@@ -37,6 +37,7 @@ def test_every_setting_can_be_given_by_variable_and_by_flag_and_the_flag_wins() 
         ("PINN_KEEP_ALIVE_SECONDS", "0", "a number of seconds from 1 to 86400"),
         ("PINN_LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("PINN_TF_THREADS", "0", "a whole number from 1 to 256"),
+        ("PINN_TENSORFLOW", "no", "on or off"),
         ("PINN_MAX_BODY_BYTES", "1", "a whole number from 1024"),
         ("PINN_MAX_BATCH", "0", "a whole number from 1"),
         ("PINN_QUEUE_OPTIONS", "²", "a whole number from 1"),

@@ -47,6 +47,8 @@ class ServerConfig:
     """Idle connections live this long. It has to exceed the proxy's own idle timeout (Envoy: one hour): if the server
     closes first, a request that is just being sent on that connection is lost."""
     log_level: str = "info"
+    tensorflow: bool = True
+    """Whether the batch process loads TensorFlow; without it NumPy prices batches too."""
     tf_threads: int = 1
     max_body_bytes: int = 32 * 1024 * 1024
     max_batch: int = 65_536
@@ -146,6 +148,12 @@ def _level(text: str) -> str:
     return text.lower()
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off"):
+        raise ValueError("on or off")
+    return text.lower() == "on"
+
+
 def _label(text: str) -> str:
     if len(text) > 253 or not (text.isascii() and text.isprintable()):
         raise ValueError("a name of at most 253 printable ASCII characters")
@@ -194,6 +202,7 @@ SETTINGS: tuple[Setting, ...] = (
         "keep_alive_seconds", "PINN_KEEP_ALIVE_SECONDS", _seconds(1, 86400), "seconds an idle connection stays open"
     ),
     Setting("log_level", "PINN_LOG_LEVEL", _level, "one of " + ", ".join(LOG_LEVELS)),
+    Setting("tensorflow", "PINN_TENSORFLOW", _switch, "on or off: whether the batch process loads TensorFlow"),
     Setting("tf_threads", "PINN_TF_THREADS", _integer(1, 256), "threads TensorFlow may use for one evaluation"),
     Setting("max_body_bytes", "PINN_MAX_BODY_BYTES", _integer(1024, 2**30), "largest request body in bytes"),
     Setting("max_batch", "PINN_MAX_BATCH", _integer(1, 1_000_000), "most options in one request"),

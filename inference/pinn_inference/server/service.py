@@ -101,12 +101,15 @@ class PricingService:
         )
 
     async def start_batch_process(self) -> None:
-        """Start the batch process, which then loads TensorFlow. For a server that is ready: before that it would only
-        take processor time from what the server is waiting for."""
+        """Start the batch process, which then loads TensorFlow unless that is switched off.
+
+        For a server that is ready: before that it would only take processor time from what the server is waiting for.
+        """
         sources = self._engine.sources
         if self._has_batch_process and self._batches is not None and sources is not None:
             await self._batches.start(sources.packed())
-            self._batches.load_tensorflow()
+            if self._config.tensorflow:
+                self._batches.load_tensorflow()
 
     async def close(self) -> None:
         """Finish what was accepted."""
@@ -133,7 +136,9 @@ class PricingService:
         if status is None:
             return described
         described.update(status.tensorflow)
-        if status.state in (BatchState.STARTING, BatchState.LOADING) and described["status"] == "not_loaded":
+        if not self._config.tensorflow:
+            described["status"] = "off"
+        elif status.state in (BatchState.STARTING, BatchState.LOADING) and described["status"] == "not_loaded":
             described["status"] = "loading"
         described["batch_process"] = {
             "state": status.state.value,

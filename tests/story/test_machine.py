@@ -263,6 +263,16 @@ FOUND: dict[str, tuple[str, History]] = {
     "a paused rollout whose stable revision is dead makes the canary stable for no third revision": (
         "Replicas", ("stable is dead", (("paused", True), ("image", "pinn:3"))),
     ),
+    "gates that passed at a moment to come, after the clock was set back, have not passed now": (
+        "HTTPRoute",
+        (
+            "at 10%",
+            (
+                ("mode", "Auto"), ("time", 8.0), ("errors", ("both", 1.0)), ("readable", True), ("time", 13.0),
+                ("scaled by hand", ("stable", 7)), ("clock", -20.0),
+            ),
+        ),
+    ),
     "a canary in doubt goes back to its step when stable is back, and is compared with it there": (
         "HTTPRoute with prices",
         ("at 10%", (("errors", ("both", 1.0)), ("pods", ("stable", "preempted")), ("time", 310.0))),

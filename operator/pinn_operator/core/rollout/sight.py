@@ -52,7 +52,9 @@ def not_in_the_future(rollout: RolloutStatus, now: datetime) -> RolloutStatus:
     return replace(
         rollout, start_time=min(rollout.start_time, now), weight_time=min(rollout.weight_time, now),
         programmed_time=seen(rollout.programmed_time), still_time=seen(rollout.still_time),
-        passed_time=seen(rollout.passed_time), suspension=_suspended_by_now(rollout.suspension, now),
+        # What passed then did not pass at this very moment.
+        passed_time=rollout.passed_time if rollout.passed_time is not None and rollout.passed_time <= now else None,
+        suspension=_suspended_by_now(rollout.suspension, now),
         doubt=_doubted_by_now(rollout.doubt, seen),
     )  # fmt: skip
 

@@ -264,7 +264,8 @@ def test_pods_of_the_next_step_that_never_start_stall_and_the_weight_stays(
 ) -> None:
     world = at_step(10, spec={"rollback": {"readyDeadlineSeconds": 60}}, rate=20)
     world.images["pinn:2"] = behaviour
-    world.run(150, tick=1)
+    world.run_until(lambda it: it.state.step.startswith("2/"))
+    world.run(80, tick=1)
     stalled = world.state.condition("Stalled")
     assert stalled is not None
     assert (stalled.reason, world.weight, world.state.rejected) == (reason, 10, None)

@@ -14,7 +14,8 @@ from cluster.progress import Progress
 from cluster.shell import run_into
 
 LOCKS = ("requirements/build.lock", "requirements/dev.lock")
-PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off")
+PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--no-compile")
+"""Modules are compiled when they are first imported: most of them never are."""
 _LIMIT = 3600.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.support import expect
+from tests.support.kube import wait_until
 from tests.support.line import Line
 from tests.support.service import Service
 from tests.support.traffic import Summary, Traffic
@@ -40,7 +41,8 @@ class TestAGoodRevision:
         expect.weights_rose_on_evidence(chronicle, traffic, least=20)
         assert first_pods.items() <= warm_pods.items(), "a canary pod was replaced on the way"
         assert service.untouched(canary) == warm_pods, "promotion restarted or replaced pods"
-        assert service.replicas(stable) == 0, "the old revision keeps capacity after the bake"
+        # The status is committed before it is acted on.
+        wait_until("the old revision has no capacity after the bake", lambda: service.replicas(stable) == 0, seconds=10)
 
     def test_the_resource_says_so_to_people_and_to_tools(self, service: Service) -> None:
         assert service.condition("Ready") == "True"

@@ -140,8 +140,8 @@ def test_one_pod_of_ten_on_a_lost_node_condemns_nobody() -> None:
     world = at_step(100, spec={"replicas": 10})
     pods = world.of("pinn:2")
     lost = next(pod for pod in pods)
-    lost.unready_until = world.seconds + 300
-    world.run(120)
+    lost.unready_until = world.seconds + 120
+    world.run(90)
     assert world.state.last_rollback is None
     assert world.weight == 100
     world.until_stable("pinn:2", at_most=900)
@@ -308,7 +308,7 @@ def test_an_autoscaler_that_finds_no_room_in_the_bake_rolls_nothing_back() -> No
     world = at_step(100, spec={"rollback": {"readyDeadlineSeconds": 60}})
     world.room = 8
     world.apply(replicas=6)
-    world.run(600, tick=1)
+    world.run(240, tick=1)
     assert world.weight == 100
     assert world.state.last_rollback is None
     world.room = 100

@@ -89,7 +89,7 @@ def test_a_revision_that_turns_bad_later_is_caught_there(phase: Phase) -> None:
 
 def test_without_traffic_nothing_is_promoted_and_nothing_is_rolled_back() -> None:
     world = started("pinn:2", rate=0)
-    world.run(1800, tick=1)
+    world.run(900, tick=1)
     assert rises(world) == [10]
     assert world.state.verdict == "NoData"
     assert world.state.phase is Phase.PROGRESSING

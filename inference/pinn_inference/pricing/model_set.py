@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
 
 from pinn_inference.pricing.errors import ModelNotFoundError
 from pinn_inference.pricing.types import OptionBatch, Quotes
@@ -69,14 +67,7 @@ class ModelSet:
         if american.all():
             return self.american.price(batch)
         parts = ((~american, self.european), (american, self.american))
-        quotes = [(rows, model.price(batch.take(rows))) for rows, model in parts]
-        columns = {}
-        for field in fields(Quotes):
-            column = np.empty(len(batch), dtype=getattr(quotes[0][1], field.name).dtype)
-            for rows, part in quotes:
-                column[rows] = getattr(part, field.name)
-            columns[field.name] = column
-        return Quotes(**columns)
+        return Quotes.assembled(len(batch), [(rows, model.price(batch.take(rows))) for rows, model in parts])
 
     def warm_up(self) -> None:
         self.european.warm_up()

@@ -127,6 +127,17 @@ class Quotes:
         return Quotes(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     @classmethod
+    def assembled(cls, size: int, parts: Sequence[tuple[BoolArray | NDArray[np.intp], Quotes]]) -> Quotes:
+        """Quotes of `size` rows from parts, each with the rows that it is of; together they are of every row."""
+        columns = []
+        for column in fields(cls):
+            made = np.empty(size, dtype=getattr(parts[0][1], column.name).dtype)
+            for rows, part in parts:
+                made[rows] = getattr(part, column.name)
+            columns.append(made)
+        return cls(*columns)
+
+    @classmethod
     def concatenate(cls, quotes: Sequence[Quotes]) -> Quotes:
         """One set of quotes with the rows of all, in order; raises ValueError for an empty sequence."""
         return cls(*(np.concatenate([getattr(part, column.name) for part in quotes]) for column in fields(cls)))

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -193,14 +193,11 @@ def price_without_model(options: OptionBatch, reason: FallbackReason) -> Quotes:
         return closed_form.price(options, reason=reason)
     if american.all():
         return integral_equation.price(options, reason=reason)
-    parts = [
-        closed_form.price(options.take(~american), reason=reason),
-        integral_equation.price(options.take(american), reason=reason),
-    ]
-    # Where each row lies among the European ones followed by the American ones.
-    place = np.empty(len(options), dtype=np.intp)
-    place[np.argsort(american, kind="stable")] = np.arange(len(options))
-    return Quotes.concatenate(parts).take(place)
+    parts = (
+        (~american, closed_form.price(options.take(~american), reason=reason)),
+        (american, integral_equation.price(options.take(american), reason=reason)),
+    )
+    return Quotes.assembled(len(options), parts)
 
 
 class EngineFailed(ServerError):
@@ -290,7 +287,7 @@ def _evaluate(
             _failed(error, tally)
             part = _without_device(options.take(piece))
         parts.append((piece, part))
-    quotes = parts[0][1] if not left else _assembled(len(options), parts)
+    quotes = parts[0][1] if not left else Quotes.assembled(len(options), parts)
     tally.methods = np.bincount(quotes.method, minlength=len(Method)).tolist()
     tally.reasons = np.bincount(quotes.reason, minlength=len(FallbackReason)).tolist()
     tally.moments = price_moments(options, quotes).tolist()
@@ -304,16 +301,6 @@ def _failed(error: Exception, tally: _Tally) -> None:
 
 def _without_device(options: OptionBatch) -> Quotes:
     return price_without_model(options, FallbackReason.DEVICE_ERROR)
-
-
-def _assembled(size: int, parts: Iterable[tuple[np.ndarray[Any, Any], Quotes]]) -> Quotes:
-    """Quotes of `size` rows from parts, each with the rows that it is of."""
-    columns: dict[str, Any] = {}
-    for rows, part in parts:
-        for column in fields(Quotes):
-            values = getattr(part, column.name)
-            columns.setdefault(column.name, np.empty(size, dtype=values.dtype))[rows] = values
-    return Quotes(**columns)
 
 
 J = TypeVar("J")

@@ -97,13 +97,7 @@ class ApiCluster:
 
     async def read_secret(self, namespace: str, name: str, key: str) -> str | None:
         """One value of a Secret as text; None if there is none. Never logged, never kept here."""
-        try:
-            secret = await self._client.get(SECRET, namespace, name)
-        except NotFound:
-            return None
-        except Forbidden as error:
-            raise _not_listed("metricsSecrets", namespace, name) from error
-        encoded = (secret.get("data") or {}).get(key)
+        encoded = (await self._data(SECRET, namespace, name, listed_in="metricsSecrets")).get(key)
         if encoded is None:
             return None
         try:
@@ -113,13 +107,7 @@ class ApiCluster:
 
     async def read_config_map(self, namespace: str, name: str, key: str) -> str | None:
         """One value of a ConfigMap; None if there is none."""
-        try:
-            config_map = await self._client.get(CONFIG_MAP, namespace, name)
-        except NotFound:
-            return None
-        except Forbidden as error:
-            raise _not_listed("metricsConfigMaps", namespace, name) from error
-        value = (config_map.get("data") or {}).get(key)
+        value = (await self._data(CONFIG_MAP, namespace, name, listed_in="metricsConfigMaps")).get(key)
         return value if isinstance(value, str) else None
 
     async def observe(self, resource: Resource) -> Observed:
@@ -199,6 +187,17 @@ class ApiCluster:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    async def _data(self, kind: Kind, namespace: str, name: str, *, listed_in: str) -> dict[str, Any]:
+        """Of a Secret or ConfigMap that a resource refers to; empty if there is none. Raises NotListed."""
+        try:
+            found = await self._client.get(kind, namespace, name)
+        except NotFound:
+            return {}
+        except Forbidden as error:
+            text = f"add {{namespace: {namespace}, name: {name}}} to {listed_in} of the operator's Helm chart"
+            raise NotListed(text) from error
+        return found.get("data") or {}
+
     async def _list(self, resource: Resource, kind: Kind) -> list[dict[str, Any]]:
         return await self._client.list_matching(
             kind, resource.namespace, label_selector=f"{SERVICE_LABEL}={resource.name}"
@@ -252,7 +251,3 @@ def _check_owner(resource: Resource, live: Manifest, kind: Kind) -> None:
         f"{kind.kind} {resource.namespace}/{live['metadata']['name']} exists and {whose}: "
         "rename one of the two, or delete it if nobody needs it"
     )
-
-
-def _not_listed(value: str, namespace: str, name: str) -> NotListed:
-    return NotListed(f"add {{namespace: {namespace}, name: {name}}} to {value} of the operator's Helm chart")

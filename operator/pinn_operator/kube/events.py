@@ -36,20 +36,12 @@ class EventRecorder:
 
     async def emit_missing(self, resource: Resource, event: Event, time: datetime) -> None:
         """Say what was decided at `time`, unless it has been said since."""
-        name, moment = event_name(resource, event), _seconds(time)
-        key = (resource.namespace, name)
-        try:
-            await self._client.create(EVENT, resource.namespace, self._manifest(resource, event, name, moment))
-            self._remember(key, 1)
-        except AlreadyExists:
-            live = await self._client.get(EVENT, resource.namespace, name)
-            if str(live.get("lastTimestamp") or "") < moment:
-                await self._raise_count(key, int(live.get("count") or 1), moment)
+        moment = _seconds(time)
+        await self._write(resource, event, moment, unless_since=moment)
 
     async def emit(self, resource: Resource, event: Event) -> None:
         """Say it, or raise the count of what was said before."""
-        name = event_name(resource, event)
-        key = (resource.namespace, name)
+        key = (resource.namespace, event_name(resource, event))
         moment = _seconds(self._now())
         known = self._counts.get(key)
         if known is not None:
@@ -60,13 +52,19 @@ class EventRecorder:
                 del self._counts[key]
             else:
                 return
-        manifest = self._manifest(resource, event, name, moment)
+        await self._write(resource, event, moment)
+
+    async def _write(self, resource: Resource, event: Event, moment: str, *, unless_since: str | None = None) -> None:
+        """Create it, or raise the count of what is there, unless that was said at `unless_since` or later."""
+        name = event_name(resource, event)
+        key = (resource.namespace, name)
         try:
-            await self._client.create(EVENT, resource.namespace, manifest)
+            await self._client.create(EVENT, resource.namespace, self._manifest(resource, event, name, moment))
             self._remember(key, 1)
         except AlreadyExists:
             live = await self._client.get(EVENT, resource.namespace, name)
-            await self._raise_count(key, int(live.get("count") or 1), moment)
+            if unless_since is None or str(live.get("lastTimestamp") or "") < unless_since:
+                await self._raise_count(key, int(live.get("count") or 1), moment)
 
     async def _raise_count(self, key: tuple[str, str], known: int, moment: str) -> None:
         namespace, name = key

@@ -319,6 +319,10 @@ UNREAD_SECONDS: Final = 60.0
 """So long after a weight was written, what has no sample has no requests, whether a source was read or not."""
 
 
+Moments = Mapping[tuple[str, ...], Mapping[float, float]]
+"""Of each target: time on the grid → time of the scrape that Prometheus had there."""
+
+
 class Answers:
     """The answers of one pass, each family read once."""
 
@@ -327,6 +331,8 @@ class Answers:
         self._scope = scope
         self._found: dict[str, Found] = {}
         self._scraped = any(key.startswith(PROMETHEUS_KEY) for key in samples)
+        self._keys = _Milliseconds()
+        self._moments: dict[str, Moments | SourceError] = {}
 
     def find(self, family: Family) -> Found:
         """What the sources say of a family."""
@@ -425,7 +431,43 @@ class Answers:
 
     def _prometheus(self, family: Family) -> tuple[Series, ...] | SourceError | None:
         """All grids of a family as one series of true samples for each target."""
-        return merged(self.samples, family, self._scope) if self._scraped else None
+        return self._merged(family) if self._scraped else None
+
+    def _merged(self, family: Family) -> tuple[Series, ...] | SourceError | None:
+        """Points are (moment of the scrape, value)."""
+        collected: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
+        asked = False
+        for grid in (NEWEST, RECENT, *LONG, BEFORE):
+            for part in family.slices:
+                values = series_of(self.samples, prometheus_key(family, part, grid))
+                if values is None:
+                    continue
+                asked = True
+                if isinstance(values, SourceError):
+                    return values
+                moments = self._moments_of(grid.name)
+                if isinstance(moments, SourceError):
+                    return moments
+                for series in as_series(values):
+                    scraped = moments.get(_target(series.labels, self._scope), {})
+                    labels = tuple(sorted({**series.labels, **part.labels}.items()))
+                    kept = collected.setdefault(labels, {})
+                    kept.update((scraped.get(self._keys[at], at), value) for at, value in series.points)
+        if not asked:
+            return None
+        return tuple(Series(dict(labels), tuple(sorted(points.items()))) for labels, points in collected.items())
+
+    def _moments_of(self, grid: str) -> Moments | SourceError:
+        """When each target was scraped, on a grid: all families of a pass have the same."""
+        known = self._moments.get(grid)
+        if known is None:
+            times = series_of(self.samples, f"{PROMETHEUS_KEY}{TIMES}/{grid}")
+            known = times if isinstance(times, SourceError) else {
+                _target(one.labels, self._scope): {self._keys[at]: moment for at, moment in one.points}
+                for one in as_series(times or ())
+            }  # fmt: skip
+            self._moments[grid] = known
+        return known
 
 
 def _spliced(read: Points, scraped: Points) -> Points:
@@ -450,46 +492,12 @@ def _reading_of(source: SourceKind, found: Tracks, family: Family, scope: Scope)
     return Reading(source, tuple(canary), tuple(stable), fair)
 
 
-def merged(samples: Samples, family: Family, scope: Scope) -> tuple[Series, ...] | SourceError | None:
-    """All grids of a family as true samples: points are (moment of the scrape, value)."""
-    collected: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
-    keys = _Milliseconds()
-    asked = False
-    for grid in (NEWEST, RECENT, *LONG, BEFORE):
-        times = series_of(samples, f"{PROMETHEUS_KEY}{TIMES}/{grid.name}")
-        moments = None if isinstance(times, SourceError) else _moments(as_series(times or ()), scope, keys)
-        for part in family.slices:
-            values = series_of(samples, prometheus_key(family, part, grid))
-            if values is None:
-                continue
-            asked = True
-            if isinstance(values, SourceError):
-                return values
-            if isinstance(times, SourceError):
-                return times
-            for series in as_series(values):
-                scraped = moments.get(_target(series.labels, scope), {}) if moments else {}
-                labels = tuple(sorted({**series.labels, **part.labels}.items()))
-                kept = collected.setdefault(labels, {})
-                if scraped:
-                    kept.update((scraped.get(keys[at], at), value) for at, value in series.points)
-                else:
-                    kept.update(series.points)
-    if not asked:
-        return None
-    return tuple(Series(dict(labels), tuple(sorted(points.items()))) for labels, points in collected.items())
-
-
 class _Milliseconds(dict[float, float]):
     """Times as Prometheus writes them, by themselves: all series of an answer have the same, and rounding is slow."""
 
     def __missing__(self, at: float) -> float:
         rounded = self[at] = round(at, 3)
         return rounded
-
-
-def _moments(times: Iterable[Series], scope: Scope, keys: _Milliseconds) -> dict[tuple[str, ...], dict[float, float]]:
-    return {_target(one.labels, scope): {keys[at]: moment for at, moment in one.points} for one in times}
 
 
 def _target(labels: Mapping[str, str], scope: Scope) -> tuple[str, ...]:

@@ -47,10 +47,8 @@ def note(kube: Cluster, *, cluster: bool) -> None:
 
 def noted(kube: Cluster) -> Made:
     """What the note says."""
-    template = "{range $name, $value := .data}{$name}={$value} {end}".replace("{", "{{").replace("}", "}}")
-    words = kube.kubectl(
-        "get", "configmap", MARK, "-n", "kube-system", "--ignore-not-found", "-o", f"go-template={template}"
-    ).split()
+    template = "go-template={{range $name, $value := .data}}{{$name}}={{$value}} {{end}}"
+    words = kube.kubectl("get", "configmap", MARK, "-n", "kube-system", "--ignore-not-found", "-o", template).split()
     return Made(**{name: f"{name}=yes" in words for name in Made.__slots__})
 
 

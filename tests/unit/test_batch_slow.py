@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST
 from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.batch.jobs import (
-    SLOW_OPTIONS_AT_MOST,
     SLOW_PIECE,
     SLOW_QUEUE,
     Answered,

@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
+from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST
 from pinn_inference.server import ServerConfig
 from pinn_inference.server.app import SERVICE
-from pinn_inference.server.batch.jobs import SLOW_OPTIONS_AT_MOST, SLOW_PIECE, SLOW_QUEUE
+from pinn_inference.server.batch.jobs import SLOW_PIECE, SLOW_QUEUE
 from pinn_inference.server.served_model import load_configured_model
 from tests.support.server import PUT, Client, ExactModel, Gate, eventually, running, sample
 

@@ -31,8 +31,9 @@ from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, 
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65_536
-_WITHOUT_ENGINE: Final = 1000
-"""Options that the integral equation may price in place of engines that have all failed: each takes milliseconds."""
+SLOW_OPTIONS_AT_MOST: Final = 1000
+"""So many options that need the integral equation take some seconds: no request, and no engine that failed, may leave
+it more."""
 
 
 def load_american(
@@ -126,7 +127,7 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
         if ours.any():
             jets = self._evaluate(puts, ours, batch.is_call)
             if jets is None:
-                if (rows := int(np.count_nonzero(ours))) > _WITHOUT_ENGINE:
+                if (rows := int(np.count_nonzero(ours))) > SLOW_OPTIONS_AT_MOST:
                     raise ModelRuntimeError(f"every engine failed: {rows} American options cannot be priced without")
                 ours = np.zeros_like(ours)
                 reason = FallbackReason.DEVICE_ERROR

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from aiohttp import hdrs, web
 
+from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST
 from pinn_inference.pricing.cache import OptionKey
 from pinn_inference.pricing.scalar import ScalarQuote
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
@@ -29,7 +30,7 @@ from pinn_inference.server.batch import (
     ModelLabels,
     RemoteError,
 )
-from pinn_inference.server.batch.jobs import SLOW_OPTIONS_AT_MOST, SLOW_PIECE, SLOW_QUEUE, TooManySlowOptions
+from pinn_inference.server.batch.jobs import SLOW_PIECE, SLOW_QUEUE, TooManySlowOptions
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.desk import QuoteDesk
 from pinn_inference.server.engine import PricingEngine

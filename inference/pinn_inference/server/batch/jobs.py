@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from pinn_inference.pricing import closed_form, integral_equation
-from pinn_inference.pricing.american import AmericanModel, never_exercised, put_terms
+from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST, AmericanModel, never_exercised, put_terms
 from pinn_inference.pricing.american_network import inside
 from pinn_inference.pricing.model_set import StyleModel
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
@@ -142,8 +142,6 @@ class _Tally:
         )
 
 
-SLOW_OPTIONS_AT_MOST: Final = 1000
-"""So many options that need the integral equation take some seconds."""
 SLOW_QUEUE: Final = 4 * SLOW_OPTIONS_AT_MOST
 """Slow options that may wait at one time, some ten or twenty seconds of work; a request beyond it is answered 429."""
 SLOW_PIECE: Final = 16

@@ -19,6 +19,7 @@ def retry_if_ordered(this: Pass, draft: Draft) -> None:
     done = (*status.retry.earlier, status.retry.id) if status.retry else ()
     if not order or order in done or status.phase is Phase.ROLLING_BACK:
         return
+    executed = True
     suspension = status.rollout.suspension if status.rollout is not None else None
     if status.rejected is not None and status.phase is Phase.ROLLED_BACK:
         message = f"revision {status.rejected.revision} is tried again"
@@ -32,12 +33,12 @@ def retry_if_ordered(this: Pass, draft: Draft) -> None:
         suspension = replace(suspension, final=False, retry_time=this.now)
         status = replace(status, rollout=replace(status.rollout, suspension=suspension, suspensions=0))
     else:
-        message = f"nothing to retry: {_what_is_instead(this, status)}"
-        draft.status = replace(status, retry=RetryStatus(order, this.now, message, done[-ORDER_LIMIT:]))
-        draft.warning("NothingToRetry", message)
-        return
+        message, executed = f"nothing to retry: {_what_is_instead(this, status)}", False
     draft.status = replace(status, retry=RetryStatus(order, this.now, message, done[-ORDER_LIMIT:]))
-    draft.normal("Retried", message)
+    if executed:
+        draft.normal("Retried", message)
+    else:
+        draft.warning("NothingToRetry", message)
 
 
 def _what_is_instead(this: Pass, status: Status) -> str:

@@ -29,13 +29,18 @@ class Prometheus:
                 self._connections.append(connection)
             try:
                 connection.request("GET", path)
-                document = json.loads(connection.getresponse().read())
+                response = connection.getresponse()
+                body = response.read()
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._local.connection = None
                 if attempt == 2:
                     raise ConnectionError(f"{self.address}: {error}") from error
                 continue
+            # It answers 503 in plain words until its storage is open.
+            if response.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+                raise ConnectionError(f"{self.address}: {response.status} {body[:200]!r}")
+            document = json.loads(body)
             if document.get("status") != "success":
                 raise ValueError(f"{expression}: {document.get('error')}")
             return [(series["metric"], float(series["value"][1])) for series in document["data"]["result"]]

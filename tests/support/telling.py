@@ -170,8 +170,8 @@ class PrometheusProcess:
 def running_prometheus(folder: Path, exporter: Exporter) -> Iterator[PrometheusProcess]:
     """Running within the block."""
     process = PrometheusProcess(folder, exporter.address)
-    process.start()
     try:
+        process.start()
         yield process
     finally:
         process.stop()

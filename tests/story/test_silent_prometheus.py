@@ -15,24 +15,29 @@ ALL = ("Pods", "Prometheus")
 
 
 class Silent(World):
-    """From `silent_from` until `silent_until` no query is answered."""
+    """From `silent_from` until `silent_until` no query whose key begins with `silent_key` is answered."""
 
     silent_from = 0.0
     silent_until = float("inf")
+    silent_key = ""
 
     def _answers(self, questions: Iterable[Question]) -> Samples:
         asked = list(questions)
         samples: dict[str, AnyAnswer] = dict(super()._answers(asked))
         if self.silent_from <= self.seconds < self.silent_until:
-            samples |= {question.key: Awaited() for question in asked if isinstance(question, Query)}
+            queries = (it for it in asked if isinstance(it, Query) and it.key.startswith(self.silent_key))
+            samples |= {query.key: Awaited() for query in queries}
         return samples
 
 
-def rollout(*, sources: tuple[str, ...] = ALL, gates: tuple[dict[str, Any], ...] = (), **behaviour: Any) -> Silent:
+def rollout(
+    *, sources: tuple[str, ...] = ALL, gates: tuple[dict[str, Any], ...] = (), silent_key: str = "", **behaviour: Any
+) -> Silent:
     analysis: dict[str, Any] = {"intervalSeconds": 5, "sources": list(sources)}
     if gates:
         analysis["gates"] = list(gates)
     world = Silent(service(analysis=analysis), images={"pinn:2": Behaviour(**behaviour)}, rate=60.0)
+    world.silent_key = silent_key
     serving(world).apply(image="pinn:2")
     return world
 
@@ -69,9 +74,35 @@ def test_nothing_passes_before_prometheus_has_answered_and_then_the_rollout_goes
     world.until_stable("pinn:2")
 
 
+QUEUE = {"name": "queue", "query": "sum(queue)", "abort": {"above": "5", "forSeconds": 20}}
+DRIFT = {"name": "drift", "query": "sum(drift)", "abort": {"above": "5", "forSeconds": 20}}
+
+
+def test_a_custom_query_that_hangs_keeps_no_other_gate_from_rolling_back() -> None:
+    hangs = {"sources": ("Prometheus",), "gates": (QUEUE, DRIFT), "silent_key": "gate/queue"}
+    world = rollout(errors=constant(0.5), **hangs)
+    world.run_until(lambda it: it.weight == 10).run_until(lambda it: it.weight == 0, at_most=15)
+    assert world.state.last_rollback is not None, world.describe()
+    assert world.state.last_rollback.reason.startswith("ErrorRate")
+    world = rollout(**hangs)
+    world.own["drift"] = lambda _seconds: 9.0
+    world.run_until(lambda it: it.weight == 10).run_until(lambda it: it.weight == 0, at_most=30)
+    assert world.state.last_rollback is not None, world.describe()
+    assert world.state.last_rollback.gate == "drift"
+
+
+def test_nothing_passes_without_the_custom_query_that_hangs() -> None:
+    world = rollout(gates=(QUEUE, DRIFT), silent_key="gate/queue")
+    world.own["queue"] = world.own["drift"] = lambda _seconds: 1.0
+    world.run_until(lambda it: it.weight == 10).run(120)
+    assert (world.state.phase, world.weight) == (Phase.PROGRESSING, 10), world.describe()
+    assert gate(world, "queue").verdict is Verdict.NO_DATA
+    world.silent_until = world.seconds
+    world.until_stable("pinn:2")
+
+
 def test_a_verdict_that_needs_the_missing_answer_stays_what_it_was() -> None:
-    own = {"name": "queue", "query": "sum(queue)", "abort": {"above": "5", "forSeconds": 20}}
-    world = rollout(gates=(own,))
+    world = rollout(gates=(QUEUE,))
     world.silent_from = float("inf")
     world.own["queue"] = lambda _seconds: 9.0
     world.run_until(lambda it: it.weight == 10).run_until(lambda it: gate(it, "queue").verdict is Verdict.FAIL)

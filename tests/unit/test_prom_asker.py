@@ -186,3 +186,77 @@ async def test_without_any_prometheus_a_query_is_answered_with_what_to_do() -> N
     asker = PrometheusAsker(server, wake=lambda _namespace, _name: None, has_default=False)
     assert await asker.ask(situation(), [UP]) == {"a": NO_PROMETHEUS}
     assert server.namespaces == []
+
+
+# --- several batches: the built-in gates together, each custom gate by itself -----------------------------------------
+
+
+@dataclass
+class Slow(Server):
+    """Some queries take so many seconds each; the others answer at once."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    async def ask(self, query: Query, *, namespace: str = "") -> Answer:
+        self.asked.append(query)
+        await asyncio.sleep(self.seconds.get(query.key, 0.0))
+        return ONE
+
+
+QUEUE, DRIFT = Query("gate/queue", "queue", NOW), Query("gate/drift", "drift", NOW)
+
+
+@pytest.fixture
+async def slow(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+    server, woken = Slow(), list[tuple[str, str]]()
+    yield Bench(server, asker := PrometheusAsker(server, wake=lambda *key: woken.append(key)), woken, Telemetry())
+    await asker.close()
+
+
+async def test_a_custom_query_that_hangs_keeps_no_answer_from_the_other_gates(slow: Bench) -> None:
+    assert isinstance(slow.server, Slow)
+    slow.server.seconds = {QUEUE.key: 60.0}
+    for _ in range(3):
+        assert await slow.asker.ask(situation(), [UP, QUEUE, DRIFT]) == {"a": ONE, QUEUE.key: Awaited(), DRIFT.key: ONE}
+    assert [query.key for query in slow.server.asked].count(QUEUE.key) == 1, "it is not asked again while it is out"
+
+
+async def test_beside_a_custom_query_that_hangs_only_the_first_pass_waits(slow: Bench) -> None:
+    assert isinstance(slow.server, Slow)
+    slow.server.seconds = {QUEUE.key: 60.0}
+    await slow.asker.ask(situation(), [UP, QUEUE])
+    began = time.monotonic()
+    for _ in range(3):
+        await slow.asker.ask(situation(), [UP, QUEUE])
+    assert time.monotonic() - began < PATIENCE
+
+
+@pytest.mark.parametrize(
+    "seconds", [(2.0, 0.0, 0.0), (0.0, 2.0, 5.0), (3.0, 5.0, 0.0), (3.0, 5.0, 9.0), (9.0, 4.0, 7.0)]
+)
+async def test_however_slow_each_of_them_is_all_answers_come_together_again_and_again(
+    slow: Bench, seconds: tuple[float, float, float]
+) -> None:
+    """Nothing passes while an answer is awaited, so a rollout goes on only if they meet in one pass."""
+    assert isinstance(slow.server, Slow)
+    asked = [UP, QUEUE, DRIFT]
+    slow.server.seconds = {query.key: factor * PATIENCE for query, factor in zip(asked, seconds, strict=True)}
+    together, passes, limit = 0, 0, time.monotonic() + 60 * PATIENCE
+    while together < 2 and time.monotonic() < limit:
+        answers = await slow.asker.ask(situation(), asked)
+        passes += 1
+        together += Awaited() not in answers.values()
+        await asyncio.sleep(0.7 * PATIENCE)
+    assert together == 2, f"{passes} passes"
+
+
+async def test_an_answer_that_is_kept_for_the_others_is_given_once(slow: Bench) -> None:
+    assert isinstance(slow.server, Slow)
+    slow.server.seconds = {QUEUE.key: 3 * PATIENCE}
+    given = []
+    for _ in range(12):
+        given.append(await slow.asker.ask(situation(), [UP, QUEUE]))
+        await asyncio.sleep(PATIENCE)
+    asked = [query.key for query in slow.server.asked].count(QUEUE.key)
+    assert 2 <= sum(it[QUEUE.key] == ONE for it in given) <= asked

@@ -17,6 +17,8 @@ _T = TypeVar("_T")
 
 POD_KEY: Final = "pods/"
 """Keys of pod questions begin so: `pods/http_requests_total`."""
+GATE_KEY: Final = "gate/"
+"""Keys of the queries of custom gates begin so: `gate/pricing-time`."""
 POD_FAULTS: Final = "pods/faults"
 """Under this key are the `PodReadFaults` of a pass that asked any `PodQuestion`."""
 FAMILY_LABEL: Final = "__name__"

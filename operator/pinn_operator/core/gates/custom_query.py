@@ -8,13 +8,13 @@ from math import isfinite, isnan, nan
 from pinn_operator.core.gates.families import Answers
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.wording import describe, outside
-from pinn_operator.core.samples import Query, Question, Series, SourceError, series_of
+from pinn_operator.core.samples import GATE_KEY, Query, Question, Series, SourceError, series_of
 from pinn_operator.core.wanted.spec import Gate
 
 
 def custom_key(gate: Gate) -> str:
     """The `Query.key` of a custom gate."""
-    return f"gate/{gate.name}"
+    return f"{GATE_KEY}{gate.name}"
 
 
 def render(template: str, scope: Scope) -> str:

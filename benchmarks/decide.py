@@ -92,7 +92,7 @@ class Rollout:
         canary, stable = revision_of({"image": "pinn:2"}), "aaaaaaaa"
         self.clock = Clock()
         self._reader = PodReader(PodClient(), wake=lambda _namespace, _name: None, now=self.clock)
-        self._counters = PodCounters(self._reader, PodClient())
+        self._counters = PodCounters(self._reader, PodClient(), data={})
         self._names = [f"eu-{canary if it < canaries else stable}-x-{it:05}" for it in range(pods)]
         self._canary, self._canaries = canary, canaries
         self._interval = max(1.0, pods / 600)

@@ -20,7 +20,6 @@ from pinn_operator.core.api import Resource, parse_resource, status_to_manifest
 from pinn_operator.core.decide import decide_in
 from pinn_operator.core.decision import Action, Apply, Decision, Event, ResetCaches
 from pinn_operator.core.gates.questions import due
-from pinn_operator.core.observed import Observed
 from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import AnyAnswer, PodReadFault, Question, Samples
 from pinn_operator.core.situation import Situation, situation_of
@@ -61,7 +60,7 @@ class Source(Protocol[_Asked]):
 class CacheResetter(Protocol):
     """Empties the caches of pods."""
 
-    async def reset(self, action: ResetCaches, observed: Observed) -> Sequence[PodReadFault]:
+    async def reset(self, action: ResetCaches, situation: Situation) -> Sequence[PodReadFault]:
         """The pods whose caches could not be emptied, and why."""
 
 
@@ -241,7 +240,7 @@ class Reconciler:
         events = []
         for action in resets if self._resetter is not None else ():
             assert self._resetter is not None
-            faults = await self._resetter.reset(action, situation.observed)
+            faults = await self._resetter.reset(action, situation)
             self._telemetry.action("reset", "caches", "failed" if faults else "done")
             done = (
                 f"caches of {len(action.pods) - len(faults)} of {len(action.pods)} pods of {action.revision} were reset"

@@ -13,6 +13,7 @@ from pinn_operator import __version__
 from pinn_operator.core.api import PLURAL
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import SERVICE_LABEL
+from pinn_operator.core.observed import DataKind
 from pinn_operator.core.samples import PodQuestion, PriceQuestion, Query, WebhookQuestion
 from pinn_operator.handlers import WatchThread
 from pinn_operator.kube.client import Client, Kind
@@ -81,7 +82,11 @@ class Operator:
             wake=self._wake_now,
         )
         pods = PodClient()
-        self._pods = PodCounters(PodReader(pods, wake=self._wake_now, observer=self.telemetry.pod_read), pods)
+        self._pods = PodCounters(
+            PodReader(pods, wake=self._wake_now, observer=self.telemetry.pod_read),
+            pods,
+            data={DataKind.SECRET: self._cluster.read_secret, DataKind.CONFIG_MAP: self._cluster.read_config_map},
+        )
         self._prices = PriceReader(wake=self._wake_now)
         self._reconciler = Reconciler(
             cluster=self._cluster,

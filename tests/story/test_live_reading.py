@@ -118,7 +118,7 @@ class Live:
         self._runners: list[web.AppRunner] = []
         client = PodClient()
         self._reader = PodReader(client, wake=self._wake, now=lambda: world.now.timestamp())
-        self._counters = PodCounters(self._reader, client)
+        self._counters = PodCounters(self._reader, client, data={})
         self._prometheus = PrometheusAsker(SilentPrometheus(), wake=self._wake, has_default=silent_prometheus)
         reconciler = Reconciler(
             cluster=LiveCluster(world, self.addresses),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pinn_operator.core.names import controller_uid
-from pinn_operator.core.observed import Termination
+from pinn_operator.core.observed import ControlToken, DataKind, Termination
 from pinn_operator.core.routers.http_route import parse_route
 from pinn_operator.kube.parsing import (
     parse_pod,
@@ -450,3 +450,30 @@ def test_a_container_that_runs_has_started_when_its_kubelet_says_and_one_that_wa
     waiting = {"name": "inference", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     assert parse_pod(pod(container=running)).container_started == datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
     assert parse_pod(pod(container=waiting)).container_started is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "token"),
+    [
+        ({"valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}}}, ControlToken("0b1c-44")),
+        ({"value": "ours"}, ControlToken("ours")),
+        ({}, ControlToken()),
+        (
+            {"valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+            ControlToken(kind=DataKind.SECRET, name="a", key="b"),
+        ),
+        (
+            {"valueFrom": {"configMapKeyRef": {"name": "a", "key": "b", "optional": True}}},
+            ControlToken(kind=DataKind.CONFIG_MAP, name="a", key="b"),
+        ),
+    ],
+)
+def test_what_a_pod_asks_of_those_who_change_something_is_in_its_environment(
+    variable: Manifest, token: ControlToken
+) -> None:
+    manifest = pod()
+    assert parse_pod(manifest).token == ControlToken(), "a pod from before there was a token"
+    manifest["metadata"]["uid"] = "0b1c-44"
+    manifest["spec"]["containers"][0]["env"] = [{"name": "PINN_CONTROL_TOKEN", "value": "of a sidecar"}]
+    manifest["spec"]["containers"][1]["env"] = [{"name": "A", "value": "1"}, {"name": "PINN_CONTROL_TOKEN", **variable}]
+    assert parse_pod(manifest).token == token

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from pinn_operator.core.api import parse_resource
 from pinn_operator.core.decision import ResetCaches
-from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.observed import ControlToken, DataKind, Observed, Pod
 from pinn_operator.core.samples import POD_FAULTS, PodQuestion, PodReadFault, PodReadFaults, pod_reads
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.wanted.spec import MetricNames, SourceKind, Spec
@@ -104,7 +104,7 @@ def test_bad_answers_are_told_by_labels(labels: dict[str, str], bad: bool) -> No
 async def test_a_pass_that_asks_nothing_ends_the_reading() -> None:
     client = PodClient(timeout=0.2)
     counters = PodCounters(
-        reader := PodReader(client, wake=lambda *_: None, cadence=Cadence(rest=0.05, grace=0.2)), client
+        reader := PodReader(client, wake=lambda *_: None, cadence=Cadence(rest=0.05, grace=0.2)), client, data={}
     )
     try:
         observed = Observed(pods=(pod("eu-c-1", "c", "127.0.0.1:1"),))
@@ -145,17 +145,17 @@ async def test_caches_are_reset_and_who_could_not_is_named() -> None:
     await server.start_server()
     address = f"127.0.0.1:{server.port}"
     client = PodClient()
-    counters = PodCounters(PodReader(client, wake=lambda *_: None), client)
+    counters = PodCounters(PodReader(client, wake=lambda *_: None), client, data={})
     try:
-        first = replace(pod("a", "c", address), uid="0b1c")
+        first = replace(pod("a", "c", address), token=ControlToken("0b1c"))
         observed = Observed(pods=(first, pod("b", "c", "127.0.0.1:1"), pod("c", "c", "")))
-        faults = await counters.reset(ResetCaches("c", "cache-hits", ("a", "b", "c", "d")), observed)
+        faults = await counters.reset(ResetCaches("c", "cache-hits", ("a", "b", "c", "d")), situation(observed))
         assert faults == (
             PodReadFault("b", "nothing listens at 127.0.0.1:1"),
             PodReadFault("c", "it does not run"),
             PodReadFault("d", "it does not run"),
         )
-        (fault,) = await counters.reset(ResetCaches("c", "cache-hits", ("a",)), observed)
+        (fault,) = await counters.reset(ResetCaches("c", "cache-hits", ("a",)), situation(observed))
         assert fault.message == "POST /cache/reset: HTTP 403"
         assert asked == ["Bearer 0b1c"] * 2
     finally:
@@ -183,3 +183,58 @@ def test_without_any_prometheus_the_pods_judge_alone(
     found = situation_of(resource, OBSERVED, has_prometheus=has_prometheus).spec
     assert isinstance(found, Spec)
     assert found.analysis.sources == sources
+
+
+KEPT = ControlToken(kind=DataKind.SECRET, name="tokens", key="control")
+CONFIGURED = ControlToken(kind=DataKind.CONFIG_MAP, name="settings", key="control")
+
+
+@pytest.mark.parametrize(
+    ("token", "sent", "fault"),
+    [
+        (ControlToken("ours"), "Bearer ours", ""),
+        (ControlToken(), "", ""),
+        (KEPT, "Bearer of the Secret", ""),
+        (CONFIGURED, "", ""),
+        (
+            replace(KEPT, name="hidden"),
+            None,
+            "PINN_CONTROL_TOKEN is in the Secret ns/hidden, which cannot be read: not in",
+        ),
+        (ControlToken("$(POD)-1"), None, "PINN_CONTROL_TOKEN is made of other variables"),
+        (ControlToken("a\r\nHost: b"), None, "PINN_CONTROL_TOKEN can be no header"),
+        (ControlToken("é"), None, "PINN_CONTROL_TOKEN can be no header"),
+        (
+            ControlToken("theirs"),
+            "Bearer theirs",
+            "POST /cache/reset: HTTP 401, it asks for another PINN_CONTROL_TOKEN",
+        ),
+    ],
+)
+async def test_a_pod_is_sent_the_token_that_the_team_gave_it(token: ControlToken, sent: str | None, fault: str) -> None:
+    asked: list[str] = []
+
+    async def reset(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("Authorization", ""))
+        return web.Response(status=401 if asked == ["Bearer theirs"] else 200)
+
+    async def secret(namespace: str, name: str, key: str) -> str:
+        assert (namespace, key) == ("ns", "control")
+        if name == "hidden":
+            raise PermissionError("not in metricsSecrets")
+        return "of the Secret"
+
+    async def absent(_namespace: str, _name: str, _key: str) -> None: ...
+
+    application = web.Application()
+    application.router.add_post("/cache/reset", reset)
+    client = PodClient()
+    data = {DataKind.SECRET: secret, DataKind.CONFIG_MAP: absent}
+    counters = PodCounters(PodReader(client, wake=lambda *_: None), client, data=data)
+    async with TestServer(application) as server:
+        observed = Observed(pods=(replace(pod("a", "c", f"127.0.0.1:{server.port}"), token=token),))
+        faults = await counters.reset(ResetCaches("c", "memory", ("a",)), situation(observed))
+    await counters.close()
+    assert asked == ([] if sent is None else [sent])
+    assert [it.message[: len(fault)] for it in faults] == ([fault] if fault else [])
+    assert not token.value or token.value not in repr(observed), "it is in no log"

@@ -106,7 +106,7 @@ class FakeSource:
     def gone(self, namespace: str, name: str) -> None:
         self.left.append((namespace, name))
 
-    async def reset(self, action: ResetCaches, observed: Observed) -> tuple[PodReadFault, ...]:
+    async def reset(self, action: ResetCaches, situation: Situation) -> tuple[PodReadFault, ...]:
         self.resets.append(action)
         return self.faults
 

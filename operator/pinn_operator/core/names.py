@@ -13,6 +13,8 @@ REVISION_LABEL: Final = "pinn.dev/revision"
 
 CONTAINER: Final = "inference"
 PORT_NAME: Final = "http"
+CONTROL_TOKEN: Final = "PINN_CONTROL_TOKEN"  # noqa: S105 - a name
+"""The variable with what the bundled server asks for before it changes anything."""
 
 
 def other_writer(manifest: Manifest | None, field: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.wanted.spec import Spec
@@ -29,6 +30,24 @@ class PodReport:
 
     reason: str
     message: str
+
+
+class DataKind(StrEnum):
+    """What holds data by name and key."""
+
+    SECRET = "Secret"  # noqa: S105 - a kind
+    CONFIG_MAP = "ConfigMap"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlToken:
+    """What a pod asks of those who use its pages that change something (`PINN_CONTROL_TOKEN`), or where it is kept."""
+
+    value: str = field(default="", repr=False)
+    """Empty: it asks for none, or it is kept elsewhere."""
+    kind: DataKind | None = None
+    name: str = ""
+    key: str = ""
 
 
 INIT_RUNNING = "InitContainerRunning"
@@ -73,8 +92,7 @@ class Pod:
     """The container runs, or has run."""
     container_started: datetime | None = None
     """When the container that runs was started, by its node's clock; None while none runs."""
-    uid: str = ""
-    """What tells this pod from an earlier one of its name; the token of its pages that change something."""
+    token: ControlToken = ControlToken()
     trouble: str = ""
     """The newest warning about a pod whose container has not started, such as a volume that cannot be attached."""
     address: str = ""

@@ -11,11 +11,13 @@ from typing import Any, Final
 
 from pinn_operator.core.api import parse_spec
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.names import CONTAINER, PORT_NAME, REVISION_LABEL
+from pinn_operator.core.names import CONTAINER, CONTROL_TOKEN, PORT_NAME, REVISION_LABEL
 from pinn_operator.core.observed import (
     INIT_RUNNING,
     NODE_SILENT,
     SCHEDULING_GATED,
+    ControlToken,
+    DataKind,
     Pod,
     RevisionRecord,
     Termination,
@@ -98,8 +100,23 @@ def parse_pod(manifest: Manifest) -> Pod:
         image_id=str(container.get("imageID") or "")[:TEXT_LIMIT],
         started=_has_started(container),
         container_started=parse_time(((container.get("state") or {}).get("running") or {}).get("startedAt")),
-        uid=str(manifest["metadata"].get("uid") or ""),
+        token=_control_token(manifest),
     )
+
+
+def _control_token(manifest: Manifest) -> ControlToken:
+    """By the environment of the container `inference`: the pod's UID, unless the team gives another. A pod of a
+    revision from before there was a token has no such variable."""
+    containers: Iterable[Mapping[str, Any]] = (manifest.get("spec") or {}).get("containers") or ()
+    variables = (each for item in containers if item.get("name") == CONTAINER for each in item.get("env") or ())
+    found: Mapping[str, Any] = next((each for each in variables if each.get("name") == CONTROL_TOKEN), {})
+    source = found.get("valueFrom") or {}
+    for kind, reference in ((DataKind.SECRET, "secretKeyRef"), (DataKind.CONFIG_MAP, "configMapKeyRef")):
+        if reference in source:
+            return ControlToken(kind=kind, name=str(source[reference]["name"]), key=str(source[reference]["key"]))
+    if "fieldRef" in source:
+        return ControlToken(str(manifest["metadata"].get("uid") or ""))
+    return ControlToken(str(found.get("value") or ""))
 
 
 def _disruption(status: Mapping[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pinn_operator.core.decision import ResetCaches
 from pinn_operator.core.gates.alarm import alarm_of
-from pinn_operator.core.observed import Observed, Pod
+from pinn_operator.core.names import CONTROL_TOKEN
+from pinn_operator.core.observed import ControlToken, DataKind, Observed, Pod
 from pinn_operator.core.samples import AnyAnswer, PodQuestion, PodReadFault
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.wanted.spec import MetricNames
@@ -17,14 +18,19 @@ from pinn_operator.pods.reader import FAMILIES_LIMIT, BadAnswers, PodReader, Rea
 RESET_PATH = "/cache/reset"
 RESET_SECONDS = 3.0
 RESET_PODS = 200
+_TOKEN_REQUIRED = 401
+
+DataReader = Callable[[str, str, str], Awaitable[str | None]]
+"""Namespace, name and key of a Secret or ConfigMap to its value; None if it is absent. May raise."""
 
 
 class PodCounters:
     """Where counters of pods come from. No method but `reset` waits for anything."""
 
-    def __init__(self, reader: PodReader, client: PodClient) -> None:
+    def __init__(self, reader: PodReader, client: PodClient, *, data: Mapping[DataKind, DataReader]) -> None:
         self._reader = reader
         self._client = client
+        self._data = data
 
     async def ask(self, situation: Situation, questions: Sequence[PodQuestion]) -> Mapping[str, AnyAnswer]:
         """What is known now. A pass that asks nothing ends the reading of its resource's pods, seconds later."""
@@ -46,26 +52,50 @@ class PodCounters:
         """There is no such resource any more."""
         self._reader.end(namespace, name)
 
-    async def reset(self, action: ResetCaches, observed: Observed) -> tuple[PodReadFault, ...]:
+    async def reset(self, action: ResetCaches, situation: Situation) -> tuple[PodReadFault, ...]:
         """Empty the caches of pods; those that could not be asked, or refused, with the reason."""
-        pods = {pod.name: pod for pod in observed.pods if pod.name in action.pods}
-        asked = action.pods[:RESET_PODS]
-        faults = await asyncio.gather(*(self._reset_one(name, pods.get(name)) for name in asked))
+        pods = {pod.name: pod for pod in situation.observed.pods if pod.name in action.pods}
+        asked, namespace = action.pods[:RESET_PODS], situation.resource.namespace
+        faults = await asyncio.gather(*(self._reset_one(name, pods.get(name), namespace) for name in asked))
         left_out = [PodReadFault(name, f"only {RESET_PODS} pods are asked") for name in action.pods[RESET_PODS:]]
         return (*(fault for fault in faults if fault is not None), *left_out)
 
-    async def _reset_one(self, name: str, pod: Pod | None) -> PodReadFault | None:
+    async def _reset_one(self, name: str, pod: Pod | None, namespace: str) -> PodReadFault | None:
         if pod is None or not pod.address:
             return PodReadFault(name, "it does not run")
         try:
-            page = await self._client.post(pod.address, RESET_PATH, seconds=RESET_SECONDS, token=pod.uid)
-        except PodSilent as error:
+            token = await self._token(pod.token, namespace)
+            page = await self._client.post(pod.address, RESET_PATH, seconds=RESET_SECONDS, token=token)
+        except (PodSilent, _TokenUnknown) as error:
             return PodReadFault(name, str(error))
-        return None if 200 <= page.status < 300 else PodReadFault(name, f"POST {RESET_PATH}: HTTP {page.status}")
+        if 200 <= page.status < 300:
+            return None
+        refused = f", it asks for another {CONTROL_TOKEN}" if page.status == _TOKEN_REQUIRED else ""
+        return PodReadFault(name, f"POST {RESET_PATH}: HTTP {page.status}{refused}")
+
+    async def _token(self, token: ControlToken, namespace: str) -> str:
+        """What the pod was given, if the operator can know it. Raises _TokenUnknown."""
+        value = token.value
+        if token.kind is not None:
+            where = f"the {token.kind} {namespace}/{token.name}"
+            try:
+                # An absent one that may be absent: the pod asks for nothing.
+                value = await self._data[token.kind](namespace, token.name, token.key) or ""
+            except Exception as error:
+                raise _TokenUnknown(f"{CONTROL_TOKEN} is in {where}, which cannot be read: {error}") from error
+        elif "$(" in value:
+            raise _TokenUnknown(f"{CONTROL_TOKEN} is made of other variables, which only its container knows")
+        if not (value.isascii() and value.isprintable()):
+            raise _TokenUnknown(f"{CONTROL_TOKEN} can be no header: it must be one line of ASCII")
+        return value
 
     async def close(self) -> None:
         """End all reading."""
         await self._reader.close()
+
+
+class _TokenUnknown(Exception):
+    """What a pod asks for cannot be had; the message says why, and never what it is."""
 
 
 def reading_of(questions: Sequence[PodQuestion], observed: Observed, *, canary: str, names: MetricNames) -> Reading:

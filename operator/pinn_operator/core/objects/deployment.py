@@ -13,11 +13,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pinn_operator.core.manifest import Manifest
-from pinn_operator.core.names import CONTAINER, PORT_NAME, Owner, labels_of, placement, selector_of, workload_name
+from pinn_operator.core.names import (
+    CONTAINER,
+    CONTROL_TOKEN,
+    PORT_NAME,
+    Owner,
+    labels_of,
+    placement,
+    selector_of,
+    workload_name,
+)
 
 DEFAULT_PORT: Final = 8000
-CONTROL_TOKEN: Final = "PINN_CONTROL_TOKEN"  # noqa: S105 - a name
-"""What the bundled server asks for before it changes anything."""
 DEFAULT_RESOURCES: Final[Manifest] = {
     "requests": {"cpu": "250m", "memory": "768Mi"},
     "limits": {"cpu": "2", "memory": "2Gi"},

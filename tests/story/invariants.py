@@ -185,7 +185,7 @@ class Invariants:
             assert not wrong, "wrong prices passed"
         if before.canary != after.canary or not weight_of(after) or _stable_cannot_answer(made):
             return
-        given_back = _stood_in(before) and not _stood_in(after) and made.spec.rollback.mode is not RollbackMode.HOLD
+        given_back = _stood_in(before) and not _stood_in(after)
         if weight_of(before) and not given_back:
             return
         assert known is not None, "weight before anybody asked for prices"

@@ -311,6 +311,88 @@ def test_rollback_mode_hold_keeps_a_revision_with_wrong_prices_at_0() -> None:
     assert verdict(it) is VerificationVerdict.FAIL
 
 
+def acknowledge(it: World, revision: str = "") -> World:
+    """The team says that a revision, by default the canary, is meant to price as it does."""
+    canary = it.state.canary.revision if it.state.canary else ""
+    it.apply(verification={**VERIFIED, "acknowledgedRevision": revision or canary})
+    return it
+
+
+def stood_in(it: World) -> World:
+    """The canary has all traffic because stable is dead, and its prices are wrong since then."""
+    it.images["pinn:1"] = Behaviour(crashes_at=it.seconds)
+    it.run_until(lambda it: it.weight == 100, at_most=120)
+    it.images["pinn:2"] = Behaviour(prices=off_by(1e-3))
+    it.run(10)
+    it.images["pinn:1"] = Behaviour()
+    return it
+
+
+def test_rollback_mode_hold_gives_no_weight_back_to_a_revision_whose_prices_are_wrong() -> None:
+    spec = service(verification=VERIFIED, rollback={"mode": "Hold"})
+    it = serving(World(spec, images={"pinn:2": Behaviour()}))
+    it.apply(image="pinn:2")
+    it.run_until(lambda it: it.weight == 10, at_most=60).run(25)
+    stood_in(it).run_until(lambda it: it.weight < 100, at_most=180)
+    it.run(120)
+    assert it.weight == 0, it.describe()
+    assert verdict(it) is VerificationVerdict.FAIL
+    assert it.state.phase == "Progressing"
+    assert it.state.condition("Degraded") is not None
+
+
+def test_a_revision_that_mode_hold_keeps_goes_on_once_it_is_said_that_its_prices_are_meant() -> None:
+    spec = service(verification=VERIFIED, rollback={"mode": "Hold"})
+    it = serving(World(spec, images={"pinn:2": Behaviour(prices=off_by(1e-3))}))
+    it.apply(image="pinn:2")
+    it.run(60)
+    assert verdict(it) is VerificationVerdict.FAIL
+    acknowledge(it).run_until(lambda it: it.weight == 10, at_most=60)
+    assert it.said("PriceDifferenceAcknowledged")
+
+
+def test_a_revision_in_traffic_that_mode_hold_keeps_goes_on_once_it_is_said_that_its_prices_are_meant() -> None:
+    spec = service(verification=VERIFIED, rollback={"mode": "Hold"})
+    it = serving(World(spec, images={"pinn:2": Behaviour()}))
+    it.apply(image="pinn:2")
+    it.run_until(lambda it: it.weight == 10, at_most=60)
+    it.images["pinn:2"] = Behaviour(prices=off_by(1e-3))
+    it.run(90)
+    assert (it.weight, verdict(it)) == (10, VerificationVerdict.FAIL)
+    acknowledge(it).until_stable("pinn:2")
+    assert it.said("PriceDifferenceAcknowledged")
+
+
+def test_a_revision_that_fails_as_well_is_not_accepted_and_not_asked_again_and_again() -> None:
+    spec = service(verification=VERIFIED, rollback={"mode": "Hold"})
+    it = serving(World(spec, images={"pinn:2": Behaviour(prices=off_by(1e-3), errors=constant(0.3))}))
+    it.apply(image="pinn:2")
+    it.run(60)
+    assert verdict(it) is VerificationVerdict.FAIL
+    acknowledge(it).run(60)
+    asked = len(it.oracle.questions)
+    it.run(60)
+    assert (it.weight, verdict(it)) == (0, VerificationVerdict.FAIL)
+    assert it.state.verification is not None
+    assert it.state.verification.reason == "PriceErrors"
+    assert len(it.oracle.questions) == asked
+
+
+@pytest.mark.parametrize(
+    ("ill", "reason"), [({"errors": constant(0.3)}, "PriceErrors"), ({"slow": constant(0.3)}, "PricesSlow")]
+)
+def test_an_accepted_difference_in_price_accepts_neither_errors_nor_slow_answers(
+    ill: dict[str, Any], reason: str
+) -> None:
+    it = world(Behaviour(prices=off_by(1e-3), **ill)).run_until(rolled_back, at_most=60)
+    acknowledge(it, it.state.rejected.revision if it.state.rejected else "")
+    it.run(5).run_until(rolled_back, at_most=120).run(60)
+    assert never_had_weight(it)
+    assert it.state.phase == "RolledBack", "it is not tried again by itself"
+    assert it.state.rejected is not None
+    assert it.state.rejected.reason == reason
+
+
 def test_the_operators_own_samples_are_no_evidence_that_clients_are_served_well() -> None:
     """Silence never promotes: with no client at all the samples alone would count to `minSamples` some day."""
     it = world().run_until(lambda it: it.weight == 10, at_most=60)

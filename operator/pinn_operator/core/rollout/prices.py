@@ -44,6 +44,7 @@ def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
     asked = subject_of(Situation(this.resource, this.observed, this.spec, this.target))
     if asked is not None:
         _take(this, draft, asked)
+        _accept_what_is_kept(this, draft)
         compare_once_stable_is_back(this, draft)
     return price_fault(this, draft)
 
@@ -130,15 +131,46 @@ def prices_allow_all(this: Pass, draft: Draft) -> bool:
     return True
 
 
-def uncompared(this: Pass, draft: Draft) -> bool:
-    """Whether the canary's prices were not compared with stable's for want of an answer: they are to be, when it is
-    there."""
+def may_stay_beside_stable(this: Pass, draft: Draft) -> bool:
+    """Whether the canary's prices were compared with stable's and are right, or cannot be compared at all.
+
+    It had all traffic for want of anybody else; beside stable, nobody needs prices that differ.
+    """
     if this.spec.verification.mode is VerificationMode.OFF:
-        return False
-    known = verification_of(draft.status, draft.canary.revision)
-    if known is None or known.verdict in (VerificationVerdict.PENDING, VerificationVerdict.ERROR):
         return True
-    return known.verdict is VerificationVerdict.PASS and not known.stable
+    known = verification_of(draft.status, draft.canary.revision)
+    if known is None or known.verdict is not VerificationVerdict.PASS:
+        return known is not None and known.verdict is VerificationVerdict.NOT_APPLICABLE
+    return bool(known.stable)
+
+
+def _accept_what_is_kept(this: Pass, draft: Draft) -> None:
+    """A revision with other prices is still here (`rollback.mode` is Hold, or it is the only copy), and the spec says
+    by now that they are meant: once more it is looked whether they are all that is to be said against it."""
+    status = draft.status
+    if status.rollout is None or status.canary is None:
+        return
+    known = verification_of(status, status.canary.revision)
+    if known is None or known.verdict is not VerificationVerdict.FAIL or known.acknowledged_time is not None:
+        return
+    if known.reason not in ACKNOWLEDGEABLE or this.spec.verification.acknowledged_revision != known.revision:
+        return
+    accepted = replace(known, acknowledged_time=this.now, retry_time=None, suspicion="")
+    if status.rollout.weight == 0:
+        accepted = replace(accepted, verdict=VerificationVerdict.PENDING, start_time=this.now)
+    else:
+        # In traffic samples are compared, and the next one will say.
+        accepted = replace(accepted, verdict=VerificationVerdict.PASS, message=_as_accepted(known.message))
+        draft.normal(*_acknowledged(known.revision, known.message))
+    draft.status = replace(status, verification=accepted)
+
+
+def _as_accepted(message: str) -> str:
+    return f"accepted by spec.verification.acknowledgedRevision: {message}"[:MESSAGE_LIMIT]
+
+
+def _acknowledged(revision: str, message: str) -> tuple[str, str]:
+    return "PriceDifferenceAcknowledged", f"revision {revision} goes on: {message}"
 
 
 def compare_once_stable_is_back(this: Pass, draft: Draft) -> None:
@@ -176,12 +208,15 @@ def _take(this: Pass, draft: Draft, asked: Subject) -> None:
     elif answers is not None and asked.unsettled:
         # The answer to an attempt before this one says nothing new.
         if answers.question.identity == asked.identity(options):
-            finding = compare(answers.question, answers, tolerance=this.spec.verification.tolerance)
+            finding = compare(
+                answers.question, answers, tolerance=this.spec.verification.tolerance, accepted=_named(this, known)
+            )
             _take_everything(this, draft, known, finding)
     elif (
         answers is not None and known.verdict is VerificationVerdict.PASS and asked.stable and _is_ours(answers, asked)
     ):
-        _take_sample(this, draft, known, _compared_sample(answers, this.spec.verification.tolerance))
+        tolerance = this.spec.verification.tolerance
+        _take_sample(this, draft, known, _compared_sample(answers, tolerance, _named(this, known)))
 
 
 def _is_ours(answers: PriceAnswers, asked: Subject) -> bool:
@@ -190,9 +225,9 @@ def _is_ours(answers: PriceAnswers, asked: Subject) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _compared_sample(answers: PriceAnswers, tolerance: float) -> Finding:
+def _compared_sample(answers: PriceAnswers, tolerance: float, accepted: bool) -> Finding:
     """Remembered, because the same answers are there in every pass until others come."""
-    return compare(answers.question, answers, tolerance=tolerance)
+    return compare(answers.question, answers, tolerance=tolerance, accepted=accepted)
 
 
 def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, finding: Finding) -> None:
@@ -208,12 +243,12 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
             shown = _failed_attempt(known, finding.message, now)
         case VerificationVerdict.FAIL if finding.also & UNCERTAIN and known.suspicion not in UNCERTAIN:
             shown = _to_be_confirmed(shown, finding.reason, now)
-        case VerificationVerdict.FAIL if _accepted(this, known, finding):
+        case _ if finding.meant:
             shown = replace(
                 shown, verdict=VerificationVerdict.PASS, acknowledged_time=now, pods=finding.pods[-POD_LINE_LIMIT:],
-                message=f"accepted by spec.verification.acknowledgedRevision: {finding.message}"[:MESSAGE_LIMIT],
+                message=_as_accepted(finding.message),
             )  # fmt: skip
-            draft.normal("PriceDifferenceAcknowledged", f"revision {known.revision} goes on: {finding.message}")
+            draft.normal(*_acknowledged(known.revision, finding.message))
         case VerificationVerdict.FAIL:
             shown = replace(
                 shown, verdict=VerificationVerdict.FAIL,
@@ -239,14 +274,14 @@ def _to_be_confirmed(shown: VerificationStatus, suspicion: str, now: datetime) -
 
 def _take_sample(this: Pass, draft: Draft, known: VerificationStatus, finding: Finding) -> None:
     """What a few prices of a verified revision show. Only what is certain counts; a pod that is away is not news."""
-    if finding.verdict is VerificationVerdict.FAIL and not _accepted(this, known, finding):
+    if finding.verdict is VerificationVerdict.FAIL:
         failed = replace(
             known, verdict=VerificationVerdict.FAIL, time=this.now, reason=finding.reason, worst=finding.worst,
             message=f"in traffic, {_with_way_out(finding, known.revision)}"[:MESSAGE_LIMIT],
         )  # fmt: skip
         draft.status = replace(draft.status, verification=failed)
         return
-    if finding.verdict not in (VerificationVerdict.PASS, VerificationVerdict.FAIL):
+    if finding.verdict is not VerificationVerdict.PASS:
         return
     here = {pod.name for pod in this.observed.pods_of(known.revision)}
     fresh = tuple(pod for pod in finding.pods if pod not in known.pods)
@@ -257,10 +292,9 @@ def _take_sample(this: Pass, draft: Draft, known: VerificationStatus, finding: F
     draft.status = replace(draft.status, verification=replace(known, pods=pods, sample_time=this.now))
 
 
-def _accepted(this: Pass, known: VerificationStatus, finding: Finding) -> bool:
-    """The spec names this very revision, and what was found is nothing but another model's prices."""
-    named = known.acknowledged_time is not None or this.spec.verification.acknowledged_revision == known.revision
-    return named and finding.also <= ACKNOWLEDGEABLE
+def _named(this: Pass, known: VerificationStatus) -> bool:
+    """The spec names this very revision, or did: another model's prices are meant."""
+    return known.acknowledged_time is not None or this.spec.verification.acknowledged_revision == known.revision
 
 
 def _with_way_out(finding: Finding, revision: str) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
-from pinn_operator.core.rollout.prices import compare_once_stable_is_back, prices_allow_all, uncompared
+from pinn_operator.core.rollout.prices import compare_once_stable_is_back, may_stay_beside_stable, prices_allow_all
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase
 
@@ -65,8 +65,8 @@ def give_back_if_well(this: Pass, draft: Draft) -> bool:
     if rollout.return_step is None or this.spec.paused or not _steady(this, draft):
         return False
     index = min(rollout.return_step, len(this.spec.steps) - 1)
-    # Prices that nobody could compare are compared now, and before any weight.
-    weight = 0 if uncompared(this, draft) else this.spec.steps[index].weight
+    # Prices that nobody could compare are compared now, and before any weight; those that differ get none.
+    weight = this.spec.steps[index].weight if may_stay_beside_stable(this, draft) else 0
     timeline = timeline_with(rollout, this.now, weight, "StableIsBack", f"{draft.stable.revision} answers again")
     moved = at_weight(
         rollout, weight, this.now, timeline=timeline, gates=unmeasured(rollout.gates),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isfinite
 from typing import Final
@@ -79,6 +79,8 @@ class Finding:
     """All that they answered is errors, so the canary was compared with nothing."""
     fallbacks: int = 0
     """Of the options that are asked again in traffic, so many the canary's model did not price itself."""
+    meant: bool = False
+    """It would fail, but only for what the spec accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +119,14 @@ class _Priced:
         return {option: quotes[0] for option, quotes in self.quotes.items()}
 
 
-def compare(question: PriceQuestion, answers: PriceAnswers, *, tolerance: float) -> Finding:
+def compare(question: PriceQuestion, answers: PriceAnswers, *, tolerance: float, accepted: bool = False) -> Finding:
     """What the answers show.
 
     Args:
         question: what was asked; its options are those of `grid`.
         answers: what came back, in whatever state.
         tolerance: of the strike, beside the error bounds.
+        accepted: what a revision may be meant to do fails nothing, and is only said.
     """
     canaries = [item for item in answers.pods if item.pod.canary]
     # A stable revision from before there was such an interface is compared with nothing; nor is one that is broken,
@@ -133,22 +136,28 @@ def compare(question: PriceQuestion, answers: PriceAnswers, *, tolerance: float)
         stables = []
     missing = _without_api(canaries, stables)
     if missing is not None:
-        return missing
+        return _as_meant(missing) if accepted and missing.also else missing
     tested, known = [_priced(item) for item in canaries], [_priced(item) for item in stables]
     faults = list(_faults(question, tested, known, tolerance))
     refused = _always(canaries, known, lambda reply: 400 <= reply.status < 500 and reply.status != 429)
     faults.extend(_Fault(DIFFER, "refused", option, pod, None, quote.price, 0.0) for pod, option, quote, _ in refused)
     shown = _Shown(question, answers, canaries, stables, tested, known)
-    if faults:
-        return _failed(question, faults, shown)
-    fallback = _fallback(tested, known) if question.waves else None
-    if fallback is not None:
-        return shown.finding(VerificationVerdict.FAIL, FALLS_BACK, fallback, also=frozenset({FALLS_BACK}))
+    failed = _failed(question, faults, shown) if faults else None
+    if failed is None and question.waves and (fallback := _fallback(tested, known)) is not None:
+        failed = shown.finding(VerificationVerdict.FAIL, FALLS_BACK, fallback, also=frozenset({FALLS_BACK}))
+    if failed is not None and not (accepted and failed.also <= ACKNOWLEDGEABLE):
+        return failed
     if (worse := _worse(question, answers, known)) is not None:
         return shown.finding(VerificationVerdict.FAIL, *worse, also=frozenset({worse[0]}))
     if (unavailable := _unavailable(question, answers, canaries, stables, tested, known)) is not None:
         return shown.finding(VerificationVerdict.ERROR, UNAVAILABLE, unavailable)
-    return shown.passed()
+    return shown.passed() if failed is None else _as_meant(failed)
+
+
+def _as_meant(failed: Finding) -> Finding:
+    if not failed.also <= ACKNOWLEDGEABLE:
+        return failed
+    return replace(failed, verdict=VerificationVerdict.PASS, meant=True)
 
 
 class _Shown:

@@ -475,6 +475,13 @@ def test_caches_are_reset_once_then_it_is_judged_again_and_rolled_back_if_that_d
     assert late.condemnation.severity is Severity.P2
 
 
+def test_a_clock_that_is_set_back_does_not_put_off_the_second_look_after_a_reset() -> None:
+    back = level(1.9e9, NOW - timedelta(hours=2), level(1.9e9, NOW))
+    assert (back.condemnation, back.resets) == (None, ())
+    late = level(1.9e9, NOW - timedelta(hours=2) + timedelta(seconds=121), back)
+    assert late.condemnation is not None
+
+
 def test_a_reset_that_helps_lets_the_rollout_go_on() -> None:
     helped = level(1.0e9, NOW + timedelta(seconds=60), level(1.9e9, NOW))
     assert helped.all_pass

@@ -83,6 +83,17 @@ def test_a_fail_must_last_as_long_as_its_bound_says() -> None:
         assert (judgement.condemnation is not None) == condemned, second
 
 
+@pytest.mark.parametrize("verdict", [WebhookVerdict.PASS, WebhookVerdict.FAIL])
+def test_an_answer_of_long_ago_neither_passes_nor_fails(verdict: WebhookVerdict) -> None:
+    """The webhooks of a namespace wait for each other, and an operator's clock may jump."""
+    # Four intervals, and two attempts of 3 s with a pause after each.
+    fresh, old = (judged(gate(), said(verdict), now=NOW + timedelta(seconds=after)) for after in (136, 137))
+    assert fresh.gates[0].verdict.value.lower() == verdict.value
+    assert (old.gates[0].verdict, old.gates[0].message) == (Verdict.NO_DATA, "the webhook's last answer is 137 s old")
+    assert old.condemnation is None
+    assert not old.all_pass
+
+
 def test_errors_never_count_against_the_revision() -> None:
     wanted, previous = gate(Bound(consecutive=2)), judged(gate(), said(WebhookVerdict.FAIL)).gates
     for look in range(50):

@@ -395,7 +395,7 @@ class Reason(StrEnum):
     SUSPENDED_TOO_OFTEN = (
         "SuspendedTooOften",
         "The rollout was suspended more than five times at one step, and is not tried again by itself.",
-        "find out what takes its pods away, then `kubectl annotate pinnservice NAME --overwrite pinn.dev/retry=ID`",
+        "fix what the message names, then `kubectl annotate pinnservice NAME --overwrite pinn.dev/retry=ID`",
     )
     SERVICES_PENDING = "ServicesPending", "The Services do not select their revisions yet."
     OBSERVED_GENERATION_ABSENT = (

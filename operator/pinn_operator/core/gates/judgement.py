@@ -354,7 +354,8 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
 def _act(gate: Gate, status: GateStatus, scope: Scope, found: Condemnation) -> _Judged:
     """What a gate that failed beyond its bound does."""
     first = status.acted_time is None
-    acted = replace(status, acted_time=scope.now if first else status.acted_time)
+    # A clock that was set back must not put off the second look.
+    acted = replace(status, acted_time=min(status.acted_time or scope.now, scope.now))
     if gate.dry_run:
         would = "" if gate.action is GateAction.WARN else f"dry run, would {_VERBS[gate.action]}: "
         return _Judged(replace(acted, message=_cut(would + status.message)), notice=found if first else None)

@@ -13,6 +13,11 @@ from pinn_operator.core.samples import Question, SourceError, WebhookAnswer, Web
 from pinn_operator.core.wanted.spec import Gate
 
 SOURCE: Final = "Webhook"
+STALE_INTERVALS: Final = 4
+"""An answer of longer ago, beside the time that asking may take, says nothing of the present: the webhooks of a
+namespace wait for each other."""
+_PAUSE_SECONDS: Final = 5.0
+"""At most between two attempts."""
 
 
 def webhook_key(gate: Gate) -> str:
@@ -38,7 +43,6 @@ class WebhookGate:
 
     def evidence(self, gate: Gate, answers: Answers, scope: Scope) -> Evidence | SourceError:
         """What it said last. A fail counts as beyond the bound of the gate, with its patience, or else at once."""
-        del scope
         hook = gate.webhook
         assert hook is not None
         answer = answers.samples.get(webhook_key(gate))
@@ -46,6 +50,10 @@ class WebhookGate:
             return replace(answer, reason=answer.reason or Reason.WEBHOOK_FAILED)
         if not isinstance(answer, WebhookAnswer):
             return Evidence(source=SOURCE, query=hook.url, collecting="the webhook has not answered yet")
+        age = (scope.now - answer.time).total_seconds()
+        asking = (1 + hook.retries) * (hook.timeout_seconds + _PAUSE_SECONDS)
+        if age > STALE_INTERVALS * scope.analysis.interval_seconds + asking:
+            return Evidence(source=SOURCE, query=hook.url, collecting=f"the webhook's last answer is {age:.0f} s old")
         said = answer.message or f"the webhook says {answer.verdict.value}"
         return Evidence(
             value=answer.value, recent=answer.value, source=SOURCE, query=hook.url, said=said, enough=True,

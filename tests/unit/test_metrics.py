@@ -581,6 +581,27 @@ def test_router_errors_are_those_of_each_service() -> None:
     assert one(judged(gate, {REQUESTS: ()})).verdict is Verdict.NOT_APPLICABLE
 
 
+def test_a_router_that_is_not_scraped_any_more_passes_nothing() -> None:
+    gate = Gate("router-errors", "router-errors", advance=Bound(below=0.01), min_samples=10)
+
+    def found(silent: float) -> GateStatus:
+        answers: dict[str, AnyAnswer] = {
+            f"prom/istio_requests_total/{side}/recent": tuple(
+                Series(
+                    {**it.labels, "response_code": it.labels["status"], "pod": "router-1"},
+                    tuple((at, value) for at, value in it.points if at <= END - silent),
+                )
+                for it in requests(side, 20, seconds=128, step=4)
+            )
+            for side in ("canary", "stable")
+        }
+        return one(judged(gate, answers, seconds=128, router=RouterMetricsKind.ISTIO))
+
+    assert (found(silent=0).verdict, found(silent=0).age) == (Verdict.PASS, 0.0)
+    assert (found(silent=60).verdict, found(silent=60).age) == (Verdict.NO_DATA, 60.0)
+    assert found(silent=60).message == "the router's newest sample is 60 s old"
+
+
 def test_a_router_whose_series_do_not_match_passes_nothing_and_says_what_was_looked_for() -> None:
     gate = Gate("router-errors", "router-errors", advance=Bound(below=0.01))
     keys = [f"prom/nginx_ingress_controller_requests/{side}/recent" for side in ("canary", "stable")]

@@ -563,6 +563,23 @@ def age_of(reading: Reading, scope: Scope) -> float | None:
     return max(0.0, scope.now.timestamp() - min(track.times[-1] for track in reading.canary if track.pod in ready))
 
 
+def router_age(reading: Reading, scope: Scope) -> float | None:
+    """Seconds since the newest sample of what a router counts for the canary; None if there is none.
+
+    Of its replicas nobody knows which there are to be: one that still counts is enough.
+    """
+    newest = max((track.times[-1] for track in reading.canary), default=None)
+    return None if newest is None else max(0.0, scope.now.timestamp() - newest)
+
+
+def router_stale(reading: Reading, scope: Scope) -> str:
+    """As `stale`, of what a router counts."""
+    age = router_age(reading, scope)
+    if age is None or age <= max(stale_after(track.interval) for track in reading.canary):
+        return ""
+    return f"the router's newest sample is {age:.0f} s old"
+
+
 def stale(reading: Reading | None, scope: Scope) -> str:
     """Why its samples do not speak of the present, in words; empty if they do."""
     if reading is None:

@@ -13,7 +13,16 @@ from typing import Final
 from pinn_operator.core.gates.apart import share_apart
 from pinn_operator.core.gates.comparison import compared, last_minute, outside_abort, window_of, with_comparison
 from pinn_operator.core.gates.error_rate import ANSWERED, FAILED
-from pinn_operator.core.gates.families import Answers, Family, Readings, Slice, expression, questions
+from pinn_operator.core.gates.families import (
+    Answers,
+    Family,
+    Readings,
+    Slice,
+    expression,
+    questions,
+    router_age,
+    router_stale,
+)
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.samples import Question, SourceError
@@ -108,7 +117,9 @@ class RouterErrors:
             stable_samples=window.stable.total if window else 0.0,
             recent=minute.canary_counts(ANSWERED, FAILED).share,
             exceeded=outside_abort(gate.abort, minute, ANSWERED, FAILED),
+            age=router_age(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope, family.slices[0]),
+            held=router_stale(found.fast, scope),
         )
         return with_comparison(evidence, worse)

@@ -16,6 +16,7 @@ from pinn_operator.core.samples import (
     Series,
     SourceError,
 )
+from pinn_operator.pods.history import CLOCK_SECONDS
 from tests.story.prometheus import REQUESTS, Key, SimulatedPod, Trouble
 
 REST, CLOSE, CLOSE_FOR = 1.0, 0.25, 10.0
@@ -106,6 +107,10 @@ class Reader:
         known = self._pods.setdefault(pod, _Pod())
         known.failures = 0
         history = known.lines.get(line)
+        if history is not None and times and times[0] < history.times[-1] - CLOCK_SECONDS:
+            # The clock was set back: all that was read before is dropped.
+            known.lines.clear()
+            history = None
         if history is None:
             history = known.lines[line] = _History({**dict(line[1]), FAMILY_LABEL: line[0], "pod": pod})
         history.add(times, values)

@@ -27,6 +27,15 @@ def test_a_clock_that_is_set_back_does_not_disarm_the_gates(ahead: float) -> Non
     world.run_until(lambda it: it.weight == 0, at_most=20)
 
 
+@pytest.mark.parametrize("offset", [-7200, -30, -3, 7200])
+def test_a_revision_that_turns_bad_just_when_the_clock_is_set_goes_as_soon(offset: float) -> None:
+    world = started("pinn:2", images={"pinn:2": Behaviour(errors=lambda t: 0.5 if t >= 60 else 0.0)})
+    world.run_until(lambda it: it.seconds >= 60)
+    assert world.weight == 10
+    world.clock_offset = offset
+    world.run_until(lambda it: it.weight == 0, at_most=20)
+
+
 def test_a_clock_that_jumps_ahead_skips_no_gate() -> None:
     world = started("pinn:2", rate=0).run_until(lambda it: it.weight == 10)
     for offset in (7200, 14400, 90000):

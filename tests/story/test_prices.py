@@ -291,6 +291,36 @@ def test_with_mode_disabled_nothing_is_asked() -> None:
     assert it.oracle.questions == []
 
 
+@pytest.mark.parametrize("weight", [10, 50, 100])
+def test_a_verification_that_is_turned_on_in_mid_rollout_comes_before_any_more_weight(weight: int) -> None:
+    it = world(verification={"mode": "Disabled"}).run_until(lambda it: it.weight == weight, at_most=300).run(5)
+    it.apply(verification=VERIFIED)
+    it.run_until(lambda it: it.weight == 0, at_most=5).run_until(lambda it: it.weight == weight, at_most=30)
+    assert verdict(it) is VerificationVerdict.PASS
+    assert it.said("PricesBeingCompared")
+    it.until_stable("pinn:2")
+    assert it.failed_requests == 0
+
+
+def test_a_verification_that_is_turned_on_in_mid_rollout_finds_wrong_prices() -> None:
+    it = world(Behaviour(prices=off_by(1e-3)), verification={"mode": "Disabled"})
+    it.run_until(lambda it: it.weight == 10, at_most=60)
+    it.apply(verification=VERIFIED)
+    it.run_until(rolled_back, at_most=60)
+    assert it.state.rejected is not None
+    assert it.state.rejected.reason == "PricesDiffer"
+
+
+def test_a_pause_keeps_the_weight_also_when_a_verification_is_turned_on() -> None:
+    it = world(verification={"mode": "Disabled"}).run_until(lambda it: it.weight == 10, at_most=60)
+    it.apply(verification=VERIFIED, paused=True)
+    it.run(60)
+    assert it.weight == 10
+    it.apply(paused=False)
+    it.until_stable("pinn:2")
+    assert verdict(it) is VerificationVerdict.PASS
+
+
 def test_an_operator_that_is_killed_while_it_asks_asks_again() -> None:
     it = world(Behaviour(prices=off_by(1e-3))).run_until(lambda it: len(it.oracle.questions) > 1, at_most=60)
     it.oracle.forget()

@@ -10,7 +10,7 @@ from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
-from pinn_operator.core.rollout.prices import acknowledged_since, prices_allow
+from pinn_operator.core.rollout.prices import acknowledged_since, has_unverified_weight, prices_allow
 from pinn_operator.core.rollout.rollback import note_rollback, only_copy
 from pinn_operator.core.rollout.shares import what_replicas_can_give
 from pinn_operator.core.rollout.sight import (
@@ -151,7 +151,7 @@ def _progressing(this: Pass, draft: Draft) -> None:
     _say_who_holds(this, draft)
     if not resume_if_possible(this, draft):
         return
-    if take_over_if_needed(this, draft) or give_back_if_well(this, draft):
+    if take_over_if_needed(this, draft) or give_back_if_well(this, draft) or _verify_first(this, draft):
         return
     rollout, step = draft.rollout, aim(this.spec, draft.rollout)
     if rollout.weight != step.weight:
@@ -164,6 +164,25 @@ def _progressing(this: Pass, draft: Draft) -> None:
             _promote(this, draft)
         else:
             _wait_for_canary(this, draft, this.spec.replicas)
+
+
+def _verify_first(this: Pass, draft: Draft) -> bool:
+    """Take back weight that was given before anybody asked for prices; whether that was done in this pass.
+
+    A canary that stands in for stable is compared once that is back.
+    """
+    rollout, steps = draft.rollout, this.spec.steps
+    if this.spec.paused or rollout.return_step is not None or not has_unverified_weight(this, draft):
+        return False
+    if stable_cannot_answer(this, draft):
+        return False
+    why = "its prices are compared before it has weight"
+    timeline = timeline_with(rollout, this.now, 0, "PricesBeingCompared", why)
+    index = next((index for index, step in enumerate(steps) if step.weight >= rollout.weight), len(steps) - 1)
+    moved = at_weight(rollout, 0, this.now, timeline=timeline, gates=unmeasured(this.judgement.gates or rollout.gates))
+    draft.status = replace(draft.status, phase=Phase.PROGRESSING, rollout=replace(moved, step_index=index))
+    draft.normal("PricesBeingCompared", f"revision {draft.canary.revision}: {rollout.weight}% → 0%, {why}")
+    return True
 
 
 def _move_weight(this: Pass, draft: Draft, step: Step) -> None:

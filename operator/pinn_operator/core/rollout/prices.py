@@ -144,6 +144,18 @@ def may_stay_beside_stable(this: Pass, draft: Draft) -> bool:
     return bool(known.stable)
 
 
+def has_unverified_weight(this: Pass, draft: Draft) -> bool:
+    """Whether the canary has weight although its prices are not known: verification was turned on meanwhile, or an
+    operator that knew none gave it the weight.
+
+    Everything is asked at weight 0 alone: beside clients it would be seen in their latencies, and count as theirs.
+    """
+    if this.spec.verification.mode is VerificationMode.OFF or draft.rollout.weight == 0:
+        return False
+    known = verification_of(draft.status, draft.canary.revision)
+    return known is None or known.verdict in (VerificationVerdict.PENDING, VerificationVerdict.ERROR)
+
+
 def _accept_what_is_kept(this: Pass, draft: Draft) -> None:
     """A revision with other prices is still here (`rollback.mode` is Hold, or it is the only copy), and the spec says
     by now that they are meant: once more it is looked whether they are all that is to be said against it."""

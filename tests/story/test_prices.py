@@ -311,6 +311,16 @@ def test_a_verification_that_is_turned_on_in_mid_rollout_finds_wrong_prices() ->
     assert it.state.rejected.reason == "PricesDiffer"
 
 
+@pytest.mark.parametrize("offset", [-5, -60, -7200])
+def test_what_was_compared_is_not_forgotten_when_the_clock_is_set(offset: float) -> None:
+    it = world().run_until(lambda it: it.weight == 10, at_most=60).run(40)
+    it.clock_offset = offset
+    it.run(20)
+    assert (it.weight, verdict(it)) == (10, VerificationVerdict.PASS)
+    assert not it.said("PricesBeingCompared")
+    it.until_stable("pinn:2")
+
+
 def test_a_pause_keeps_the_weight_also_when_a_verification_is_turned_on() -> None:
     it = world(verification={"mode": "Disabled"}).run_until(lambda it: it.weight == 10, at_most=60)
     it.apply(verification=VERIFIED, paused=True)

@@ -40,6 +40,7 @@ from pinn_operator.core.status.values import Phase, RolloutStatus, Status
 from pinn_operator.core.telling.announce import announced, announcements
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.report import report
+from pinn_operator.core.verification.questions import verification_of
 
 _MAX_STEPS_PER_PASS = 8
 
@@ -121,6 +122,7 @@ def _sound(status: Status, now: datetime) -> Status:
 
     What cannot be known any more is assumed so that traffic returns to stable and capacity goes in good order.
     """
+    known = verification_of(status, status.canary.revision) if status.canary is not None else None
     status = replace(status, verification=verified_by_now(status.verification, now))
     if status.stable is None:
         return replace(status, phase=Phase.PENDING, canary=None, previous=None, rollout=None)
@@ -133,4 +135,9 @@ def _sound(status: Status, now: datetime) -> Status:
         phase = status.phase if status.phase is Phase.PROMOTING else Phase.ROLLING_BACK
         lost = RolloutStatus(start_time=now, step_index=0, weight=0, weight_time=now)
         return replace(status, phase=phase, rollout=lost)
-    return replace(status, rollout=not_in_the_future(status.rollout, now))
+    rollout = not_in_the_future(status.rollout, now)
+    if known is not None and status.verification is not None:
+        # What this rollout has shown of its prices stays what this rollout has shown.
+        begun = max(status.verification.start_time, rollout.start_time)
+        status = replace(status, verification=replace(status.verification, start_time=begun))
+    return replace(status, rollout=rollout)

@@ -414,6 +414,22 @@ async def test_slow_queries_of_one_namespace_delay_and_end_no_other_s(make: Make
     assert await source.ask(INSTANT, namespace="quiet") == (), "it does answer"
 
 
+async def test_custom_queries_that_hang_take_no_turn_from_the_built_in_gates(make: Make, server: Server) -> None:
+    async def hangs(_: web.Request) -> web.StreamResponse:
+        if server.seen[-1]["form"]["query"] == "slow":
+            await asyncio.sleep(30)
+        return web.json_response(success("vector", []))
+
+    server.answer = hangs
+    source = make(server.address)
+    custom = [replace(INSTANT, key=f"gate/{number}", expression="slow") for number in range(12)]
+    hanging = asyncio.gather(*(source.ask(query, namespace="pricing") for query in custom))
+    await asyncio.sleep(0.05)
+    assert await source.ask(INSTANT, namespace="pricing") == ()
+    assert all(isinstance(answer, SourceError) for answer in await hanging)
+    assert await source.ask(INSTANT, namespace="pricing") == (), "that they had no answer says nothing of it"
+
+
 async def test_resources_that_name_the_same_prometheus_share_a_source() -> None:
     async def absent(*_: str) -> str | None:
         return None

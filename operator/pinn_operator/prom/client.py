@@ -69,7 +69,7 @@ class HttpSource:
 
     async def ask(self, query: Query, *, namespace: str = "") -> Answer:
         """See `MetricSource.ask`."""
-        return await self._guards.of(namespace).run(lambda: self._ask(query))
+        return await self._guards.of(namespace, query).run(lambda: self._ask(query))
 
     async def _ask(self, query: Query) -> Answer:
         endpoint, form = parameters(query)

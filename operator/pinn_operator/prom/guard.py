@@ -8,12 +8,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from pinn_operator.core.samples import Answer, SourceError
+from pinn_operator.core.samples import GATE_KEY, Answer, Query, SourceError
 
 AT_ONCE: Final = 8
-"""Questions of one namespace to one source that are out at once."""
-_REMEMBERED: Final = 1024
-"""Namespaces; of more, those that asked last."""
+"""Questions of one guard that are out at once."""
+_REMEMBERED: Final = 2048
+"""Guards; of more, those that were asked last."""
 
 
 class Guard:
@@ -83,19 +83,21 @@ class Guard:
 
 
 class Guards:
-    """A guard for each namespace: the slow queries of one team take no turn from another's, and end no other's."""
+    """Two guards for each namespace: the slow queries of one team take no turn from another's, and end no other's; nor
+    do those of custom gates take one from the built-in gates."""
 
     def __init__(self, *, name: str, timeout: float) -> None:
         self._name = name
         self._timeout = timeout
-        self._guards: OrderedDict[str, Guard] = OrderedDict()
+        self._guards: OrderedDict[tuple[str, bool], Guard] = OrderedDict()
 
-    def of(self, namespace: str) -> Guard:
-        """The guard of the questions of a namespace."""
-        guard = self._guards.get(namespace)
+    def of(self, namespace: str, query: Query) -> Guard:
+        """The guard of a question of a namespace."""
+        key = namespace, query.key.startswith(GATE_KEY)
+        guard = self._guards.get(key)
         if guard is None:
-            guard = self._guards[namespace] = Guard(name=self._name, timeout=self._timeout)
-        self._guards.move_to_end(namespace)
+            guard = self._guards[key] = Guard(name=self._name, timeout=self._timeout)
+        self._guards.move_to_end(key)
         if len(self._guards) > _REMEMBERED:
             self._guards.popitem(last=False)
         return guard

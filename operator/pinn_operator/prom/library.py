@@ -54,7 +54,7 @@ class LibrarySource:
 
     async def ask(self, query: Query, *, namespace: str = "") -> Answer:
         """See `MetricSource.ask`."""
-        return await self._guards.of(namespace).run(lambda: self._ask(query))
+        return await self._guards.of(namespace, query).run(lambda: self._ask(query))
 
     async def _ask(self, query: Query) -> Answer:
         headers, certificates = None, None

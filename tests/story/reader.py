@@ -1,69 +1,50 @@
-"""The operator's own reader of pods, in fake time: what `pinn_operator.pods` does, without a network."""
+"""The operator's own reader of pods, in fake time: pages of metrics, and what `pinn_operator.pods` keeps of them."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cache
+from operator import is_
 
 from pinn_operator.core.samples import (
-    FAMILY_LABEL,
     POD_FAULTS,
     AnyAnswer,
+    PodCounts,
     PodQuestion,
     PodReadFault,
     PodReadFaults,
-    Series,
+    PodReads,
     SourceError,
 )
-from pinn_operator.pods.history import CLOCK_SECONDS
+from pinn_operator.pods.history import History
+from pinn_operator.pods.reader import BadAnswers
 from tests.story.prometheus import REQUESTS, Key, SimulatedPod, Trouble
 
 REST, CLOSE, CLOSE_FOR = 1.0, 0.25, 10.0
 """Seconds between two reads at rest, while the canary's answers are looked at closely, and for how long they are."""
 FAILURES = 2
 """A pod is reported after so many reads in a row that failed."""
-FINE_READS = 400
-"""Beyond, every second of the older reads is dropped."""
 _SILENCE = {
     Trouble.REFUSED: "nothing listens at 10.0.0.1:8000",
     Trouble.SLOW: "no answer within 0.5 s",
     Trouble.GARBAGE: "the answer is no metrics: text/html",
 }
-
-
-@dataclass
-class _History:
-    labels: Mapping[str, str]
-    times: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-
-    def add(self, times: Sequence[float], values: Sequence[float]) -> None:
-        if not times or (self.times and times[0] <= self.times[-1]):
-            return
-        self.times.extend(times)
-        self.values.extend(values)
-        while len(self.times) > FINE_READS:
-            old = len(self.times) // 2
-            self.times[:old], self.values[:old] = self.times[:old:2], self.values[:old:2]
-
-    def since(self, start: float | None) -> Series | None:
-        low = 0 if start is None else max(0, bisect_right(self.times, start) - 1)
-        points = tuple(zip(self.times[low:], self.values[low:], strict=True))
-        return Series(self.labels, points) if points else None
+_IS_BAD = BadAnswers(REQUESTS, "status", "handler")
 
 
 @dataclass
 class _Pod:
-    lines: dict[Key, _History] = field(default_factory=dict)
+    history: History
     due: float = float("-inf")
     failures: int = 0
     message: str = ""
-    bad: float = 0.0
 
 
-def _refused(line: Key) -> bool:
-    return dict(line[1]).get("status", "2") >= "4"
+@cache
+def _head(line: Key) -> str:
+    labels = ",".join(f'{name}="{value}"' for name, value in line[1])
+    return f"{line[0]}{{{labels}}} "
 
 
 class Reader:
@@ -71,6 +52,8 @@ class Reader:
 
     def __init__(self) -> None:
         self._pods: dict[str, _Pod] = {}
+        self._answers: dict[tuple[str, ...], PodCounts] = {}
+        self._families: frozenset[str] = frozenset()
         self._close_until = float("-inf")
         self.wanted: frozenset[str] = frozenset()
         """The pods that the last pass asked about: they are read until it asks about others."""
@@ -79,14 +62,14 @@ class Reader:
 
     def forget(self) -> None:
         """The operator was restarted."""
-        self._pods = {}
+        self._pods, self._answers = {}, {}
         self._close_until = float("-inf")
 
     def live(self, pods: Iterable[SimulatedPod], canary: str, seconds: float, now: float) -> None:
         """Read the pods that are due: `seconds` since the story began are `now` by the operator's clock, in unix
         seconds. `canary` is its revision."""
         for pod in pods:
-            known = self._pods.setdefault(pod.name, _Pod())
+            known = self._known(pod.name)
             if seconds < known.due:
                 continue
             known.due = seconds + (CLOSE if seconds < self._close_until else REST)
@@ -94,50 +77,50 @@ class Reader:
             if trouble is not None:
                 known.failures, known.message = known.failures + 1, _SILENCE[trouble]
                 continue
-            shown = pod.exported(seconds)
-            for line, value in shown.items():
-                self.remember(pod.name, line, (now,), (value,))
-            bad = sum(value for line, value in shown.items() if line[0] == REQUESTS and _refused(line))
-            if pod.revision == canary and bad > known.bad:
+            shown = {line: value for line, value in pod.exported(seconds).items() if line[0] in self._families}
+            self.take(pod.name, now, shown, shown.values())
+            if pod.revision == canary and known.history.bad_grew:
                 self._close_until, self.alarmed = seconds + CLOSE_FOR, True
-            known.bad = bad
 
-    def remember(self, pod: str, line: Key, times: Sequence[float], values: Sequence[float]) -> None:
-        """What reads of a pod showed of one series."""
-        known = self._pods.setdefault(pod, _Pod())
+    def take(self, pod: str, moment: float, lines: Collection[Key], values: Iterable[float]) -> None:
+        """What a read of a pod showed."""
+        known = self._known(pod)
         known.failures = 0
-        history = known.lines.get(line)
-        if history is not None and times and times[0] < history.times[-1] - CLOCK_SECONDS:
-            # The clock was set back: all that was read before is dropped.
-            known.lines.clear()
-            history = None
-        if history is None:
-            history = known.lines[line] = _History({**dict(line[1]), FAMILY_LABEL: line[0], "pod": pod})
-        history.add(times, values)
+        page = [f"{_head(line)}{value!r}\n" for line, value in zip(lines, values, strict=True)]
+        known.history.add(moment, "".join(page).encode(), [family.encode() for family in {line[0] for line in lines}])
 
     def answers(self, questions: Iterable[PodQuestion]) -> dict[str, AnyAnswer]:
         """What a pass finds in memory."""
-        asked: set[str] = set()
+        asked, families = set[str](), set[str]()
         answers: dict[str, AnyAnswer] = {}
         for question in questions:
             asked.update(question.pods)
-            families = frozenset(question.families)
+            families.update(question.families)
             start = question.start.timestamp() if question.start is not None else None
             known = [self._pods[name] for name in question.pods if name in self._pods]
-            series = tuple(
-                found
-                for pod in known
-                for line, history in pod.lines.items()
-                if line[0] in families and (found := history.since(start)) is not None
-            )
-            if series or any(pod.lines for pod in known):
-                answers[question.key] = series
+            reads = [pod.history.reads(start) for pod in known if pod.history.has(question.families)]
+            found = tuple(read for read in reads if read is not None)
+            if found or any(pod.history.moments for pod in known):
+                answers[question.key] = self._counts(question.families, found)
             elif known:
                 answers[question.key] = SourceError(f"none of {len(known)} pods can be read: {known[0].message}")
-        self.wanted = frozenset(asked)
+        self.wanted, self._families = frozenset(asked), frozenset(families)
         if asked:
             silent = ((name, pod) for name, pod in sorted(self._pods.items()) if pod.failures >= FAILURES)
             answers[POD_FAULTS] = PodReadFaults(
                 tuple(PodReadFault(name, pod.message) for name, pod in silent if name in asked)
             )
         return answers
+
+    def _known(self, pod: str) -> _Pod:
+        known = self._pods.get(pod)
+        if known is None:
+            known = self._pods[pod] = _Pod(History(pod, _IS_BAD))
+        return known
+
+    def _counts(self, families: tuple[str, ...], reads: tuple[PodReads, ...]) -> PodCounts:
+        """The last answer, if it is of these reads."""
+        last = self._answers.get(families)
+        if last is None or len(last.pods) != len(reads) or not all(map(is_, last.pods, reads)):
+            last = self._answers[families] = PodCounts(families, reads)
+        return last

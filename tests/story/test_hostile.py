@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pinn_operator.core.api import status_from_manifest
 from pinn_operator.core.samples import (
     AnyAnswer,
+    PodCounts,
     PodReadFault,
     PodReadFaults,
     Question,
@@ -28,6 +29,7 @@ from pinn_operator.core.status.values import Phase, Status
 from pinn_operator.pods.history import History, TooManySeries
 from pinn_operator.prom.client import parse_body
 from pinn_operator.prom.parsing import parse_answer
+from tests.story.reader import Reader
 from tests.story.trial import Draw, Trial, steady
 from tests.support.crd import validator
 
@@ -161,6 +163,7 @@ def judged(weight: int, sources: str, mutate: Callable[[str, AnyAnswer], AnyAnsw
     """The status of a trial before and after a pass by answers that somebody has changed."""
     trial = copy.copy(honest(weight, sources))
     world = trial.world = copy.copy(trial.world)
+    world.reader = Reader()
     before, answers = world.state, world._answers
 
     def changed(questions: Iterable[Question]) -> Samples:
@@ -176,6 +179,7 @@ def judged(weight: int, sources: str, mutate: Callable[[str, AnyAnswer], AnyAnsw
 
 def of_series(rng: random.Random, mutations: list[Mutation], share: float) -> Callable[[str, AnyAnswer], AnyAnswer]:
     def mutate(key: str, answer: AnyAnswer) -> AnyAnswer:
+        answer = answer.series() if isinstance(answer, PodCounts) else answer
         if not isinstance(answer, tuple) or rng.random() > share:
             return answer
         series = list(answer)

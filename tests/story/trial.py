@@ -154,8 +154,10 @@ class Trial:
             places = np.round(reads / BIN).astype(int) - 1
             moments = (EPOCH + self.start + reads).tolist()
             for pod in world.pods:
-                for line, counts in self.lines[pod.name].items():
-                    world.reader.remember(pod.name, line, moments, counts[places].tolist())
+                lines = self.lines[pod.name]
+                read = np.array([counts[places] for counts in lines.values()]).T.tolist()
+                for moment, values in zip(moments, read, strict=True):
+                    world.reader.take(pod.name, moment, lines, values)
             self._read_up_to = float(np.floor(after))
         world.reconcile()
         return world.state

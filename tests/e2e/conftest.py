@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(1800))
     items.sort(key=_turn)
 
 
@@ -103,7 +103,7 @@ def stable(service: Service, line: Line) -> str:
 @pytest.fixture
 def traffic(line: Line, service: Service) -> Iterator[Traffic]:
     """40 real pricing requests per second through the router, for as long as the test runs."""
-    with Traffic(line.gateway, host=service.host, rate=40, seconds=400) as generator:
+    with Traffic(line.gateway, host=service.host, rate=40, seconds=1200) as generator:
         yield generator
 
 

@@ -57,7 +57,7 @@ class TestBadFromTheStart:
         service.kube.kubectl(
             "annotate", "pinnservice", service.name, "-n", service.namespace, "pinn.dev/retry=acknowledged"
         )
-        with Traffic(line.gateway, host=service.host, rate=40, seconds=300):
+        with Traffic(line.gateway, host=service.host, rate=40, seconds=900):
             assert service.wait_stable(other_than=stable, seconds=280) == bad
 
 

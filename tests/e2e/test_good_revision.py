@@ -23,7 +23,7 @@ class TestAGoodRevision:
     ) -> None:
         with (
             service.watched() as chronicle,
-            Traffic(line.gateway, host=service.host, rate=RATE, seconds=300) as traffic,
+            Traffic(line.gateway, host=service.host, rate=RATE, seconds=900) as traffic,
         ):
             service.apply(image=line.images.inference, env={"RELEASE": "2"}, steps=STEPS)
             service.wait_weight(10)

@@ -31,6 +31,8 @@ Manifest = dict[str, Any]
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWN_CONTEXTS = ("pinn-", "kind-pinn-")
 """What the names of contexts made by `cluster/` begin with."""
+PATIENCE = 3.0
+"""How many times as long as on an idle machine things may take before a test gives up on them."""
 PINNSERVICES = "/apis/pinn.dev/v1alpha1"
 _PATHS = {
     "pinnservices": PINNSERVICES,
@@ -252,9 +254,11 @@ def is_ready(pod: Manifest) -> bool:
 def wait_until(what: str, check: Any, *, seconds: float, every: float = 0.2, tell: Any = None) -> Any:
     """The first truthy value of `check()`. Raises TimeoutError with what was awaited and what `tell()` says instead.
 
+    `seconds` is more than it takes on an idle machine; a busy one gets `PATIENCE` times as much, for no test measures
+    time.
     Refused connections count as "not yet", because the API server may be restarting.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while True:
         with contextlib.suppress(ConnectionError, http.client.HTTPException):
             value = check()
@@ -262,7 +266,7 @@ def wait_until(what: str, check: Any, *, seconds: float, every: float = 0.2, tel
                 return value
         if time.monotonic() >= deadline:
             instead = f"; instead: {tell()}" if tell is not None else ""
-            raise TimeoutError(f"not within {seconds:g} s: {what}{instead}")
+            raise TimeoutError(f"not within {seconds * PATIENCE:g} s: {what}{instead}")
         time.sleep(every)
 
 

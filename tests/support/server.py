@@ -150,7 +150,7 @@ def sample(client: Client, name: str, /, **labels: str) -> float | None:
     return client.app[METRICS].registry.get_sample_value(name, labels)
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+async def eventually(condition: Callable[[], bool], *, seconds: float = 30) -> None:
     """Returns when the condition holds; raises TimeoutError if it does not in time."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event

@@ -20,7 +20,7 @@ test: check unit story integration e2e  ## every layer that this machine can run
 
 check: $(VENV)/.installed  ## style, types, import layers
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check operator inference cluster tests benchmarks demo charts docs/generate_reference.py
+	$(BIN)/ruff format --check operator inference cluster lab tests benchmarks demo charts docs/generate_reference.py
 	$(BIN)/mypy
 	PYTHONPATH=operator:inference $(BIN)/lint-imports --no-cache
 

@@ -37,10 +37,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.support.kube import REPOSITORY, Manifest, is_ready
-from tests.support.line import Line, bring_up
-from tests.support.service import Chronicle, Service, manifest, revision_of
-from tests.support.traffic import Traffic, now
+from lab.kube import REPOSITORY, Manifest, is_ready
+from lab.line import Line, bring_up
+from lab.service import Chronicle, Service, manifest, revision_of
+from lab.traffic import Traffic, now
 
 NAMESPACE = "benchmark-detection"
 RATES = (30.0, 300.0)

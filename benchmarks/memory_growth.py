@@ -3,7 +3,7 @@
     python -m benchmarks.memory_growth --output benchmarks/results/memory_growth.json
 
 Each trial is two hours at a weight, with a hold of 30 minutes: the memory of one pod, read every 15 s and judged by the
-operator's own code every two minutes. The shapes are those of `tests/support/memory_shapes.py`; on top of each there is
+operator's own code every two minutes. The shapes are those of `lab/memory_shapes.py`; on top of each there is
 no leak, or one of 20, 200 or 2,000 MB per hour.
 """
 
@@ -15,8 +15,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.report import emit, parser, percentile
-from tests.support.memory_shapes import HEALTHY
-from tests.support.memory_trials import Trial, trial
+from lab.memory_shapes import HEALTHY
+from lab.memory_trials import Trial, trial
 
 LEAKS = (20.0, 200.0, 2000.0)
 FALSE_GOAL = 0.001

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 
 from benchmarks.report import emit, milliseconds, parser, serving
-from tests.support.pricing import random_option
+from lab.pricing import random_option
 
 GOAL_P95_MS = 100.0
 GOAL_RATE = 50.0

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from demo.made import note, take_away
 from demo.story import NAMESPACE, Demo
 from demo.view import Screen
-from tests.support.kube import REPOSITORY, Kube, KubeError, find_kubeconfig
-from tests.support.line import bring_up, uninstall_chart
+from lab.kube import REPOSITORY, Kube, KubeError, find_kubeconfig
+from lab.line import bring_up, uninstall_chart
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

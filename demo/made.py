@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tests.support.line import OPERATOR_NAMESPACE, RELEASE
+from lab.line import OPERATOR_NAMESPACE, RELEASE
 
 MARK = "pinn-demo-made"
 """A ConfigMap in kube-system; each of its values is `yes` or `no`."""
@@ -14,7 +14,7 @@ DEFINITION = "pinnservices.pinn.dev"
 
 
 class Cluster(Protocol):
-    """What is needed of `tests.support.kube.Kube`."""
+    """What is needed of `lab.kube.Kube`."""
 
     def kubectl(self, *words: str, stdin: str | None = None, timeout: float = 60.0) -> str:
         """Standard output of a command; raises KubeError."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.view import GREEN, RED, Screen, View
-from tests.support.kube import Manifest, program
-from tests.support.line import Line
-from tests.support.service import Service, revision_of
-from tests.support.traffic import Traffic, now
+from lab.kube import Manifest, program
+from lab.line import Line
+from lab.service import Service, revision_of
+from lab.traffic import Traffic, now
 
 NAMESPACE = "pinn-demo"
 NAME = "eu-options"
@@ -142,7 +142,7 @@ Everything stays up. Look around:
   kubectl get events -n {NAMESPACE} --field-selector involvedObject.kind=PINNService
   kubectl edit pinnservice {NAME} -n {NAMESPACE}       # a change of image, env or resources is a new revision
   curl -s -H 'Host: {HOST}' -d '{request}' {self.line.gateway}/v1/price
-  .venv/bin/python -m tests.support.traffic --url {self.line.gateway} --host {HOST} --rate 40 --seconds 60
+  .venv/bin/python -m lab.traffic --url {self.line.gateway} --host {HOST} --rate 40 --seconds 60
   Prometheus: {self.line.prometheus.address}
 Take it down:
   make demo-down""")

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from tests.support.kube import Manifest
-from tests.support.service import Service, revision_of
-from tests.support.traffic import Traffic, now
+from lab.kube import Manifest
+from lab.service import Service, revision_of
+from lab.traffic import Traffic, now
 
 BOLD, DIM, RED, GREEN, YELLOW, CYAN, PLAIN = (
     "\x1b[1m",

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.kube import Kube
-from tests.support.line import Line, bring_up, exclusive
-from tests.support.service import Service
-from tests.support.traffic import Summary, Traffic
+from lab.kube import Kube
+from lab.line import Line, bring_up, exclusive
+from lab.service import Service
+from lab.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from lab.line import Line
+from lab.service import Service
+from lab.traffic import Summary, Traffic
 from tests.support import expect
-from tests.support.line import Line
-from tests.support.service import Service
-from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 ERRORS = ("ErrorRateOutOfBounds", "ErrorRateAboveStable")

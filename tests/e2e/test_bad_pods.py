@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from lab.line import Line
+from lab.service import Service, revision_of
+from lab.traffic import Summary, Traffic
 from tests.support import expect
-from tests.support.line import Line
-from tests.support.service import Service, revision_of
-from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 

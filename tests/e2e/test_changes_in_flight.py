@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from lab.kube import KubeError
+from lab.line import Line
+from lab.service import Service, revision_of
 from tests.support import expect
-from tests.support.kube import KubeError
-from tests.support.line import Line
-from tests.support.service import Service, revision_of
 
 STEPS = ((10, 3), (50, 3), (100, 3))
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from lab.kube import Manifest
+from lab.line import Line
+from lab.service import GATES, Service, revision_of
+from lab.traffic import Summary, Traffic
 from tests.support import expect
-from tests.support.kube import Manifest
-from tests.support.line import Line
-from tests.support.service import GATES, Service, revision_of
-from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lab.kube import wait_until
+from lab.line import Line
+from lab.service import Service
+from lab.traffic import Summary, Traffic
 from tests.support import expect
-from tests.support.kube import wait_until
-from tests.support.line import Line
-from tests.support.service import Service
-from tests.support.traffic import Summary, Traffic
 
 STEPS = ((10, 24), (50, 40), (100, 5))
 RATE = 100.0

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.kube import Kube, Manifest, is_ready, wait_until
-from tests.support.line import Line
-from tests.support.pricing import random_option
+from lab.kube import Kube, Manifest, is_ready, wait_until
+from lab.line import Line
+from lab.pricing import random_option
 
 BATCH = 20_000
 """Options: enough for TensorFlow, which leaves small batches to NumPy."""

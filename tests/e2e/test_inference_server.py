@@ -18,6 +18,11 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
+from lab.kube import is_ready, label_of, wait_until
+from lab.line import Line
+from lab.pricing import random_option
+from lab.service import REVISION_LABEL, Service, revision_of
+from lab.traffic import Summary, Traffic
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.american_golden import AMERICAN_GOLDEN_PRICES
 from pinn_inference.pricing.american_golden import golden_batch as american_golden_batch
@@ -26,14 +31,9 @@ from pinn_inference.pricing.types import OptionBatch
 from tests.support import expect
 from tests.support.bad_requests import MAX_BATCH, MAX_BODY_BYTES, BadRequest, bad_requests
 from tests.support.inside import CLAIM, MOUNT, PACKAGE, Inside, volume
-from tests.support.kube import is_ready, label_of, wait_until
-from tests.support.line import Line
 from tests.support.market import MARKET
 from tests.support.oip import random_columns
-from tests.support.pricing import random_option
 from tests.support.server import PUT
-from tests.support.service import REVISION_LABEL, Service, revision_of
-from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 Ask = Callable[..., tuple[int, Any]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.kube import Manifest
-from tests.support.line import Line
-from tests.support.service import Service, revision_of
-from tests.support.traffic import Summary, Traffic
+from lab.kube import Manifest
+from lab.line import Line
+from lab.service import Service, revision_of
+from lab.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 STEPS = ((10, 12), (100, 3))

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from lab.line import Line
+from lab.service import Chronicle, Service, revision_of
+from lab.traffic import Summary, Traffic
 from tests.support import expect
-from tests.support.line import Line
-from tests.support.service import Chronicle, Service, revision_of
-from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 ERRORS = ("ErrorRateOutOfBounds", "ErrorRateAboveStable")

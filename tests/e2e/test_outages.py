@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.line import Line, install_chart, uninstall_chart
-from tests.support.service import Service, revision_of
-from tests.support.traffic import Summary, Traffic
+from lab.line import Line, install_chart, uninstall_chart
+from lab.service import Service, revision_of
+from lab.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 

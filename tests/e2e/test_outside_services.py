@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from lab.kube import Manifest, is_ready, wait_until
+from lab.line import Line, install_chart
+from lab.service import Service, revision_of
+from lab.traffic import Summary, Traffic
 from tests.support import expect
-from tests.support.kube import Manifest, is_ready, wait_until
-from tests.support.line import Line, install_chart
-from tests.support.service import Service, revision_of
-from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 PORT = 8080

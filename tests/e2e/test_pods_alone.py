@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from lab.line import Line
+from lab.service import Service, revision_of
+from lab.traffic import Summary, Traffic
 from tests.support import expect
-from tests.support.line import Line
-from tests.support.service import Service, revision_of
-from tests.support.traffic import Summary, Traffic
 
 Account = Callable[[str, Summary], None]
 STEPS = ((10, 6), (100, 4))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kube import REPOSITORY, Kube
+from lab.kube import REPOSITORY, Kube
 
 _PORTS = (6443, 2379, 2380, 10257)
 """Of the API server, etcd and the controller-manager, before the offset is added (cluster/settings.py)."""
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def control_plane(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The kubeconfig of a control plane that was started for this run alone and ends with it.
 
-    `tests.support.kube.Kube` refuses any context that `cluster/` did not make; this one is also checked by name, so
+    `lab.kube.Kube` refuses any context that `cluster/` did not make; this one is also checked by name, so
     that a kubeconfig left behind by something else is never used.
     """
     offset = _free_offset()

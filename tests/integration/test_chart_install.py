@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kube import REPOSITORY, Kube, program
+from lab.kube import REPOSITORY, Kube, program
 
 CHART = REPOSITORY / "charts" / "pinn-operator"
 NAMESPACE = "pinn-system"

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 
+from lab.kube import PINNSERVICES, Answer, Kube, KubeError, Manifest, wait_until
 from pinn_operator.core.api import parse_spec, parse_time, status_from_manifest, status_to_manifest
 from pinn_operator.core.status.values import Condition, Phase, RevisionStatus, Status
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 from tests.support import crd, specs
-from tests.support.kube import PINNSERVICES, Answer, Kube, KubeError, Manifest, wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
+from lab.pricing import random_option
 from pinn_inference.pricing.artefact import RECORD_FILE, WEIGHTS_FILE, bundled_directory, read, write
-from tests.support.pricing import random_option
 from tests.support.process import PATIENCE, Process, connection, serving
 from tests.support.server import PUT
 

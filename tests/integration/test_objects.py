@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lab.kube import REPOSITORY, Kube, program
 from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.decision import Action, Apply
 from pinn_operator.core.names import MANAGER
@@ -22,8 +23,7 @@ from pinn_operator.core.objects.desired import Desired
 from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.wanted.spec import InvalidSpec
-from tests.support.kube import REPOSITORY, Kube, program
-from tests.unit.plan_support import HTTP_ROUTE, IMAGE, Store, revision_in
+from tests.unit.operator.plan_support import HTTP_ROUTE, IMAGE, Store, revision_in
 
 NAME = "eu-options"
 GOLDEN = json.loads((REPOSITORY / "tests" / "unit" / "golden" / "revisions.json").read_text())

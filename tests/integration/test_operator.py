@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.kube import REPOSITORY, Kube, Manifest, program, wait_until
 from tests.support import crd
-from tests.support.kube import REPOSITORY, Kube, Manifest, program, wait_until
 from tests.support.operator import Operator, pause
 from tests.support.place import NAME, Place, install_crd
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kube import Kube, Manifest
+from lab.kube import Kube, Manifest
 from tests.support.operator import Operator, pause
 from tests.support.place import Place, install_crd, running
 from tests.support.telling import Exporter, PrometheusProcess, Traffic, running_prometheus

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from lab.memory_shapes import MB, PEAK, REST, Shape, leaking, plateau
 from pinn_operator.core.status.values import GateStatus, Phase, Verdict
 from tests.story.kubelet import StoryPod
 from tests.story.world import World, service, serving
-from tests.support.memory_shapes import MB, PEAK, REST, Shape, leaking, plateau
 
 HOUR = 3600.0
 

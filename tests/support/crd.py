@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from tests.support.kube import REPOSITORY, Manifest
+from lab.kube import REPOSITORY, Manifest
 
 CRD = REPOSITORY / "crds" / "pinnservices.yaml"
 INVALID = REPOSITORY / "tests" / "data" / "invalid_pinnservices.yaml"

@@ -6,9 +6,9 @@ import time
 from collections.abc import Collection
 from itertools import pairwise
 
-from tests.support.kube import Manifest, wait_until
-from tests.support.service import Chronicle, Service, revision_of
-from tests.support.traffic import Traffic
+from lab.kube import Manifest, wait_until
+from lab.service import Chronicle, Service, revision_of
+from lab.traffic import Traffic
 
 ROUTER_SECONDS = 1.0
 """How long after a change of the route its old weights may still be in force (at most 0.6 s were measured)."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.kube import Kube, Manifest, program
+from lab.kube import Kube, Manifest, program
 
 CLAIM = "models"
 MOUNT = "/app/models"

@@ -17,7 +17,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.kube import wait_until
+from lab.kube import wait_until
 
 
 class Operator:

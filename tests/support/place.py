@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lab.kube import PINNSERVICES, Kube, Manifest, wait_until
 from tests.support import crd
-from tests.support.kube import PINNSERVICES, Kube, Manifest, wait_until
 from tests.support.operator import Operator
 
 NAME = "eu-options"

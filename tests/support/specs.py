@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
+from lab.kube import Manifest
 from pinn_operator.core.status.json import CONDITION_LIMIT, EXCUSED_LIMIT, GATE_STATUS_LIMIT, POD_LINE_LIMIT
 from pinn_operator.core.status.values import (
     ANNOUNCEMENT_LIMIT,
@@ -22,7 +23,6 @@ from pinn_operator.core.status.values import (
     Status,
 )
 from pinn_operator.core.status.verification import STABLE_POD_LIMIT, WORST_LIMIT
-from tests.support.kube import Manifest
 
 BUILT_IN = {"Standard": {"error-rate", "latency-p95", "latency-p99"}, "Strict": {"error-rate", "latency-p95"}}
 BUILT_IN["Flash"] = {"error-rate", "latency-p99"}

@@ -18,7 +18,7 @@ INV_SQRT_2PI: Final = 0.3989422804014327
 NARROW: Final = 0.05
 
 # Chebyshev coefficients of (1 + y)·m(y) in t = (y − 5)/(y + 5), t in [−1, 1); the first one is halved already.
-# Computed with mpmath at 40 digits on 64 nodes; tests/unit/test_pricing_mills.py computes them again.
+# Computed with mpmath at 40 digits on 64 nodes; tests/unit/inference/pricing/test_mills.py computes them again.
 _CENTRE: Final = 5.0
 _COEFFICIENTS: Final = (
     1.1579976221305188,

@@ -9,7 +9,6 @@ where its place in the body allows it, and no loop in Python runs over the rows 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 
 from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries
 from pinn_inference.pricing.types import BoolArray, CodeArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
+from pinn_inference.server.documents import NotJson, Repeated, read_document
 from pinn_inference.server.errors import BatchTooLarge, Fault, InvalidRequest, NonFiniteResult
-from pinn_inference.server.parsing import FIELDS, OPTION_TYPES, NumberField, shown, shown_text
+from pinn_inference.server.parsing import FIELDS, OPTION_TYPES, REPEATED, NumberField, shown, shown_text
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The HTTP header that tells where the JSON of a body ends and its binary tensors begin."""
@@ -141,7 +141,13 @@ def parse_infer_request(body: bytes | bytearray | memoryview, *, target: InferTa
     """
     view = memoryview(body).cast("B")
     start = _header_end(target.header_length, len(view))
-    document, complaint = _load(view[:start])
+    try:
+        read = read_document(view[:start])
+    except NotJson as error:
+        raise InvalidRequest([_not_json(str(error))]) from None
+    document, complaint = read.content, read.complaint
+    if read.repeated:
+        raise InvalidRequest([TensorFault(_place(it), REPEATED, has_value=False) for it in read.repeated])
     if not isinstance(document, dict):
         raise InvalidRequest([TensorFault("body", "must be an object with a list of inputs", value=shown(document))])
     reader = _Reader(document, view[start:], has_header=target.header_length is not None, max_batch=max_batch)
@@ -166,19 +172,10 @@ def _header_end(header_length: str | None, size: int) -> int:
     return int(header_length)
 
 
-def _load(header: memoryview) -> tuple[Any, str | None]:
-    """The document, and what a strict reader says against it.
-
-    The standard library accepts NaN and Infinity, so that the answer can name the tensor that holds them; a document
-    only it accepts is never answered with prices.
-    """
-    try:
-        return orjson.loads(header), None
-    except orjson.JSONDecodeError as strict:
-        try:
-            return json.loads(str(header, "utf-8")), str(strict)
-        except (ValueError, RecursionError):
-            raise InvalidRequest([_not_json(str(strict))]) from None
+def _place(repeated: Repeated) -> str:
+    """Such as `inputs[2].name`."""
+    steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in (*repeated.path, repeated.key))
+    return shown_text(steps.removeprefix(".")) or "body"
 
 
 def _not_json(complaint: str) -> Fault:

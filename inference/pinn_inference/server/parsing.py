@@ -12,25 +12,25 @@ Pieces lose nothing: texts that are valid lists each are, joined by commas, one 
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from itertools import chain, islice
 from struct import Struct as PackedRow
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-import orjson
+from msgspec import UNSET, UnsetType
 
 from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries, is_two_sided
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
+from pinn_inference.server.documents import Body, NotJson, Repeated, read_document
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 
-Body: TypeAlias = bytes | bytearray | memoryview
 OptionTuple: TypeAlias = tuple[float, float, float, float, float, float, bool, bool]
 """spot, strike, maturity, rate, dividend, volatility, is_call, is_american; units as in `OptionBatch`."""
 
@@ -73,6 +73,7 @@ _FIELD_OF_NAME: Final = {field.name: field for field in FIELDS}
 _KNOWN: Final = frozenset((*_NAMES, *_WORDS))
 _UNKNOWN: Final = "is not a field of an option: known are " + ", ".join((*_NAMES, *_WORDS))
 _NUMBERS: Final = frozenset((int, float))
+REPEATED: Final = "must not have a key more than once: which of its values is meant?"
 _SHOWN_CHARACTERS: Final = 64
 _MARKS: Final = 1000
 _MARKS_PER_OPTION: Final = 32
@@ -118,13 +119,17 @@ def parse_price_request(body: Body, *, max_batch: int) -> PriceRequest:
 
 
 def read_option(body: Body) -> OptionTuple | None:
-    """The option, if the body is a single valid one, in less than a microsecond; None sends it the thorough way."""
+    """The option, if the body is a single valid one, in a microsecond; None sends it the thorough way."""
     try:
         option = _option_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    rate, dividend = option.rate, option.dividend
-    is_call, is_american = option.option_type == "call", option.style == "american"
+    dividend, kind, style = option.dividend, option.option_type, option.style
+    given = _REQUIRED + (dividend is not UNSET) + (kind is not UNSET) + (style is not UNSET)
+    if (body if type(body) is bytes else bytes(body)).count(b":") != given:  # see _options_of
+        return None
+    rate, dividend = option.rate, 0.0 if dividend is UNSET else dividend
+    is_call, is_american = kind is UNSET or kind == "call", style == "american"
     if is_american and is_two_sided(rate, dividend, is_call):
         return None
     return option.spot, option.strike, option.maturity, rate, dividend, option.volatility, is_call, is_american
@@ -142,30 +147,62 @@ def _demand_simple(body: Body, max_batch: int) -> None:
 # --- the quick way ----------------------------------------------------------------------------------------------------
 
 
-def _typed_fields(typed: Callable[[Any], Any]) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
-    """The fields of an option for `msgspec.defstruct`; `typed` makes a field's type of its value's."""
-    numbers: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-        (field.name, typed(field.type)) if field.default is None else (field.name, typed(field.type), field.default)
-        for field in FIELDS
-    ]
-    return [*numbers, *((name, typed(Literal[words]), words[0]) for name, words in _WORDS.items())]
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    **{field.name: field.default for field in FIELDS if field.default is not None},
+    **{name: words[0] for name, words in _WORDS.items()},
+}
+_REQUIRED: Final = len(_KNOWN) - len(_DEFAULTS)
+_TYPES: Final[Mapping[str, Any]] = {
+    **{field.name: field.type for field in FIELDS},
+    **{name: Literal[words] for name, words in _WORDS.items()},
+}
+
+
+def _struct(name: str, fields: Iterable[tuple[str, Any] | tuple[str, Any, Any]], **absent: Any) -> Any:
+    """A structure of these fields and no others; `absent` are the values of what its texts do not have."""
+    # gc=False: the collector need not watch what cannot hold a reference back.
+    return msgspec.defstruct(name, fields, namespace=absent, forbid_unknown_fields=True, kw_only=True, gc=False)
 
 
 def _value_or_list(value: Any) -> Any:
     return value | list[value]
 
 
-# gc=False: the collector need not watch what cannot hold a reference back.
-_Option: Final[Any] = msgspec.defstruct(
-    "_Option", _typed_fields(lambda value: value), forbid_unknown_fields=True, kw_only=True, gc=False
+def _maybe(types: Mapping[str, Any]) -> Iterator[tuple[str, Any] | tuple[str, Any, Any]]:
+    """Fields of these types; one that has a default is UNSET where it is absent."""
+    for name, type_ in types.items():
+        yield (name, type_ | UnsetType, UNSET) if name in _DEFAULTS else (name, type_)
+
+
+_Option: Final[Any] = _struct("_Option", _maybe(_TYPES))
+_Defaulted: Final[Any] = _struct(
+    "_Defaulted",
+    [
+        *((name, type_) for name, type_ in _TYPES.items() if name not in _DEFAULTS),
+        *((name, _TYPES[name], default) for name, default in _DEFAULTS.items()),
+    ],
 )
-_Columns: Final[Any] = msgspec.defstruct(
-    "_Columns", _typed_fields(_value_or_list), forbid_unknown_fields=True, kw_only=True
-)
-_ColumnsRequest: Final[Any] = msgspec.defstruct("_ColumnsRequest", [("columns", _Columns)], forbid_unknown_fields=True)
+_Columns: Final[Any] = _struct("_Columns", _maybe({name: _value_or_list(type_) for name, type_ in _TYPES.items()}))
+_ColumnsRequest: Final[Any] = _struct("_ColumnsRequest", [("columns", _Columns)])
 _option_decoder: Final = msgspec.json.Decoder(_Option)
-_piece_decoder: Final = msgspec.json.Decoder(list[_Option])
+_options_decoder: Final = msgspec.json.Decoder(list[_Option])
+_defaulted_decoder: Final = msgspec.json.Decoder(list[_Defaulted])
 _columns_decoder: Final = msgspec.json.Decoder(_ColumnsRequest)
+
+
+@cache
+def _alike_decoder(given: tuple[bool, ...]) -> msgspec.json.Decoder[list[Any]]:
+    """Reads options that all have the required fields and, of those with a default, exactly these."""
+    absent = {name: value for (name, value), there in zip(_DEFAULTS.items(), given, strict=True) if not there}
+    fields = [(name, type_) for name, type_ in _TYPES.items() if name not in absent]
+    alike: Any = _struct("_Alike", fields, **absent)
+    return msgspec.json.Decoder(list[alike])
+
+
+def _given(option: Any) -> tuple[bool, ...]:
+    """Which of the fields that have a default an `_Option` was given."""
+    return tuple(getattr(option, name) is not UNSET for name in _DEFAULTS)
+
 
 _LIST_HEAD: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"options"[ \t\r\n]*:[ \t\r\n]*\[')
 _LIST_TAIL: Final = re.compile(rb"\][ \t\r\n]*\}[ \t\r\n]*\Z")
@@ -191,11 +228,8 @@ def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
     packed: list[bytes] = []
     count = 0
     for piece in _pieces(body, head.end(), tail_start + tail.start()):
-        try:
-            rows = _piece_decoder.decode(b"[%b]" % piece)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        if not rows:  # no option before a comma or a bracket
+        rows = _options_of(piece)
+        if rows is None:
             return None
         count += len(rows)
         if count <= max_batch:
@@ -204,6 +238,26 @@ def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
         raise BatchTooLarge(size=count, limit=max_batch)
     table = np.frombuffer(b"".join(packed), dtype=_ROW)
     return _if_supported(OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ())))
+
+
+def _options_of(piece: bytes) -> list[Any] | None:
+    """Options that are divided by commas; None if one is not valid, or there is none.
+
+    Nearly always all have the same fields. Neither the names nor the values of an option have colons in them, so a text
+    has one for each field, unless a field stands twice: a decoder says nothing of that, and takes the last.
+    """
+    text, colons = b"[%b]" % piece, piece.count(b":")
+    try:
+        given = _given(_option_decoder.decode(piece[: piece.find(b"}") + 1]))
+        try:
+            rows = _alike_decoder(given).decode(text)
+        except msgspec.ValidationError:
+            different = _options_decoder.decode(text)
+            fields = sum(_REQUIRED + sum(_given(option)) for option in different)
+            return _defaulted_decoder.decode(text) if colons == fields else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return rows if colons == (_REQUIRED + sum(given)) * len(rows) else None
 
 
 def _pieces(body: Body, start: int, end: int) -> Iterator[bytes]:
@@ -239,7 +293,9 @@ def _parse_columns(body: Body, max_batch: int) -> OptionBatch | None:
         columns = _columns_decoder.decode(body).columns
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    given = {name: getattr(columns, name) for name in (*_NAMES, *_WORDS)}
+    given = {name: column for name in _TYPES if (column := getattr(columns, name)) is not UNSET}
+    if bytes(body).count(b":") != 1 + len(given):
+        return None
     sizes = {len(column) for column in given.values() if type(column) is list}
     if len(sizes) != 1 or not 0 < min(sizes) <= max_batch:
         return None
@@ -277,7 +333,12 @@ def _batch_of_one(option: OptionTuple) -> OptionBatch:
 
 
 def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
-    document, complaint = _load(body)
+    try:
+        read = read_document(body)
+    except NotJson as error:
+        raise InvalidRequest([_not_json(str(error))]) from None
+    document, complaint = read.content, read.complaint
+    _refuse(map(_repeated_fault, read.repeated))
     if not isinstance(document, dict):
         message = 'must be an object: one option, {"options": [option, …]} or {"columns": {…}}'
         raise InvalidRequest([Fault("body", message, value=shown(document))])
@@ -288,7 +349,7 @@ def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
     else:
         _refuse(_row_faults(document, None))
         request = PriceRequest(_batch_of_rows([document]), Form.SINGLE)
-    if complaint is not None:  # what is not JSON was in a place that no rule reads, such as the first of two equal keys
+    if complaint is not None:  # what is not JSON was in a place that no rule reads
         _refuse(iter((_not_json(complaint),)))
     return request
 
@@ -300,16 +361,11 @@ def _refuse(faults: Iterator[Fault]) -> None:
         raise InvalidRequest(shown_faults, count=len(shown_faults) + sum(1 for _ in faults))
 
 
-def _load(body: Body) -> tuple[Any, str | None]:
-    """The document, and what a strict reader had to say against it."""
-    try:
-        return orjson.loads(body), None
-    except orjson.JSONDecodeError as strict:
-        # The standard library accepts NaN and Infinity, so that the answer can name the field that holds them.
-        try:
-            return json.loads(str(body, "utf-8")), str(strict)
-        except (ValueError, RecursionError):
-            raise InvalidRequest([_not_json(str(strict))]) from None
+def _repeated_fault(repeated: Repeated) -> Fault:
+    match repeated.path:
+        case ("options", int(index), *_):
+            return Fault(shown_text(repeated.key), REPEATED, index=index, has_value=False)
+    return Fault(shown_text(repeated.key) or "body", REPEATED, has_value=False)
 
 
 def _not_json(complaint: str) -> Fault:
@@ -373,8 +429,7 @@ def _strangers(document: dict[str, Any], own: str, message: str) -> list[Fault]:
 
 def _batch_of_rows(rows: list[dict[str, Any]]) -> OptionBatch:
     """Valid rows as columns."""
-    defaults = {field.name: field.default for field in FIELDS} | {name: words[0] for name, words in _WORDS.items()}
-    columns = {name: [row.get(name, default) for row in rows] for name, default in defaults.items()}
+    columns = {name: [row.get(name, _DEFAULTS.get(name)) for row in rows] for name in _TYPES}
     return _batch_of_columns(columns, len(rows))
 
 

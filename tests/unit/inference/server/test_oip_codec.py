@@ -558,3 +558,27 @@ def test_an_answer_can_be_written_into_memory_that_is_there() -> None:
 @pytest.mark.parametrize("target", [InferTarget("european"), InferTarget("american", "1", "300")])
 def test_a_target_travels_as_texts(target: InferTarget) -> None:
     assert InferTarget(**target.parameters()) == target
+
+
+# --- keys that stand more than once -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("once", "twice", "field"),
+    [
+        ('"inputs": [', '"inputs": [], "inputs": [', "inputs"),
+        ('"name": "strike"', '"name": "spot", "name": "strike"', "inputs[1].name"),
+        ('"datatype": "FP64"', '"datatype": "FP64", "datatype": "FP64"', "inputs[0].datatype"),
+        ('{"inputs"', '{"id": "a", "\\u0069d": "b", "inputs"', "id"),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_its_place(once: str, twice: str, field: str) -> None:
+    text = json.dumps(json_request(1))
+    assert once in text
+    found = faults(text.replace(once, twice, 1).encode())[0]
+    assert found["field"] == field
+    assert found["message"] == "must not have a key more than once: which of its values is meant?"
+
+
+def test_a_colon_in_an_id_is_no_key() -> None:
+    assert parse({**json_request(1), "id": "desk:eu:7"}).id == "desk:eu:7"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -388,9 +389,9 @@ def test_a_bad_row_of_a_late_piece_is_named() -> None:
     assert faults({"options": rows}, max_batch=5000)[0]["index"] == 4321
 
 
-def test_nan_where_no_rule_reads_it_is_still_no_json() -> None:
+def test_a_nan_before_a_good_value_of_the_same_field_is_refused() -> None:
     text = json.dumps(PUT)[1:-1]
-    assert faults(f'{{"spot": NaN, {text}}}'.encode())[0]["field"] == "body"
+    assert [fault["field"] for fault in faults(f'{{"spot": NaN, {text}}}'.encode())] == ["spot"]
 
 
 def test_a_list_over_the_limit_is_counted_to_its_end() -> None:
@@ -418,3 +419,78 @@ def test_one_option_is_read_as_plain_numbers() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", json.dumps({"options": [PUT]}).encode()])
 def test_what_is_not_one_valid_option_is_left_to_the_thorough_way(body: bytes) -> None:
     assert read_option(body) is None
+
+
+# --- keys that stand more than once -----------------------------------------------------------------------------------
+
+_FIELDS_OF_A_PUT = ("spot", "strike", "maturity", "rate", "dividend", "volatility", "option_type", "style")
+_FULL = {**PUT, "dividend": 0.01, "style": "european"}
+
+
+def _text(pairs: list[tuple[str, Json]]) -> str:
+    return "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
+
+
+def _twice(name: str, *, but: str = "") -> str:
+    """An option with a field that stands twice, and without another one."""
+    return _text([*((key, value) for key, value in _FULL.items() if key != but), (name, _FULL[name])])
+
+
+@pytest.mark.parametrize("name", _FIELDS_OF_A_PUT)
+@pytest.mark.parametrize("but", ["", "dividend", "style"])
+def test_a_field_that_stands_twice_is_named_whatever_else_is_there(name: str, but: str) -> None:
+    if name == but:
+        return
+    good, bad = _text(list(_FULL.items())), _twice(name, but=but)
+    bare = _text([(key, value) for key, value in PUT.items() if key != "option_type"])
+    columns = _text([(key, [value]) for key, value in _FULL.items()])
+    for body, index in (
+        (bad, None),
+        (f'{{"options": [{bad}]}}', 0),
+        (f'{{"options": [{good}, {bad}, {bare}]}}', 1),
+        (f'{{"options": [{bare}, {bare}, {bad}]}}', 2),
+        (f'{{"columns": {columns[:-1]}, {json.dumps(name)}: 1}}}}', None),
+    ):
+        [found] = faults(body.encode())
+        assert (found["field"], found.get("index")) == (name, index), body
+        assert found["message"] == "must not have a key more than once: which of its values is meant?"
+
+
+def test_one_that_stands_twice_is_not_hidden_by_one_that_is_absent_elsewhere() -> None:
+    two, none = _twice("dividend"), _text([(key, value) for key, value in _FULL.items() if key != "dividend"])
+    for options in (f"{two},{none}", f"{none},{two}", f"{_text(list(_FULL.items()))},{two},{none}"):
+        [found] = faults(f'{{"options": [{options}]}}'.encode())
+        assert found["field"] == "dividend"
+
+
+@pytest.mark.parametrize("whole", ["options", "columns"])
+def test_a_body_with_two_lists_is_refused(whole: str) -> None:
+    inner = json.dumps([PUT] if whole == "options" else {key: [value] for key, value in PUT.items()})
+    [found] = faults(f'{{"{whole}": {inner}, "{whole}": {inner}}}'.encode())
+    assert found["field"] == whole
+
+
+def test_an_escaped_name_is_the_same_name() -> None:
+    [found] = faults(_text(list(PUT.items())).replace("{", '{"\\u0073pot": 1,').encode())
+    assert found["field"] == "spot"
+
+
+def test_so_many_that_stand_twice_are_refused_without_being_named() -> None:
+    [found] = faults(("{" + '"spot":1,' * 5000 + '"spot":1}').encode())
+    assert found["field"] == "body"
+
+
+@given(st.lists(_valid, min_size=1, max_size=6), st.data())
+def test_options_with_different_fields_are_read_as_each_alone_and_no_repeated_one_passes(
+    options: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    body = json.dumps({"options": options}).encode()
+    request = parse_price_request(body, max_batch=10)
+    columns = (getattr(request.options, field.name).tolist() for field in dataclasses.fields(request.options))
+    assert list(zip(*columns, strict=True)) == [read_option(json.dumps(option).encode()) for option in options]
+    index = data.draw(st.integers(0, len(options) - 1))
+    name = data.draw(st.sampled_from(sorted(options[index])))
+    texts = [_text(list(option.items())) for option in options]
+    texts[index] = _text([*options[index].items(), (name, options[index][name])])
+    [found] = faults(f'{{"options": [{",".join(texts)}]}}'.encode())
+    assert (found["field"], found["index"]) == (name, index)

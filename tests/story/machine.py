@@ -94,6 +94,8 @@ class Machine(Invariants):
         """What is wrong with an image."""
         self.errors: dict[str, float] = {}
         """The share of bad answers of an image."""
+        self.failed_alone = False
+        """The canary gave bad answers while it had all traffic, so that no other revision could be compared with it."""
         self.drift: float | SourceError | None = 0.1
         """What the query of the team's own gate answers."""
         self.wrong: set[str] = set()
@@ -395,7 +397,7 @@ class Machine(Invariants):
         return self._routed and self.live_weights().get(f"{NAME}-canary", 0) != weight_of(status)
 
     def cannot_be_told_apart(self, status: Status) -> bool:
-        return (weight_of(status) == 100 and any(self.errors.values())) or bool(self.wrong)
+        return (weight_of(status) == 100 and self.failed_alone) or bool(self.wrong)
 
     def prices_wrong(self, image: str) -> bool:
         return image in self.wrong
@@ -408,6 +410,7 @@ class Machine(Invariants):
 
     def live(self, seconds: float) -> None:
         """A leap in time: pods come, start and go; the router follows; whoever has traffic answers."""
+        self.failed_alone = weight_of(self.state) == 100 and (self.failed_alone or any(self.errors.values()))
         self._make_pods()
         self.seconds += seconds
         for pod in list(self.pods):

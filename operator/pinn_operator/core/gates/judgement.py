@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -164,9 +165,10 @@ def _earlier(gate: Gate, scope: Scope) -> GateStatus:
         old = replace(
             old, verdict=Verdict.NO_DATA, message="", time=None, failing_since=None, consecutive=0, acted_time=None
         )
-    return replace(old, definition=definition)
+    return old if old.definition == definition else replace(old, definition=definition)
 
 
+@lru_cache(maxsize=1024)
 def definition_of(gate: Gate, names: MetricNames) -> str:
     """A hash of what a gate measures and of its abort bound, but not for how long that is to be exceeded."""
     abort = gate.abort
@@ -232,10 +234,9 @@ def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -
     if not scope.advance_due and old.time is not None:
         # Between two judgements of the whole only abort bounds are looked at; what was said of the whole stands.
         status = replace(old, source=evidence.source)
-    if evidence.exceeded is False:
-        status = replace(status, failing_since=None, consecutive=0)
-    else:
-        status = replace(status, failing_since=_frozen(old, now))
+    since, times = (None, 0) if evidence.exceeded is False else (_frozen(old, now), status.consecutive)
+    if (status.failing_since, status.consecutive) != (since, times):
+        status = replace(status, failing_since=since, consecutive=times)
     if not scope.advance_due and old.time is not None:
         return _Judged(status, mounting=evidence.mounting)
     return _Judged(_advance_verdict(gate, status, evidence, scope), mounting=evidence.mounting)

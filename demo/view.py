@@ -152,7 +152,7 @@ def _gate_line(gate: Manifest) -> tuple[str, str]:
     name, verdict = gate["name"], gate["verdict"]
     shown = [_value(name, gate.get("canary")), _value(name, gate.get("stable"))]
     text = (
-        f"        {name:12} canary {shown[0]:>9}  stable {shown[1]:>9}  limit {gate.get('limit') or '-':16}"
+        f"        {name:14} canary {shown[0]:>9}  stable {shown[1]:>9}  limit {gate.get('limit') or '-':16}"
         f" {gate.get('samples', 0):5} requests  {verdict}"
     )
     return text, _VERDICT_COLOURS.get(verdict, "")

@@ -93,6 +93,8 @@ class Pod:
     container_started: datetime | None = None
     """When the container that runs was started, by its node's clock; None while none runs."""
     token: ControlToken = ControlToken()
+    memory_limit: str = ""
+    """Of its container, as a quantity; empty if it has none."""
     trouble: str = ""
     """The newest warning about a pod whose container has not started, such as a volume that cannot be attached."""
     address: str = ""

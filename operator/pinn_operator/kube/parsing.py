@@ -101,6 +101,7 @@ def parse_pod(manifest: Manifest) -> Pod:
         started=_has_started(container),
         container_started=parse_time(((container.get("state") or {}).get("running") or {}).get("startedAt")),
         token=_control_token(manifest),
+        memory_limit=_memory_limit(manifest),
     )
 
 
@@ -226,7 +227,7 @@ def _termination(manifest: Manifest, container: Mapping[str, Any], *, deletion: 
     if reason in _NODE_REASONS:
         cause = "its node restarted"
     elif reason == "OOMKilled":
-        cause = "" if _has_memory_limit(manifest) else "its node ran out of memory, the container has no memory limit"
+        cause = "" if _memory_limit(manifest) else "its node ran out of memory, the container has no memory limit"
     elif current and deletion and (code == 0 or code in _SIGNALS):
         cause = deletion
     return Termination(
@@ -239,10 +240,10 @@ def _termination(manifest: Manifest, container: Mapping[str, Any], *, deletion: 
     )
 
 
-def _has_memory_limit(manifest: Manifest) -> bool:
+def _memory_limit(manifest: Manifest) -> str:
     containers = (manifest.get("spec") or {}).get("containers") or ()
     limits = ((item.get("resources") or {}).get("limits") or {} for item in containers if item.get("name") == CONTAINER)
-    return any("memory" in limit for limit in limits)
+    return next((str(limit["memory"]) for limit in limits if "memory" in limit), "")
 
 
 def _unschedulable(scheduled: Mapping[str, Any]) -> str:

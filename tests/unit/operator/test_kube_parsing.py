@@ -98,6 +98,7 @@ def test_the_newest_end_of_a_container_counts() -> None:
         "lastState": {"terminated": {"reason": "Error", "exitCode": 1}},
     }
     assert parse_pod(pod(container=container)).termination == Termination("OOMKilled", 137)
+    assert parse_pod(pod(container=container)).memory_limit == "2Gi"
 
 
 def test_an_out_of_memory_kill_is_still_seen_after_the_restart() -> None:

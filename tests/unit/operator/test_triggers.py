@@ -36,6 +36,8 @@ OOM, ERROR = Termination("OOMKilled", 137), Termination("Error", 1, "Traceback\n
 @pytest.mark.parametrize(
     ("name", "pod", "expected", "words"),
     [
+        ("killed for its memory", replace(READY, termination=OOM, restarts=1, memory_limit="72Mi"), "OOMKilled",
+         "killed for exceeding its memory limit of 72Mi (pod eu-bbbb-x-1)"),
         ("killed for its memory, and ready again", replace(READY, termination=OOM, restarts=1), "OOMKilled",
          "memory limit"),
         ("waiting to be started again", replace(LOST, waiting_reason="CrashLoopBackOff", restarts=1, termination=ERROR),

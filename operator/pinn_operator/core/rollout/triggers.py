@@ -147,8 +147,9 @@ def _killed(pod: Pod, excused: int) -> Condemnation | None:
         return None
     if excused and pod.ends <= excused:
         return None
+    limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
     return Condemnation(
-        reason="OOMKilled", message=f"killed for exceeding its memory limit (pod {pod.name})",
+        reason="OOMKilled", message=f"killed for exceeding its memory limit{limit} (pod {pod.name})",
         value="OOMKilled", limit="spec.resources.limits.memory",
     )  # fmt: skip
 

@@ -331,3 +331,10 @@ def test_a_pod_that_shares_the_load_is_in_the_selector_of_the_scale() -> None:
     ]
     assert len(templates) == 2
     assert all(wanted.items() <= labels.items() for labels in templates)
+
+
+def test_clients_that_all_ask_for_one_kind_of_option_reject_no_revision_in_the_bake() -> None:
+    gate = {"name": "prediction-spread", "abort": {"below": "0.05", "forSeconds": 20}}
+    analysis = {"intervalSeconds": 10, "abortIntervalSeconds": 2, "gates": [gate]}
+    world = started("pinn:2", spec={"analysis": analysis, **steps((10, 40), (100, 60))})
+    world.until_stable("pinn:2")

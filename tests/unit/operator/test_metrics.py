@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pinn_operator.core.gates.judgement import Judgement, judge
+from pinn_operator.core.gates.judgement import Judgement, begun_anew, judge
 from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.gates.metrics import METRICS as MEASURED
 from pinn_operator.core.samples import (
@@ -537,21 +537,25 @@ def test_availability_that_is_as_bad_of_stable_condemns_nobody() -> None:
     assert availability_of(canary, stable=well).condemnation is not None
 
 
+SPREAD = Gate("prediction-spread", "prediction-spread", abort=Bound(below=0.05))
+
+
+def priced(**spreads: float) -> dict[str, AnyAnswer]:
+    def of(name: str, pod: str, per_price: float) -> Series:
+        return series(name, pod, lambda at: 10 * per_price * at, moneyness="1")
+
+    found: list[Series] = []
+    for side, spread in spreads.items():
+        pod = CANARY if side == "canary" else STABLE
+        found += [
+            of("pinn_price_to_strike_count", pod, 1.0), of("pinn_price_to_strike_sum", pod, 0.2),
+            of("pinn_price_to_strike_sum_of_squares_total", pod, 0.04 + spread * spread),
+        ]  # fmt: skip
+    return {"pods/pinn_price_to_strike_count": tuple(found)}
+
+
 def test_a_model_that_gives_one_price_whatever_it_is_asked_is_condemned() -> None:
-    gate = Gate("prediction-spread", "prediction-spread", abort=Bound(below=0.05))
-
-    def priced(**spreads: float) -> dict[str, AnyAnswer]:
-        def of(name: str, pod: str, per_price: float) -> Series:
-            return series(name, pod, lambda at: 10 * per_price * at, moneyness="1")
-
-        found: list[Series] = []
-        for pod, spread in ((CANARY, spreads["canary"]), (STABLE, spreads["stable"])):
-            found += [
-                of("pinn_price_to_strike_count", pod, 1.0), of("pinn_price_to_strike_sum", pod, 0.2),
-                of("pinn_price_to_strike_sum_of_squares_total", pod, 0.04 + spread * spread),
-            ]  # fmt: skip
-        return {"pods/pinn_price_to_strike_count": tuple(found)}
-
+    gate = SPREAD
     found = judged(gate, priced(canary=0.01, stable=0.1)).condemnation
     assert found is not None
     assert found.value == "0.01"
@@ -560,6 +564,19 @@ def test_a_model_that_gives_one_price_whatever_it_is_asked_is_condemned() -> Non
     assert one(good).canary == pytest.approx(0.1)
     # Clients that all ask for one kind of option get one price from every model.
     assert judged(gate, priced(canary=0.01, stable=0.01)).condemnation is None
+
+
+@pytest.mark.parametrize(("before", "condemned"), [(0.01, False), (0.1, True), (None, True)])
+def test_with_all_traffic_the_spread_that_stable_had_before_tells_what_clients_ask(
+    before: float | None, condemned: bool
+) -> None:
+    earlier = {}
+    if before is not None:
+        beside = judged(SPREAD, priced(canary=before, stable=before), weight=50)
+        earlier = {"prediction-spread": begun_anew(one(beside))}
+    alone = judged(SPREAD, priced(canary=0.01), weight=100, earlier=earlier)
+    assert (alone.condemnation is not None) is condemned
+    assert one(alone).stable == (None if before is None else pytest.approx(before, abs=1e-3))
 
 
 def test_router_errors_are_those_of_each_service() -> None:

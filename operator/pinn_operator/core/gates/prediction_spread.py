@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pinn_operator.core.gates.comparison import own_options
+from pinn_operator.core.gates.comparison import FEW, own_options
+from pinn_operator.core.gates.evidence import Reference
 from pinn_operator.core.gates.families import (
     Answers,
     Family,
@@ -21,7 +22,7 @@ from pinn_operator.core.gates.families import (
 )
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.shares import by_name
-from pinn_operator.core.gates.windows import Part
+from pinn_operator.core.gates.windows import Part, Span
 from pinn_operator.core.samples import FAMILY_LABEL, Question, SourceError
 from pinn_operator.core.wanted.spec import Gate, MetricNames
 
@@ -54,24 +55,38 @@ class PredictionSpread:
         whole, bound = found.whole.windows.whole, gate.abort
         value = _deviation(whole.canary, names) if whole else None
         samples = _sum(whole.canary, names.price_count) if whole else 0.0
+        spread, stable_samples = _of_stable(gate, whole, scope)
         exceeded = None
         if bound and bound.below is not None and value is not None and samples >= gate.min_samples:
             # Clients that all ask for one kind of option spread little, whatever answers them: stable's spread tells.
-            spread = _deviation(whole.stable, names) if whole else None
             exceeded = value < bound.below and (spread is None or spread >= bound.below)
         return Evidence(
             value=value,
-            stable=_deviation(whole.stable, names) if whole else None,
+            stable=spread,
             samples=samples,
             own=own_options(whole, scope.own).total if whole else 0.0,
-            stable_samples=_sum(whole.stable, names.price_count) if whole else 0.0,
+            stable_samples=stable_samples,
             recent=value,
             exceeded=exceeded,
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
             held=stale(found.fast, scope),
+            present=Reference(stable_samples, spread * stable_samples)
+            if spread is not None and stable_samples
+            else None,
         )
+
+
+def _of_stable(gate: Gate, whole: Span | None, scope: Scope) -> tuple[float | None, float]:
+    """Stable's spread and the options that it rests on: of the same time, or of the last time when it had traffic."""
+    names = scope.analysis.names
+    if whole is not None and scope.concurrent:
+        return _deviation(whole.stable, names), _sum(whole.stable, names.price_count)
+    old = scope.earlier.get(gate.name)
+    if old is not None and old.reference_total >= FEW:
+        return old.reference_bad / old.reference_total, 0.0
+    return None, 0.0
 
 
 def _sum(parts: Sequence[Part], name: str) -> float:

@@ -226,8 +226,8 @@ class Invariants:
             return False
         if after.weight_time != before.weight_time:
             # Somebody else had changed the weight that the fault was measured at; or stable is back, and beside it the
-            # canary is judged.
-            return after.weight == 100 or before.return_step is not None
+            # canary is judged. Or nobody is to serve any more, and what the canary is shows when somebody is.
+            return after.weight == 100 or before.return_step is not None or made.spec.replicas == 0
         doubt = after.doubt
         if doubt is None:
             return False

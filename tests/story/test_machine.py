@@ -37,8 +37,8 @@ GATES = [
     {"name": "availability", "dryRun": True},
     {"name": "drift", "query": "drift", "advance": {"below": "0.5"}, "abort": {"above": "0.8"}},
 ]
-KINDS = {"HTTPRoute": 300, "Replicas": 250, "HTTPRoute with prices": 250}
-"""What the team wants, and how many histories of it each part has: about 40 s of one core in all."""
+KINDS = {"HTTPRoute": 4000, "Replicas": 3000, "HTTPRoute with prices": 3000}
+"""What the team wants, and how many histories of it each part has: about six minutes of one core in all."""
 AWAY = SourceError("connection refused")
 
 Happening = tuple[str, Any]
@@ -283,6 +283,12 @@ FOUND: dict[str, tuple[str, History]] = {
             "at 10%",
             (("deleted", ("Deployment", "stable")), ("errors", ("canary", 1.0)), ("router", TRAFFIC["Replicas"])),
         ),
+    ),
+    "a canary in doubt that is scaled to nothing begins anew, without traffic": (
+        "HTTPRoute with prices", ("baking", (("errors", ("canary", 1.0)), ("replicas", 0))),
+    ),
+    "what fails for everybody before stable is back is held against the canary that cannot be asked for prices": (
+        "HTTPRoute", ("stable is dead", (("errors", ("both", 1.0)), ("time", 2.0), ("well", None))),
     ),
 }  # fmt: skip
 """Histories that once broke an invariant, by what is right."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import QuantLib as ql
 
+from pinn_inference.pricing.american_artefact import PERCEPTRONS
 from pinn_inference.pricing.american_network import (
-    BOUNDARY_INPUTS,
-    PREMIUM_INPUTS,
     AmericanDomain,
     AmericanNetworks,
     layers_from_vector,
@@ -62,11 +61,11 @@ def in_whole_days(batch: OptionBatch) -> OptionBatch:
 
 
 def random_networks(seed: int, width: int = 6) -> AmericanNetworks:
-    """Two perceptrons of random weights: whatever is exact by the form of the model is exact for these."""
+    """Perceptrons of random weights: whatever is exact by the form of the model is exact for these."""
     rng = np.random.default_rng(seed)
     hidden = (width, width)
-    boundary, premium = (
-        layers_from_vector(0.4 * rng.normal(size=parameter_count(inputs, hidden)), inputs, hidden)
-        for inputs in (BOUNDARY_INPUTS, PREMIUM_INPUTS)
-    )
-    return AmericanNetworks(boundary=boundary, premium=premium, domain=AmericanDomain())
+    perceptrons = {
+        name: layers_from_vector(0.4 * rng.normal(size=parameter_count(inputs, hidden)), inputs, hidden)
+        for name, inputs in PERCEPTRONS.items()
+    }
+    return AmericanNetworks(**perceptrons, domain=AmericanDomain())

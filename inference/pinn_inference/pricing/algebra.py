@@ -66,11 +66,15 @@ class NumPyAlgebra:
         return normal_distribution(a)
 
     def perceptron(self, layers: Sequence[Layer], inputs: Sequence[FloatArray]) -> FloatArray:
-        hidden = np.stack(inputs, axis=-1)
+        hidden = np.stack(inputs)
+        shape = hidden.shape[1:]
+        hidden = hidden.reshape(len(inputs), -1)
         for layer in layers[:-1]:
-            hidden = np.tanh(hidden @ layer.kernel + layer.bias)
-        output: FloatArray = (hidden @ layers[-1].kernel + layers[-1].bias)[..., 0]
-        return output
+            hidden = layer.kernel.T @ hidden
+            hidden += layer.bias[:, None]
+            np.tanh(hidden, out=hidden)
+        output: FloatArray = (layers[-1].kernel.T @ hidden)[0] + layers[-1].bias[0]
+        return output.reshape(shape)
 
     def perceptron_gradient(
         self, layers: Sequence[Layer], inputs: Sequence[FloatArray]
@@ -105,7 +109,12 @@ class ScalarAlgebra:
         return 0.5 * math.erfc(-_SQRT_HALF * a)
 
     def perceptron(self, layers: Sequence[Layer], inputs: Sequence[float]) -> float:
-        return self.perceptron_gradient(layers, inputs)[0]
+        hidden = np.array(inputs)
+        for layer in layers[:-1]:
+            hidden = hidden @ layer.kernel
+            hidden += layer.bias
+            np.tanh(hidden, out=hidden)
+        return float(hidden @ layers[-1].kernel[:, 0]) + float(layers[-1].bias[0])
 
     def perceptron_gradient(self, layers: Sequence[Layer], inputs: Sequence[float]) -> tuple[float, Sequence[float]]:
         hidden, activations = np.array(inputs), []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,11 @@ from typing import Final
 import numpy as np
 
 from pinn_inference.pricing import american_golden, integral_equation
-from pinn_inference.pricing.american_artefact import AmericanArtefact, read_american
+from pinn_inference.pricing.american_artefact import GREEKS, AmericanArtefact, read_american
 from pinn_inference.pricing.american_domain import put_rates
 from pinn_inference.pricing.american_engine import AmericanEngine, NumPyAmericanEngine, PremiumJets, american_engines
 from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Greeks, PutTerms, addition, exercised, held
-from pinn_inference.pricing.american_network import AmericanDomain, inside, least_lambda
+from pinn_inference.pricing.american_network import AmericanDomain, inside
 from pinn_inference.pricing.engine_model import EngineModel
 from pinn_inference.pricing.errors import ModelRuntimeError
 from pinn_inference.pricing.golden import CheckResult
@@ -100,6 +100,11 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
         super().__init__(artefact, engines)
         self._european = european
 
+    @property
+    def greek_bounds(self) -> Mapping[str, float]:
+        """Of the options that the networks price, see `AmericanArtefact`."""
+        return dict(zip(GREEKS, self.artefact.greek_bounds.tolist(), strict=True))
+
     def price(self, batch: OptionBatch) -> Quotes:
         """Prices, Greeks and exercise boundaries in the batch's order; every row is taken as American."""
         if len(batch) <= _CHUNK:
@@ -125,7 +130,7 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
         boundary = np.where(batch.is_call, np.inf, 0.0)
         quotes = replace(quotes, exercise_boundary=boundary)
         if ours.any():
-            jets = self._evaluate(puts, ours, batch.is_call)
+            jets = self._evaluate(puts, ours)
             if jets is None:
                 if (rows := int(np.count_nonzero(ours))) > SLOW_OPTIONS_AT_MOST:
                     raise ModelRuntimeError(f"every engine failed: {rows} American options cannot be priced without")
@@ -143,21 +148,15 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
             _overwrite(quotes, batch, rest, reason)
         return quotes
 
-    def _evaluate(self, puts: PutTerms, ours: BoolArray, is_call: BoolArray) -> PremiumJets | None:
-        """The jets of the rows in the domain, evaluated at its border where the premium has vanished."""
+    def _evaluate(self, puts: PutTerms, ours: BoolArray) -> PremiumJets | None:
+        """The jets of the rows in the domain; None where every engine failed."""
         everything = bool(ours.all())
         x, s, kappa, lambda_ = (
             column if everything else column[ours] for column in (puts.x, puts.s, puts.kappa, puts.lambda_)
         )
         for engine in self._engines:
             try:
-                jets = engine.evaluate(x, s, kappa, lambda_)
-                least = least_lambda(s)
-                raised = (lambda_ < least) & (is_call if everything else is_call[ours])
-                if raised.any():
-                    again = engine.evaluate(x[raised], s[raised], kappa[raised], least[raised])
-                    jets.e_lambda[raised] = again.e_lambda
-                return jets
+                return engine.evaluate(x, s, kappa, lambda_)
             except ModelRuntimeError as error:
                 log.warning("device failed", extra={"device": engine.device, "rows": len(x), "error": str(error)})
         return None

@@ -19,19 +19,33 @@ from pinn_inference.pricing.artefact import Arrays, ModelFiles, archive, read_fi
 from pinn_inference.pricing.certificate import Certificate
 from pinn_inference.pricing.errors import ModelFormatError
 from pinn_inference.pricing.network import Layer
+from pinn_inference.pricing.types import FloatArray
 
 STYLE: Final = "american"
+GREEKS: Final = ("delta", "gamma", "vega", "theta", "rho")
+PERCEPTRONS: Final = {
+    "boundary": BOUNDARY_INPUTS,
+    "premium": PREMIUM_INPUTS,
+    "lag": BOUNDARY_INPUTS,
+    "rate": PREMIUM_INPUTS,
+    "dividend": PREMIUM_INPUTS,
+}
+"""The perceptrons of `AmericanNetworks` by name, with the number of their inputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class AmericanArtefact:
-    """An American model as read from disk; `certificate` is in units of the strike, see `american_certificate`."""
+    """An American model as read from disk; `certificate` is in units of the strike, see `american_certificate`.
+
+    `greek_bounds` of shape (5,) bounds the errors of `GREEKS`, in their natural sizes (`golden.greek_scales`).
+    """
 
     name: str
     version: str
     sha256: str
     networks: AmericanNetworks
     certificate: Certificate
+    greek_bounds: FloatArray
     record: Mapping[str, Any]
 
 
@@ -53,11 +67,10 @@ def parse_american(files: ModelFiles) -> AmericanArtefact:
         version=files.version,
         sha256=files.sha256,
         networks=AmericanNetworks(
-            boundary=arrays.layers("boundary_", BOUNDARY_INPUTS),
-            premium=arrays.layers("premium_", PREMIUM_INPUTS),
-            domain=domain,
+            domain=domain, **{name: arrays.layers(f"{name}_", inputs) for name, inputs in PERCEPTRONS.items()}
         ),
         certificate=arrays.certificate(domain.s_max),
+        greek_bounds=arrays.array("greek_bounds", len(GREEKS)),
         record=files.record,
     )
 
@@ -69,6 +82,7 @@ def write_american(
     version: str | None,
     networks: AmericanNetworks,
     certificate: Certificate,
+    greek_bounds: FloatArray,
     record: Mapping[str, Any],
 ) -> AmericanArtefact:
     """Writes a model; `version` defaults to the first 12 digits of the checksum. Equal models give equal files."""
@@ -76,11 +90,13 @@ def write_american(
         "domain": np.array([getattr(networks.domain, field.name) for field in fields(AmericanDomain)]),
         "certificate_s": certificate.s,
         "certificate_bound": certificate.bound,
+        "greek_bounds": greek_bounds,
     }
-    for prefix, layers in (("boundary_", networks.boundary), ("premium_", networks.premium)):
+    perceptrons = {name: getattr(networks, name) for name in PERCEPTRONS}
+    for part, layers in perceptrons.items():
         for index, layer in enumerate(layers):
-            arrays[f"{prefix}kernel_{index}"] = layer.kernel
-            arrays[f"{prefix}bias_{index}"] = layer.bias
+            arrays[f"{part}_kernel_{index}"] = layer.kernel
+            arrays[f"{part}_bias_{index}"] = layer.bias
     sha256 = write_files(
         directory,
         archive(arrays),
@@ -89,13 +105,13 @@ def write_american(
             "name": name,
             "version": version,
             "error_bound": certificate.error_bound,
+            "greek_bounds": dict(zip(GREEKS, greek_bounds.tolist(), strict=True)),
             "domain": asdict(networks.domain),
             "network": {
-                "boundary_hidden": _widths(networks.boundary),
-                "premium_hidden": _widths(networks.premium),
+                **{f"{name}_hidden": _widths(layers) for name, layers in perceptrons.items()},
                 "activation": "tanh",
                 "parameters": sum(
-                    layer.kernel.size + layer.bias.size for layer in (*networks.boundary, *networks.premium)
+                    layer.kernel.size + layer.bias.size for layers in perceptrons.values() for layer in layers
                 ),
             },
             **record,

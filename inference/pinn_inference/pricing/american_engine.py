@@ -11,8 +11,6 @@ import numpy as np
 
 from pinn_inference.pricing.algebra import Number, NumPyAlgebra, ScalarAlgebra
 from pinn_inference.pricing.american_network import (
-    BOUNDARY_INPUTS,
-    PREMIUM_INPUTS,
     AmericanNetworks,
     boundary,
     premium_gradient,
@@ -28,6 +26,8 @@ _SIZES: Final = (4_096, 16_384, 65_536)
 _SMALLEST: Final = 1_024
 """Fewer options NumPy prices as fast as a call into TensorFlow and its padding."""
 _ROWS: Final = 6
+_KEPT: Final = 11
+"""Columns that are inputs of a perceptron, each once: five of the boundary's, and two times three of the others'."""
 _ARRAYS_PAY: Final = 8
 """From so many options on one array evaluation is faster than as many evaluations in floats."""
 
@@ -132,6 +132,8 @@ class TensorFlowAlgebra:
         return 0.5 * self._tf.math.erfc(a * -_SQRT_HALF)
 
     def perceptron(self, layers: Sequence[Layer], inputs: Sequence[Number]) -> Tensor:
+        if isinstance(layers[0].kernel, np.ndarray):  # trained: of the gradient nothing is computed, it is not used
+            return self.perceptron_gradient(layers, inputs)[0]
         hidden = self._tf.stack(list(inputs), axis=-1)
         for index, layer in enumerate(layers):
             outputs = self._tf.tensordot(hidden, layer.kernel, 1) + layer.bias
@@ -144,7 +146,7 @@ class TensorFlowAlgebra:
     def perceptron_gradient(self, layers: Sequence[Layer], inputs: Sequence[Number]) -> tuple[Tensor, Tensor]:
         """Units are rows and options are columns, which XLA computes twice as fast as the other way round."""
         tf = self._tf
-        self.kept.extend(inputs)
+        self.kept.extend(column for column in inputs if not any(column is other for other in self.kept))
         hidden, activations = tf.stack(list(inputs)), []
         for layer in layers[:-1]:
             hidden = tf.tanh(tf.matmul(layer.kernel.T, hidden) + layer.bias[:, None])
@@ -241,11 +243,11 @@ class TensorFlowAmericanEngine:
             return index + 1, tf.tensor_scatter_nd_update(rows, [[index]], update[None])
 
         end = (count + (tile - 1)) // tile
-        start = (0, tf.zeros([tiles[0].shape[0], _ROWS + BOUNDARY_INPUTS + PREMIUM_INPUTS, tile], tf.float64))
+        start = (0, tf.zeros([tiles[0].shape[0], _ROWS + _KEPT, tile], tf.float64))
         return tf.while_loop(lambda index, _rows: index < end, step, start)[1]
 
     def _jets(self, x: Tensor, s: Tensor, kappa: Tensor, lambda_: Tensor) -> Tensor:
-        """Shape (19, n): the rows of `_ROWS`, then the inputs of both perceptrons.
+        """Shape (17, n): the rows of `_ROWS`, then the inputs of the perceptrons.
 
         An output has to be kept. Were the inputs none, XLA would compute them again for each unit they go into: a
         quarter of the speed.

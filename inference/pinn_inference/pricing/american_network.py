@@ -1,4 +1,4 @@
-"""The American model's two networks: the exercise boundary, and the early exercise premium above it.
+"""The American model's networks: the exercise boundary, the early exercise premium above it, what it owes to rates.
 
 A put in units of its strike, with x = ln(S/K), s = σ√T, w = s², κ = 2r/σ² and λ = 2q/σ², is worth 1 − eˣ for x ≤ b and
 the European value plus a premium e(x, s, κ, λ) above. The forms carry what is known exactly, so that the networks learn
@@ -7,10 +7,21 @@ only what is not:
     b = −s·softplus(ln(λ/κ)/s) − s·exp(B),              B = perceptron of five features of (s, κ, λ);
     e = e_b·exp(−z·[R₀ + z·(G₀·(1 − t) + t/2) + t·P]),   z = (x − b)/s, t = z/(1 + z), P = perceptron of eight features.
 
+    e_κ = w/2·Φ(n₂ − z)/Φ(n₂)·(c + t·P_κ),   e_λ = −w/2·eˣ·Φ(n₁ − z)/Φ(n₁)·(a + t·P_λ).
+
 The first term of b is, smoothed over a width of s, the boundary at expiry ln min(1, κ/λ). e_b = 1 − eᵇ − v(b) makes the
 value meet the payoff at b; R₀ makes its slope meet the payoff's (smooth pasting), and G₀ gives it the curvature
 κ − λeᵇ − eᵇ − v_xx(b) that the pricing equation demands there; v is the European value. Far out the premium decays
 like exp(−z²/2).
+
+The derivatives by κ and λ, on which rho and a part of vega rest, have perceptrons P_κ and P_λ of the premium's
+features. A short or lightly carried option owes little to its rates: an error of its value that means nothing is,
+divided by that little, an error of its rho that does. What they start from at the boundary is exact: the whole value
+there is the payoff, which no rate moves, so that e_κ = −v_κ and e_λ = −v_λ, with c = e^{−κw/2}·Φ(−d₂) and
+a = e^{−λw/2}·Φ(−d₁) at b. Far out both fade with the chance to come down to where the boundary ends:
+n₂ = L − s·(κ − λ − 1)/2 and n₁ = n₂ − s, with L = exp(B). For the same reason they have a perceptron of their own for
+B: a boundary that is right to some 1e-4 of the strike is right enough for a value, which is flat there, and not for
+what changes over a width of s.
 """
 
 from __future__ import annotations
@@ -34,9 +45,6 @@ _SMALL_RATIO: Final = 0.005
 """Added to λ/κ in the feature of it: what is smaller makes no difference, and must have no steep slope."""
 
 
-_LEAST_CARRY: Final = 1e-4
-
-
 @dataclass(frozen=True, slots=True)
 class AmericanDomain:
     """Where the networks were trained, in the variables of this module: s_min ≤ s ≤ s_max, κ_min ≤ κ ≤ κ_max,
@@ -55,10 +63,13 @@ class AmericanDomain:
 
 @dataclass(frozen=True, slots=True)
 class AmericanNetworks:
-    """Weights of both perceptrons and the domain they were trained on."""
+    """Weights of the perceptrons and the domain they were trained on."""
 
     boundary: tuple[Layer, ...]
     premium: tuple[Layer, ...]
+    lag: tuple[Layer, ...]
+    rate: tuple[Layer, ...]
+    dividend: tuple[Layer, ...]
     domain: AmericanDomain
 
 
@@ -166,47 +177,27 @@ def premium(
     return known.premium * algebra.exp(-decay), b
 
 
-def least_lambda(s: Number) -> Number:
-    """The λ from which on e_λ is right: rT = 1e-4 of a call, whose rate λ stands for.
-
-    At λ = 0 the slopes in ln λ, which the features have, turn errors of the value that mean nothing into errors of rho
-    that do; e_λ itself changes little up to here.
-    """
-    return 2.0 * _LEAST_CARRY / (s * s)
-
-
 def premium_gradient(
     algebra: Algebra, networks: AmericanNetworks, x: Number, s: Number, kappa: Number, lambda_: Number
 ) -> tuple[Number, Number, Number, Number, Number, Number]:
-    """(e, e_x, e_s, e_κ, e_λ, b): `premium` with its first derivatives, by the chain rule written out.
+    """(e, e_x, e_s, e_κ, e_λ, b): `premium` with its first derivatives; those by κ and λ have perceptrons of their own.
 
-    Forward over the three parameters, on which everything at the boundary depends, with the perceptrons' own gradients
-    taken backwards. A name with an underscore at its end and a letter is a derivative: b_s is ∂b/∂s.
+    By x and s it is the chain rule written out: forward over s, on which everything at the boundary depends, with the
+    perceptrons' own gradients taken backwards. A name with an underscore at its end and a letter is a derivative: b_s
+    is ∂b/∂s.
     """
     exp, sqrt, distribution = algebra.exp, algebra.sqrt, algebra.normal_distribution
     features, ratio = boundary_features(algebra, s, kappa, lambda_)
-    ratio_lambda = 1.0 / (lambda_ + _NO_DIVIDEND * kappa)
-    ratio_kappa = -ratio_lambda * lambda_ / kappa
-    side_lambda = 1.0 / (lambda_ + _SMALL_RATIO * kappa)
-    side_kappa = -side_lambda * lambda_ / kappa
     side = algebra.log(lambda_ / kappa + _SMALL_RATIO) / (2.0 * s)
     root = 1.0 / (side * side + 1.0)
-    bend = root * sqrt(root) / (2.0 * s)
-    total = 1.0 / (lambda_ + kappa)
-    share = 2.0 * total * total
-    # Derivatives of the features, where they are not zero: two by s, three by κ, three by λ.
-    first_s, fourth_s = (1.0 / 3.5) / s, -2.0 * side * bend
-    second_kappa, third_kappa, fourth_kappa = (1.0 / 3.6) / kappa, -share * lambda_, bend * side_kappa
-    third_lambda, fourth_lambda, fifth_lambda = share * kappa, bend * side_lambda, (1.0 / 1.6) / (lambda_ + 1.0)
+    # Derivatives by s of the features that have one.
+    first_s, fourth_s = (1.0 / 3.5) / s, -side * root * sqrt(root) / s
 
     output, of = algebra.perceptron_gradient(networks.boundary, features)
     scaled = ratio / s
-    softplus, sigmoid = algebra.softplus(scaled), algebra.sigmoid(scaled)
     reach = s * exp(output)
-    b = -s * softplus - reach
-    b_s = b / s + sigmoid * scaled - reach * (of[0] * first_s + of[3] * fourth_s)
-    b_kappa = -sigmoid * ratio_kappa - reach * (of[1] * second_kappa + of[2] * third_kappa + of[3] * fourth_kappa)
-    b_lambda = -sigmoid * ratio_lambda - reach * (of[2] * third_lambda + of[3] * fourth_lambda + of[4] * fifth_lambda)
+    b = -s * algebra.softplus(scaled) - reach
+    b_s = b / s + algebra.sigmoid(scaled) * scaled - reach * (of[0] * first_s + of[3] * fourth_s)
 
     w = s * s
     tilt = kappa - lambda_ + 1.0
@@ -229,7 +220,7 @@ def premium_gradient(
     t = z / (z + 1.0)
     drift = 0.25 * s * (kappa - lambda_)
     drift_root = 1.0 / (drift * drift + 1.0)
-    drift_bend = 0.25 * drift_root * sqrt(drift_root)
+    drift_s = 0.25 * drift_root * sqrt(drift_root) * (kappa - lambda_)
     inputs = [*features, 2.0 * t - 1.0, algebra.log(-b / s) * (1.0 / 1.5), drift * sqrt(drift_root)]
     output, of = algebra.perceptron_gradient(networks.premium, inputs)
     rest = 1.0 - t
@@ -241,53 +232,72 @@ def premium_gradient(
     )
     e_x = -e * decay_z / s
 
-    def along(
-        b_p: Number, s_p: float, kappa_p: float, lambda_p: float, exponent: Number, upper_p: Number, of_p: Number
-    ) -> Number:
-        """∂e by one parameter p. `exponent` and `upper_p` are ∂ln A and ∂d₁ at fixed b, `of_p` is ∂P at fixed b, t."""
-        upper_total = b_p / s + upper_p
-        exponent_total = b_p + exponent
-        tail_p = tail * exponent_total - spread * upper_total
-        cash_p = -cash * (kappa * s * s_p + 0.5 * w * kappa_p) - spread * (upper_total - s_p)
-        payoff_p = payoff_asset * b_p
-        known_p = (tail_p - payoff_p - cash_p) * inverse
-        peak_p = peak * (exponent_total - upper * upper_total - s_p / s)
-        slope_p = slope * (s_p / s - known_p) + s * inverse * (payoff_p - tail_p)
-        bending_p = kappa_p - lambda_p * payoff_asset - (lambda_ + 1.0) * payoff_p + tail_p - peak_p
-        bulge_p = bulge * (2.0 * s_p / s - known_p) + w * inverse * bending_p
-        curvature_p = slope * slope_p - 0.5 * bulge_p
-        z_p = -(b_p + z * s_p) / s
-        output_p = of_p + of[6] * (1.0 / 1.5) * (b_p / b - s_p / s)
-        return e * (known_p - decay_z * z_p - z * (slope_p + z * rest * curvature_p + t * output_p))
+    upper_s = b_s / s + 0.5 * tilt - b / w
+    exponent_s = b_s - lambda_ * s
+    tail_s = tail * exponent_s - spread * upper_s
+    cash_s = -cash * kappa * s - spread * (upper_s - 1.0)
+    payoff_s = payoff_asset * b_s
+    known_s = (tail_s - payoff_s - cash_s) * inverse
+    peak_s = peak * (exponent_s - upper * upper_s - 1.0 / s)
+    slope_s = slope * (1.0 / s - known_s) + s * inverse * (payoff_s - tail_s)
+    bending_s = tail_s - (lambda_ + 1.0) * payoff_s - peak_s
+    bulge_s = bulge * (2.0 / s - known_s) + w * inverse * bending_s
+    curvature_s = slope * slope_s - 0.5 * bulge_s
+    z_s = -(b_s + z) / s
+    output_s = of[0] * first_s + of[3] * fourth_s + of[6] * (1.0 / 1.5) * (b_s / b - 1.0 / s) + of[7] * drift_s
+    e_s = e * (known_s - decay_z * z_s - z * (slope_s + z * rest * curvature_s + t * output_s))
 
-    e_s = along(
-        b_s,
-        1.0,
-        0.0,
-        0.0,
-        -lambda_ * s,
-        0.5 * tilt - b / w,
-        of[0] * first_s + of[3] * fourth_s + of[7] * drift_bend * (kappa - lambda_),
-    )
-    e_kappa = along(
-        b_kappa,
-        0.0,
-        1.0,
-        0.0,
-        0.0 * s,
-        0.5 * s,
-        of[1] * second_kappa + of[2] * third_kappa + of[3] * fourth_kappa + of[7] * drift_bend * s,
-    )
-    e_lambda = along(
-        b_lambda,
-        0.0,
-        0.0,
-        1.0,
-        -0.5 * w,
-        -0.5 * s,
-        of[2] * third_lambda + of[3] * fourth_lambda + of[4] * fifth_lambda - of[7] * drift_bend * s,
-    )
+    lag = exp(algebra.perceptron(networks.lag, features))
+    carried = carry_form(algebra, features, ratio, lag, x, s, kappa, lambda_)
+    by_rate = algebra.perceptron(networks.rate, carried.inputs)
+    by_dividend = algebra.perceptron(networks.dividend, carried.inputs)
+    e_kappa = 0.5 * w * carried.cash_fade * (carried.cash + carried.t * by_rate)
+    e_lambda = -0.5 * w * exp(x) * carried.asset_fade * (carried.asset + carried.t * by_dividend)
     return e, e_x, e_s, e_kappa, e_lambda, b
+
+
+@dataclass(frozen=True, slots=True)
+class CarryForm:
+    """What e_κ and e_λ are made of beside the outputs of their perceptrons: the inputs of these, t, c, a and the two
+    quotients of Φ.
+    """
+
+    inputs: list[Number]
+    t: Number
+    cash: Number
+    asset: Number
+    cash_fade: Number
+    asset_fade: Number
+
+
+def carry_form(
+    algebra: Algebra,
+    features: list[Number],
+    ratio: Number,
+    lag: Number,
+    x: Number,
+    s: Number,
+    kappa: Number,
+    lambda_: Number,
+) -> CarryForm:
+    """The form of e_κ and e_λ at x, for a boundary at −s·softplus(ratio/s) − s·lag, or at x if that is lower."""
+    exp, distribution = algebra.exp, algebra.normal_distribution
+    b = -s * algebra.softplus(ratio / s) - s * lag
+    z = (x - b) / s
+    z = 0.5 * (z + abs(z))
+    t = z / (z + 1.0)
+    half_w = 0.5 * s * s
+    upper = x / s - z + 0.5 * s * (kappa - lambda_ + 1.0)
+    middle = lag - 0.5 * s * (kappa - lambda_)
+    cash_near, asset_near = middle + 0.5 * s, middle - 0.5 * s
+    return CarryForm(
+        inputs=premium_features(algebra, features, b, t, s, kappa, lambda_),
+        t=t,
+        cash=exp(-kappa * half_w) * distribution(s - upper),
+        asset=exp(-lambda_ * half_w) * distribution(-upper),
+        cash_fade=distribution(cash_near - z) / distribution(cash_near),
+        asset_fade=distribution(asset_near - z) / distribution(asset_near),
+    )
 
 
 def inside(domain: AmericanDomain, s: Number, kappa: Number, lambda_: Number) -> Any:

@@ -16,7 +16,7 @@ from pinn_inference.pricing.american_greeks import (
     exercised,
     held,
 )
-from pinn_inference.pricing.american_network import inside, least_lambda
+from pinn_inference.pricing.american_network import inside
 from pinn_inference.pricing.scalar import ScalarPricer, ScalarQuote
 
 _NO_PREMIUM: Final = [0.0] * 5
@@ -66,8 +66,6 @@ class AmericanScalarPricer:
                 return None
             x = math.log(put_spot / put_strike)
             *jets, b = self._evaluate(x, s, kappa, lambda_)
-            if is_call and lambda_ < least_lambda(s):
-                jets[4] = self._evaluate(x, s, kappa, least_lambda(s))[4]
             boundary = put_spot * math.exp(-b) if is_call else put_strike * math.exp(b)
         except (ArithmeticError, ValueError):
             return None

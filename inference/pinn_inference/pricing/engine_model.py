@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from pinn_inference.pricing.certificate import Certificate
@@ -60,6 +60,11 @@ class EngineModel(Generic[ArtefactOfStyle, EngineOfStyle]):
     def error_bound(self) -> float:
         """The certificate over the whole domain, in its own units; every quote carries its own, in currency."""
         return self.artefact.certificate.error_bound
+
+    @property
+    def greek_bounds(self) -> Mapping[str, float]:
+        """Bounds of the Greeks' errors in their natural sizes, by name; empty where none were measured."""
+        return {}
 
     @property
     def device(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,9 @@ class StyleModel(Protocol):
     def sha256(self) -> str: ...
     @property
     def error_bound(self) -> float: ...
+    @property
+    def greek_bounds(self) -> Mapping[str, float]:
+        """Bounds of the Greeks' errors in their natural sizes, see `golden.greek_scales`; empty if none are known."""
 
     def price(self, batch: OptionBatch) -> Quotes:
         """Quotes in the batch's order; the batch holds options of this model's style only."""

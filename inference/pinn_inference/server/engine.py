@@ -133,6 +133,7 @@ class PricingEngine:
                     "version": american.version,
                     "sha256": american.sha256,
                     "error_bound": american.error_bound,
+                    "greek_bounds": dict(american.greek_bounds),
                 }
             self._stage = Stage.WARM_UP_DONE
             model.warm_up()

@@ -548,6 +548,12 @@ def _health_schemas() -> Json:
                 "version": _string(),
                 "sha256": _string(),
                 "error_bound": _number("Of the price, in strikes."),
+                "greek_bounds": {
+                    "type": "object",
+                    "additionalProperties": _number(minimum=0),
+                    "description": "Of the American model's Greeks: delta in 1, gamma in 1/(S·σ√T), vega in S·√T, "
+                    "theta in S·(σ/√T + |r| + |q|), rho in K·T.",
+                },
                 "expected_sha256": _string(),
             },
             "description": "The model that was loaded; empty before.",

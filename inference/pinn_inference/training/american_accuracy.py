@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from pinn_inference.pricing import integral_equation
 from pinn_inference.pricing.american import never_exercised, put_terms
+from pinn_inference.pricing.american_artefact import GREEKS
+from pinn_inference.pricing.american_certificate import SAMPLING_MARGIN
 from pinn_inference.pricing.american_integral import Places, places, quasi_random
 from pinn_inference.pricing.american_network import AmericanDomain, inside
 from pinn_inference.pricing.golden import greek_scales
@@ -44,6 +47,13 @@ class AmericanAccuracy:
         return {name: float(f"{value:.3g}") if name != "options" else value for name, value in asdict(self).items()}
 
 
+def greek_bounds(measured: Iterable[AmericanAccuracy]) -> FloatArray:
+    """Bounds of the errors of `GREEKS`, shape (5,): the largest that were measured, enlarged for what lies between."""
+    worst = [[getattr(accuracy, name) for name in GREEKS] for accuracy in measured]
+    bounds: FloatArray = SAMPLING_MARGIN * np.max(worst, axis=0)
+    return bounds
+
+
 def sample_american(n: int, domain: AmericanDomain, *, seed: int) -> OptionBatch:
     """`n` random calls and puts inside the domain: S/K 0.5..2 (log-uniform), T a week to three years, σ 10..60 %,
     r 0.25..12 % (for a fifth of the calls 0), q 0..12 % (for a fifth of the puts 0), K = 100.
@@ -75,6 +85,18 @@ def sample_domain(n: int, domain: AmericanDomain, *, seed: int) -> OptionBatch:
     at = places(unit[:, :3], domain, s_min=domain.s_min)
     top = np.log(np.minimum(1.0, at.kappa / np.maximum(at.lambda_, 1e-300)))
     return puts_at(domain, top + at.s * (-2.0 + 8.0 * unit[:, 3]), at)
+
+
+def exchanged(batch: OptionBatch) -> OptionBatch:
+    """The same options told the other way round: each put as the call that it is, and each call as a put."""
+    return replace(
+        batch,
+        spot=batch.strike,
+        strike=batch.spot,
+        rate=batch.dividend,
+        dividend=batch.rate,
+        is_call=~batch.is_call,
+    )
 
 
 def puts_at(domain: AmericanDomain, x: FloatArray, at: Places) -> OptionBatch:

@@ -1,4 +1,4 @@
-"""The American put as two least-squares problems: no price enters them, only the equations and their conditions.
+"""The American put as least-squares problems: no price enters them, only the equations and their conditions.
 
 First the boundary. With the notation of `pricing.integral_equation`, the value meets the payoff at b(w) exactly if
 e^{b + (κ−λ)w/2} = N/D for every w; the residual is its logarithm, weighted by what it moves the value at the boundary:
@@ -9,6 +9,11 @@ Then the premium. Duhamel's principle turns the pricing equation with its source
 e(x, w) = I[b](x, w), the integral over that source (Kim 1990); the residual is e − I[b] with the boundary found before.
 Both are the pricing equation in integral form: unlike its differential form it needs no second derivatives, it bounds
 the error of the price itself (see `pricing.american_certificate`) and it is as well conditioned as a regression.
+
+Last what the premium owes to κ and λ, each in units in which a Greek is quoted, 2/w·e_κ and 2/w·e^{−x}·e_λ, and the
+boundary in units of s: these are fitted to what the integral equation has at its solution (see
+`pricing.integral_equation`). The premium found before cannot give them: where w or κ is small it owes them so little
+that its equation hardly sees them.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from typing import Final
 
 import numpy as np
 
+from pinn_inference.pricing import integral_equation
 from pinn_inference.pricing.algebra import NumPyAlgebra
 from pinn_inference.pricing.american_engine import TensorFlowAlgebra
 from pinn_inference.pricing.american_integral import Places, premium_integral, quadrature
@@ -29,6 +35,7 @@ from pinn_inference.pricing.american_network import (
     at_boundary,
     boundary_features,
     boundary_from_output,
+    carry_form,
     parameter_count,
     premium_features,
     shapes,
@@ -190,6 +197,60 @@ class _Points:
             baseline=known.premium * np.exp(-decay),
             integral=premium_integral(boundary, b + at.s * z, at, nodes=nodes),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One perceptron's task at n points, of which `inputs` are the columns.
+
+    rest + slope·output has to be 0, or with `of_log` rest + slope·exp(output).
+    """
+
+    inputs: list[FloatArray]
+    rest: FloatArray
+    slope: FloatArray
+    of_log: bool = False
+
+
+def carry_fits(boundary: Sequence[Layer], z: FloatArray, at: Places) -> dict[str, Fit]:
+    """The tasks of `lag`, `rate` and `dividend` at x = b + s·z above a network's boundary.
+
+    By the integral equation, about a millisecond a point.
+    """
+    algebra = NumPyAlgebra()
+    s, kappa, lambda_ = at.s, at.kappa, at.lambda_
+    features, ratio = boundary_features(algebra, s, kappa, lambda_)
+    x = boundary_from_output(algebra, s, ratio, algebra.perceptron(boundary, features)) + s * z
+    exact = integral_equation.early_exercise(integral_equation.PutTerms(x, s, kappa, lambda_))
+    lag = -exact.boundary / s - algebra.softplus(ratio / s)
+    form = carry_form(algebra, features, ratio, lag, x, s, kappa, lambda_)
+    half_w = 0.5 * s * s
+    return {
+        "lag": Fit(features, rest=-lag, slope=np.ones_like(lag), of_log=True),
+        "rate": Fit(
+            form.inputs, rest=form.cash_fade * form.cash - exact.by_kappa / half_w, slope=form.cash_fade * form.t
+        ),
+        "dividend": Fit(
+            form.inputs,
+            rest=form.asset_fade * form.asset + exact.by_lambda / half_w * np.exp(-x),
+            slope=form.asset_fade * form.t,
+        ),
+    }
+
+
+class CarryResiduals(_Residuals):
+    """(rest + slope·output)/√n of a `Fit`: an error of rho in units of strike and maturity, or of b in units of s."""
+
+    def __init__(self, tf: ModuleType, hidden: tuple[int, ...], fit: Fit) -> None:
+        scale = 1.0 / np.sqrt(len(fit.rest))
+        self._features = [tf.constant(column) for column in fit.inputs]
+        self._rest, self._slope = tf.constant(scale * fit.rest), tf.constant(scale * fit.slope)
+        self._of_log = fit.of_log
+        super().__init__(tf, len(fit.inputs), hidden)
+
+    def _trace(self, algebra: TensorFlowAlgebra, layers: tuple[Layer, ...]) -> Tensor:
+        output = algebra.perceptron(layers, self._features)
+        return self._rest + self._slope * (self._tf.exp(output) if self._of_log else output)
 
 
 def small_premium_weight(at: Places) -> FloatArray:

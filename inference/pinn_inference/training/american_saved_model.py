@@ -10,7 +10,7 @@ import numpy as np
 from pinn_inference.pricing.american_artefact import AmericanArtefact
 from pinn_inference.pricing.american_engine import TensorFlowAlgebra
 from pinn_inference.pricing.american_greeks import PREMIUM_ROUNDING, Greeks, PutTerms, addition, exercised, held
-from pinn_inference.pricing.american_network import inside, least_lambda, premium_gradient
+from pinn_inference.pricing.american_network import inside, premium_gradient
 from pinn_inference.pricing.artefact import Artefact
 from pinn_inference.pricing.model import MIN_VARIANCE
 from pinn_inference.pricing.tensorflow_engine import Formula
@@ -60,11 +60,6 @@ def export_american(directory: Path, artefact: AmericanArtefact, european: Artef
         never = (put_rate <= 0.0) & (put_dividend >= put_rate)
         ours = inside(networks.domain, put.s, put.kappa, put.lambda_)
         *jets, b = premium_gradient(TensorFlowAlgebra(tf), networks, put.x, put.s, put.kappa, put.lambda_)
-        raised = is_call & (put.lambda_ < least_lambda(put.s))
-        again = premium_gradient(
-            TensorFlowAlgebra(tf), networks, put.x, put.s, put.kappa, choose(raised, least_lambda(put.s), put.lambda_)
-        )
-        jets[4] = again[4]
         alive = ~never & (put.x > b) & (put.x < b + networks.domain.z_max * put.s)
         added = addition(choose, put, is_call, volatility, [choose(alive, jet, 0.0) for jet in jets])
         waiting, done = held(choose, Greeks(*european_values), added, put, is_call), exercised(choose, put, is_call)

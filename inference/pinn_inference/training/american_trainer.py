@@ -1,4 +1,5 @@
-"""Trains the American networks: the boundary first, then the premium above it, each refined where it is worst.
+"""Trains the American networks: the boundary first, then the premium above it, each refined where it is worst, then
+what the premium owes to rate and dividend.
 
 Every stage is Levenberg–Marquardt on fixed places. Between two stages the residual is looked at in many more places
 and the worst of them are added (residual-based adaptive refinement, Lu, Meng, Mao and Karniadakis 2021): what counts is
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 import pinn_inference
+from pinn_inference.pricing.american_artefact import PERCEPTRONS
 from pinn_inference.pricing.american_integral import HISTORY_S_MIN, Places, places, quasi_random
 from pinn_inference.pricing.american_network import (
     BOUNDARY_INPUTS,
@@ -34,7 +36,10 @@ from pinn_inference.pricing.types import FloatArray
 from pinn_inference.tensorflow_runtime import load_tensorflow
 from pinn_inference.training.american_equation import (
     BoundaryResiduals,
+    CarryResiduals,
+    Fit,
     PremiumResiduals,
+    carry_fits,
 )
 from pinn_inference.training.checkpoint import Checkpoint, Progress
 from pinn_inference.training.levenberg_marquardt import minimise
@@ -49,7 +54,10 @@ _MARGIN: Final = 1.1
 """Networks are worst at the border of where they were trained: that is this much farther out than where they serve."""
 _REFINED_DAMPING: Final = 1e-7
 """A refined problem is nearly solved when it begins."""
-_Equation: TypeAlias = Callable[[FloatArray], BoundaryResiduals | PremiumResiduals]
+_Residuals: TypeAlias = BoundaryResiduals | PremiumResiduals | CarryResiduals
+_Equation: TypeAlias = Callable[[FloatArray], _Residuals]
+ITERATIONS: Final = ("boundary_iterations", "premium_iterations", "carry_iterations")
+_CARRY: Final = ("lag", "rate", "dividend")
 _FIRST_EXPONENT: Final = 0.4054651081081644
 """Output of the boundary's perceptron to begin with: b = −1.5·s."""
 
@@ -60,16 +68,21 @@ class AmericanTrainingConfig:
 
     Equal values give equal weights on one kind of processor. `boundary_iterations` and `premium_iterations` hold one
     number of accepted steps for each stage; each stage after the first adds `refine` places to those it had.
+    `carry_iterations` are those of the boundary for the rates, which goes on from the one before, and of the
+    perceptrons of rate and dividend.
     """
 
     seed: int = 0
     boundary_hidden: tuple[int, ...] = (20, 20)
     premium_hidden: tuple[int, ...] = (20, 20)
+    carry_hidden: tuple[int, ...] = (16, 16)
     domain: AmericanDomain = field(default_factory=AmericanDomain)
     boundary_points: int = 3000
     premium_points: int = 8000
+    carry_points: int = 9000
     boundary_iterations: tuple[int, ...] = (1200, 800, 800)
     premium_iterations: tuple[int, ...] = (140, 110, 110, 110)
+    carry_iterations: tuple[int, ...] = (40, 120, 150)
     refine: int = 800
     threads: int = 2
 
@@ -78,6 +91,7 @@ class AmericanTrainingConfig:
             "seed": (0, 2**32 - 1),
             "boundary_points": (64, 100_000),
             "premium_points": (64, 100_000),
+            "carry_points": (64, 100_000),
             "refine": (0, 10_000),
             "threads": (1, 256),
         }
@@ -85,10 +99,12 @@ class AmericanTrainingConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, it must be within {low}..{high}")
-        for name in ("boundary_iterations", "premium_iterations"):
+        if len(self.carry_iterations) != len(_CARRY):
+            raise ValueError(f"carry_iterations is {self.carry_iterations}, it must be one number for each of {_CARRY}")
+        for name in ITERATIONS:
             if not getattr(self, name) or not all(1 <= count <= 100_000 for count in getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be numbers within 1..100000")
-        for name in ("boundary_hidden", "premium_hidden"):
+        for name in ("boundary_hidden", "premium_hidden", "carry_hidden"):
             hidden = getattr(self, name)
             if not 1 <= len(hidden) <= 4 or not all(1 <= width <= 64 for width in hidden):
                 raise ValueError(f"{name} is {hidden}, it must be one to four widths within 1..64")
@@ -96,7 +112,7 @@ class AmericanTrainingConfig:
     @property
     def iterations(self) -> int:
         """All stages together."""
-        return sum(self.boundary_iterations) + sum(self.premium_iterations)
+        return sum(sum(getattr(self, name)) for name in ITERATIONS)
 
     def settings(self) -> dict[str, Any]:
         """What decides the weights, JSON-ready."""
@@ -106,6 +122,7 @@ class AmericanTrainingConfig:
             "seed": self.seed,
             "boundary_hidden": list(self.boundary_hidden),
             "premium_hidden": list(self.premium_hidden),
+            "carry_hidden": list(self.carry_hidden),
             "domain": [
                 domain.s_min,
                 domain.s_max,
@@ -116,8 +133,10 @@ class AmericanTrainingConfig:
             ],
             "boundary_points": self.boundary_points,
             "premium_points": self.premium_points,
+            "carry_points": self.carry_points,
             "boundary_iterations": list(self.boundary_iterations),
             "premium_iterations": list(self.premium_iterations),
+            "carry_iterations": list(self.carry_iterations),
             "refine": self.refine,
             "threads": self.threads,
         }
@@ -136,7 +155,8 @@ class AmericanTrainingResult:
         """The training part of `model.json`, JSON-ready."""
         last = self.course[-1]
         return {
-            "method": "Levenberg-Marquardt on both integral equations' residuals, float64, no price labels",
+            "method": "Levenberg-Marquardt in float64 on both integral equations' residuals, without price labels; "
+            "rate and dividend on the derivatives of the integral equation's solution",
             **self.config.settings(),
             "iterations": last.iteration,
             "seconds": round(last.seconds, 1),
@@ -252,22 +272,29 @@ class _Stages:
             z_max=served.z_max,
         )
         self._boundary_stages = len(config.boundary_iterations)
-        self.iterations = (*config.boundary_iterations, *config.premium_iterations)
+        self._value_stages = self._boundary_stages + len(config.premium_iterations)
+        self.iterations = (*config.boundary_iterations, *config.premium_iterations, *config.carry_iterations)
         self.count = len(self.iterations)
+        self._fits: dict[str, Fit] = {}
 
     def name(self, stage: int) -> str:
         """For progress lines."""
         if stage < self._boundary_stages:
             return f"boundary {stage + 1}/{self._boundary_stages}"
-        return f"premium {stage - self._boundary_stages + 1}/{self.count - self._boundary_stages}"
+        if stage < self._value_stages:
+            return f"premium {stage - self._boundary_stages + 1}/{self._value_stages - self._boundary_stages}"
+        return f"{_CARRY[stage - self._value_stages]} 1/1"
 
     def first_damping(self, stage: int) -> float:
         """1 where a network begins, little where it is refined."""
-        return 1.0 if stage in (0, self._boundary_stages) else _REFINED_DAMPING
+        begins = stage in (0, self._boundary_stages) or stage > self._value_stages
+        return 1.0 if begins else _REFINED_DAMPING
 
-    def problem(self, finals: tuple[FloatArray, ...]) -> tuple[BoundaryResiduals | PremiumResiduals, FloatArray]:
+    def problem(self, finals: tuple[FloatArray, ...]) -> tuple[_Residuals, FloatArray]:
         """The equation of the stage after these, and where it starts."""
         stage, config = len(finals), self._config
+        if stage >= self._value_stages:
+            return self._carry(finals, _CARRY[stage - self._value_stages])
         if stage < self._boundary_stages:
             unit = self._refined(quasi_random(3, config.boundary_points, seed=config.seed), finals, self._boundary)
             if stage > 0:
@@ -286,8 +313,12 @@ class _Stages:
         config = self._config
         return AmericanNetworks(
             boundary=self._boundary_layers(finals),
-            premium=layers_from_vector(finals[-1], PREMIUM_INPUTS, config.premium_hidden),
+            premium=layers_from_vector(finals[self._value_stages - 1], PREMIUM_INPUTS, config.premium_hidden),
             domain=config.domain,
+            **{
+                name: layers_from_vector(final, PERCEPTRONS[name], self._carry_hidden(name))
+                for name, final in zip(_CARRY, finals[self._value_stages :], strict=True)
+            },
         )
 
     def pack(self, done: _Done, current: FloatArray) -> FloatArray:
@@ -308,7 +339,13 @@ class _Stages:
         config = self._config
         if stage < self._boundary_stages:
             return parameter_count(BOUNDARY_INPUTS, config.boundary_hidden)
-        return parameter_count(PREMIUM_INPUTS, config.premium_hidden)
+        if stage < self._value_stages:
+            return parameter_count(PREMIUM_INPUTS, config.premium_hidden)
+        name = _CARRY[stage - self._value_stages]
+        return parameter_count(PERCEPTRONS[name], self._carry_hidden(name))
+
+    def _carry_hidden(self, name: str) -> tuple[int, ...]:
+        return self._config.boundary_hidden if name == "lag" else self._config.carry_hidden
 
     def _boundary(self, unit: FloatArray) -> BoundaryResiduals:
         at = places(unit, self._domain, s_min=HISTORY_S_MIN)
@@ -324,6 +361,17 @@ class _Stages:
     def _premium_of(self, finals: tuple[FloatArray, ...]) -> Callable[[FloatArray], PremiumResiduals]:
         boundary, hidden = self._boundary_layers(finals), self._config.premium_hidden
         return lambda unit: PremiumResiduals(self._tf, hidden, boundary, *self._above(unit), nodes=_NODES_PREMIUM)
+
+    def _carry(self, finals: tuple[FloatArray, ...], name: str) -> tuple[CarryResiduals, FloatArray]:
+        config = self._config
+        seed = config.seed + 1
+        if not self._fits:  # once for all three: every point is a solution of the integral equation
+            unit = quasi_random(4, config.carry_points, seed=seed)
+            self._fits = carry_fits(self._boundary_layers(finals), *self._above(unit))
+        equation = CarryResiduals(self._tf, self._carry_hidden(name), self._fits[name])
+        if name == "lag":
+            return equation, finals[self._boundary_stages - 1]
+        return equation, initial_vector(PREMIUM_INPUTS, config.carry_hidden, seed=seed, output=0.0)
 
     def _refined(self, unit: FloatArray, finals: tuple[FloatArray, ...], equation: _Equation) -> FloatArray:
         """The points of the unit cube, and after each finished stage the worst of many candidates."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,33 +74,29 @@ def test_the_engines_agree_whatever_the_number_of_options() -> None:
 def test_the_gradient_is_what_finite_differences_give(seed: int) -> None:
     networks = random_networks(seed)
     variables = above_boundary(networks, 200, seed)
-    variables = (*variables[:3], np.maximum(variables[3], 1e-6))
     value, *gradient, b = premium_gradient(NUMPY, networks, *variables)
     again, b_again = premium(NUMPY, networks, *variables)
     assert value == pytest.approx(again, rel=1e-12, abs=1e-15)
     assert b == pytest.approx(b_again, rel=1e-12)
-    for position, derivative in enumerate(gradient):
-        # Without dividend λ cannot be moved down.
-        step = 1e-5 * np.abs(variables[position])
-        rows = variables[3] > 1e-3 if position == 3 else np.ones(len(b), dtype=bool)
-        step = np.where(rows, np.maximum(step, 1e-9), 1e-9)
+    for position, derivative in enumerate(gradient[:2]):
+        step = np.maximum(1e-5 * np.abs(variables[position]), 1e-9)
         moved = [
             premium(NUMPY, networks, *(c + d * step * (i == position) for i, c in enumerate(variables)))[0]
             for d in (-1.0, 1.0)
         ]
         difference = (moved[1] - moved[0]) / (2.0 * step)
-        scale = np.max(np.abs(derivative[rows]))
-        assert np.max(np.abs(derivative - difference)[rows]) < 1e-5 * scale, position
+        scale = np.max(np.abs(derivative))
+        assert np.max(np.abs(derivative - difference)) < 1e-5 * scale, position
 
 
 def test_the_gradient_is_what_automatic_differentiation_gives() -> None:
     tf, networks = load_tensorflow(), random_networks(5)
     variables = [tf.constant(column) for column in above_boundary(networks, 200, 5)]
     with tf.GradientTape() as tape:
-        tape.watch(variables)
+        tape.watch(variables[:2])
         value, _ = premium(TensorFlowAlgebra(tf), networks, *variables)
-    expected = [gradient.numpy() for gradient in tape.gradient(value, variables)]
-    _, *found, _ = premium_gradient(NUMPY, networks, *(column.numpy() for column in variables))
+    expected = [gradient.numpy() for gradient in tape.gradient(value, variables[:2])]
+    _, *found, _, _, _ = premium_gradient(NUMPY, networks, *(column.numpy() for column in variables))
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-9, abs=1e-11)
 
@@ -115,6 +113,24 @@ def test_value_and_slope_meet_the_payoff_at_the_boundary_for_any_weights(seed: i
     h = 1e-6 * at.s
     slope = (european_put(NUMPY, b + h, *astuple(at)) - european_put(NUMPY, b - h, *astuple(at))) / (2.0 * h)
     assert slope + e_x == pytest.approx(-np.exp(b), abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_at_the_boundary_no_rate_moves_the_option_for_any_weights(seed: int) -> None:
+    networks = random_networks(seed)
+    at = places(quasi_random(3, 500, seed=seed), networks.domain, s_min=networks.domain.s_min)
+    # The rates have a boundary of their own; below it they move nothing either.
+    x = boundary_of(replace(networks, boundary=networks.lag), *astuple(at)) - np.linspace(0.0, 0.1, 500) * at.s
+    with np.errstate(all="ignore"):
+        jets = premium_gradient(NUMPY, networks, x, *astuple(at))
+    h = 1e-6
+    for position, found in ((1, jets[3]), (2, jets[4])):
+        up, down = (
+            european_put(NUMPY, x, *(column + side * h * (i == position) for i, column in enumerate(astuple(at))))
+            for side in (1.0, -1.0)
+        )
+        scale = 0.5 * at.s**2
+        assert (up - down) / (2.0 * h) / scale + found / scale == pytest.approx(np.zeros(500), abs=1e-4)
 
 
 @settings(max_examples=100, deadline=None)

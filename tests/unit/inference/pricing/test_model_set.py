@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ class AmericanByAnotherName:
     """Quotes that can be told from the European ones: the closed form, one dearer and with a boundary."""
 
     name, version, sha256, error_bound = "american", "1", "0" * 64, 1e-5
+    greek_bounds: Mapping[str, float] = {"rho": 1e-3}
 
     def __init__(self) -> None:
         self.seen: list[OptionBatch] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pinn_inference.pricing.american_artefact import read_american
+from pinn_inference.pricing.american_artefact import PERCEPTRONS, read_american
 from pinn_inference.training import american_cli
 from pinn_inference.training.american_trainer import AmericanTrainingConfig, train_american
 from pinn_inference.training.checkpoint import Checkpoint, Progress
@@ -19,8 +19,11 @@ CONFIG = AmericanTrainingConfig(
     premium_hidden=(4,),
     boundary_points=80,
     premium_points=100,
+    carry_hidden=(4,),
+    carry_points=100,
     boundary_iterations=(3, 2),
     premium_iterations=(2, 2),
+    carry_iterations=(1, 2, 2),
     refine=10,
     threads=1,
 )
@@ -34,7 +37,7 @@ def ignore(_stage: str, _progress: Progress) -> None:
     """Shows nothing."""
 
 
-@pytest.mark.parametrize("stop_after", [2, 3, 6, 8])
+@pytest.mark.parametrize("stop_after", [2, 3, 6, 8, 10, 12])
 def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupted(
     tmp_path: Path, stop_after: int
 ) -> None:
@@ -48,13 +51,10 @@ def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupte
         train_american(CONFIG, report=interrupt, save=lambda state: state.write(path))
     resumed = train_american(CONFIG, report=ignore, resume=Checkpoint.read(path))
     assert [at.iteration for at in resumed.course] == [at.iteration for at in whole.course]
-    for one, other in zip(
-        (*whole.networks.boundary, *whole.networks.premium),
-        (*resumed.networks.boundary, *resumed.networks.premium),
-        strict=True,
-    ):
-        assert one.kernel.tolist() == other.kernel.tolist()
-        assert one.bias.tolist() == other.bias.tolist()
+    for name in PERCEPTRONS:
+        for one, other in zip(getattr(whole.networks, name), getattr(resumed.networks, name), strict=True):
+            assert one.kernel.tolist() == other.kernel.tolist()
+            assert one.bias.tolist() == other.bias.tolist()
 
 
 def test_a_short_training_is_written_and_its_verification_condemns_it(
@@ -62,13 +62,13 @@ def test_a_short_training_is_written_and_its_verification_condemns_it(
 ) -> None:
     monkeypatch.setattr(american_cli, "_MEASURED", 500)
     output = tmp_path / "m"
-    assert run("train", "--output", output, *SMALL, "--iterations", "9", "--tolerance", "1e9", "--name", "desk") == 0
+    assert run("train", "--output", output, *SMALL, "--iterations", "10", "--tolerance", "1e9", "--name", "desk") == 0
     shown = capsys.readouterr().out
-    assert "boundary 1/3  iteration     1/9" in shown
+    assert "boundary 1/3  iteration     1/10" in shown
     assert "certified error bound" in shown
     model = read_american(output)
     assert model.name == "desk"
-    assert model.record["training"]["iterations"] == 9
+    assert model.record["training"]["iterations"] == 10
     assert model.record["measured"]["options"] == 500
     assert (output / "saved_model" / "saved_model.pb").is_file()
     assert not (output / "checkpoint.npz").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,6 +43,7 @@ class ExactModel:
     version: str = "test"
     sha256: str = "ab" * 32
     error_bound: float = 1e-6
+    greek_bounds: Mapping[str, float] = field(default_factory=dict)
     american: StyleModel | None = None
     american_label: str = ""
     on_warm_up: Callable[[], None] = lambda: None

@@ -91,7 +91,7 @@ def test_a_short_training_is_written_and_its_verification_condemns_it(
 
 
 def test_a_model_that_misses_the_tolerance_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("train", "--output", tmp_path / "m", *SMALL, "--iterations", "7") == 1
+    assert run("train", "--output", tmp_path / "m", *SMALL, "--iterations", "10") == 1
     assert "no model was written" in capsys.readouterr().err
     assert not (tmp_path / "m" / "model.json").exists()
 
@@ -99,7 +99,7 @@ def test_a_model_that_misses_the_tolerance_is_not_written(tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--iterations", "6", "iterations is 6, it must be at least 7"),
+        ("--iterations", "9", "iterations is 9, it must be at least 10"),
         ("--seconds", "5", "--seconds does not go with --style american"),
         ("--hidden", "0", "hidden is (0,)"),
         ("--interior-points", "2", "premium_points is 2"),

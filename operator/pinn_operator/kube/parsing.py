@@ -108,9 +108,8 @@ def parse_pod(manifest: Manifest) -> Pod:
 def _control_token(manifest: Manifest) -> ControlToken:
     """By the environment of the container `inference`: the pod's UID, unless the team gives another. A pod of a
     revision from before there was a token has no such variable."""
-    containers: Iterable[Mapping[str, Any]] = (manifest.get("spec") or {}).get("containers") or ()
-    variables = (each for item in containers if item.get("name") == CONTAINER for each in item.get("env") or ())
-    found: Mapping[str, Any] = next((each for each in variables if each.get("name") == CONTROL_TOKEN), {})
+    variables: Iterable[Mapping[str, Any]] = _container(manifest).get("env") or ()
+    found = next((each for each in variables if each.get("name") == CONTROL_TOKEN), {})
     source = found.get("valueFrom") or {}
     for kind, reference in ((DataKind.SECRET, "secretKeyRef"), (DataKind.CONFIG_MAP, "configMapKeyRef")):
         if reference in source:
@@ -157,8 +156,7 @@ def report_address(manifest: Manifest) -> str | None:
     host = status.get("podIP")
     if not host or status.get("phase") != "Running" or "running" not in (_container_status(status).get("state") or {}):
         return None
-    containers: Iterable[Mapping[str, Any]] = (manifest.get("spec") or {}).get("containers") or ()
-    ports = [port for item in containers if item.get("name") == CONTAINER for port in item.get("ports") or ()]
+    ports: Iterable[Mapping[str, Any]] = _container(manifest).get("ports") or ()
     number = next((port.get("containerPort") for port in ports if port.get("name") == PORT_NAME), None)
     if number is None:
         return None
@@ -175,10 +173,18 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((item for item in status.get("conditions") or () if item.get("type") == kind), {})
 
 
+def _container(manifest: Manifest) -> Mapping[str, Any]:
+    """What the pod's spec says of the container `inference`."""
+    return _named_inference((manifest.get("spec") or {}).get("containers"))
+
+
 def _container_status(status: Mapping[str, Any]) -> Mapping[str, Any]:
     """The status of the container `inference`."""
-    statuses: Iterable[Mapping[str, Any]] = status.get("containerStatuses") or ()
-    return next((item for item in statuses if item.get("name") == CONTAINER), {})
+    return _named_inference(status.get("containerStatuses"))
+
+
+def _named_inference(items: Iterable[Mapping[str, Any]] | None) -> Mapping[str, Any]:
+    return next((item for item in items or () if item.get("name") == CONTAINER), {})
 
 
 def _blocking_init(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -241,9 +247,8 @@ def _termination(manifest: Manifest, container: Mapping[str, Any], *, deletion: 
 
 
 def _memory_limit(manifest: Manifest) -> str:
-    containers = (manifest.get("spec") or {}).get("containers") or ()
-    limits = ((item.get("resources") or {}).get("limits") or {} for item in containers if item.get("name") == CONTAINER)
-    return next((str(limit["memory"]) for limit in limits if "memory" in limit), "")
+    limits = (_container(manifest).get("resources") or {}).get("limits") or {}
+    return str(limits.get("memory", ""))
 
 
 def _unschedulable(scheduled: Mapping[str, Any]) -> str:

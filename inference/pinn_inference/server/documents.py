@@ -12,15 +12,13 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from pinn_inference.server.errors import Fault, InvalidRequest
+
 Body: TypeAlias = bytes | bytearray | memoryview
 Step: TypeAlias = str | int
 _NAMED: Final = 1000
 """Keys too many that are looked for: the pairs of an object take ten times the memory of its text."""
 _ESCAPED_COLON: Final = b"\\u003"
-
-
-class NotJson(Exception):
-    """What a strict reader says of a body that is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,8 @@ class _Object(dict[str, Any]):
 def read_document(body: Body) -> Document:
     """Read a body.
 
-    Raises NotJson for what is no JSON at all. Keys that stand more than once are left to the caller, who knows how to
-    name the place.
+    Raises InvalidRequest for what is no JSON at all. Keys that stand more than once are left to the caller, who knows
+    how to name the place.
     """
     text, complaint = bytes(body), None
     try:
@@ -74,7 +72,7 @@ def read_document(body: Body) -> Document:
         try:
             content = json.loads(str(text, "utf-8"))
         except (ValueError, RecursionError):
-            raise NotJson(complaint) from None
+            raise InvalidRequest([not_json(complaint)]) from None
     more = text.count(b":") - _colons(content)
     if more > _NAMED:
         return Document(content, complaint, (Repeated((), ""),))
@@ -83,8 +81,13 @@ def read_document(body: Body) -> Document:
     try:
         content = json.loads(str(text, "utf-8"), object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
-        raise NotJson(str(error)) from None
+        raise InvalidRequest([not_json(str(error))]) from None
     return Document(content, complaint, tuple(_repeated(content)))
+
+
+def not_json(complaint: str) -> Fault:
+    """The fault of a body of which a strict reader says this."""
+    return Fault("body", f"is not valid JSON: {complaint}", has_value=False)
 
 
 def _colons(content: Any) -> int:

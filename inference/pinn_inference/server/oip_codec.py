@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries
 from pinn_inference.pricing.types import BoolArray, CodeArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
-from pinn_inference.server.documents import NotJson, Repeated, read_document
+from pinn_inference.server.documents import Repeated, not_json, read_document
 from pinn_inference.server.errors import BatchTooLarge, Fault, InvalidRequest, NonFiniteResult
 from pinn_inference.server.parsing import FIELDS, OPTION_TYPES, REPEATED, NumberField, shown, shown_text
 
@@ -141,10 +141,7 @@ def parse_infer_request(body: bytes | bytearray | memoryview, *, target: InferTa
     """
     view = memoryview(body).cast("B")
     start = _header_end(target.header_length, len(view))
-    try:
-        read = read_document(view[:start])
-    except NotJson as error:
-        raise InvalidRequest([_not_json(str(error))]) from None
+    read = read_document(view[:start])
     document, complaint = read.content, read.complaint
     if read.repeated:
         raise InvalidRequest([TensorFault(_place(it), REPEATED, has_value=False) for it in read.repeated])
@@ -153,7 +150,7 @@ def parse_infer_request(body: bytes | bytearray | memoryview, *, target: InferTa
     reader = _Reader(document, view[start:], has_header=target.header_length is not None, max_batch=max_batch)
     request = reader.read(target)
     if complaint is not None:
-        raise InvalidRequest([_not_json(complaint)])
+        raise InvalidRequest([not_json(complaint)])
     options = request.options
     if options.is_american.any():
         two_sided = np.flatnonzero(options.is_american & has_two_boundaries(options))
@@ -176,10 +173,6 @@ def _place(repeated: Repeated) -> str:
     """Such as `inputs[2].name`."""
     steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in (*repeated.path, repeated.key))
     return shown_text(steps.removeprefix(".")) or "body"
-
-
-def _not_json(complaint: str) -> Fault:
-    return TensorFault("body", f"is not valid JSON: {complaint}", has_value=False)
 
 
 @dataclass(frozen=True, slots=True)

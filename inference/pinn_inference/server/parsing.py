@@ -28,7 +28,7 @@ from msgspec import UNSET, UnsetType
 
 from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries, is_two_sided
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
-from pinn_inference.server.documents import Body, NotJson, Repeated, read_document
+from pinn_inference.server.documents import Body, Repeated, not_json, read_document
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 
 OptionTuple: TypeAlias = tuple[float, float, float, float, float, float, bool, bool]
@@ -333,10 +333,7 @@ def _batch_of_one(option: OptionTuple) -> OptionBatch:
 
 
 def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
-    try:
-        read = read_document(body)
-    except NotJson as error:
-        raise InvalidRequest([_not_json(str(error))]) from None
+    read = read_document(body)
     document, complaint = read.content, read.complaint
     _refuse(map(_repeated_fault, read.repeated))
     if not isinstance(document, dict):
@@ -350,7 +347,7 @@ def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
         _refuse(_row_faults(document, None))
         request = PriceRequest(_batch_of_rows([document]), Form.SINGLE)
     if complaint is not None:  # what is not JSON was in a place that no rule reads
-        _refuse(iter((_not_json(complaint),)))
+        raise InvalidRequest([not_json(complaint)])
     return request
 
 
@@ -366,10 +363,6 @@ def _repeated_fault(repeated: Repeated) -> Fault:
         case ("options", int(index), *_):
             return Fault(shown_text(repeated.key), REPEATED, index=index, has_value=False)
     return Fault(shown_text(repeated.key) or "body", REPEATED, has_value=False)
-
-
-def _not_json(complaint: str) -> Fault:
-    return Fault("body", f"is not valid JSON: {complaint}", has_value=False)
 
 
 def _list_of(document: dict[str, Any], max_batch: int) -> OptionBatch:

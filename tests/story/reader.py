@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
-from operator import is_
 
 from pinn_operator.core.samples import (
     POD_FAULTS,
     AnyAnswer,
-    PodCounts,
     PodQuestion,
     PodReadFault,
     PodReadFaults,
-    PodReads,
     SourceError,
 )
 from pinn_operator.pods.history import History
-from pinn_operator.pods.reader import BadAnswers
+from pinn_operator.pods.reader import BadAnswers, LastCounts
 from tests.story.prometheus import REQUESTS, Key, SimulatedPod, Trouble
 
 REST, CLOSE, CLOSE_FOR = 1.0, 0.25, 10.0
@@ -52,7 +49,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._pods: dict[str, _Pod] = {}
-        self._answers: dict[tuple[str, ...], PodCounts] = {}
+        self._counts = LastCounts()
         self._families: frozenset[str] = frozenset()
         self._close_until = float("-inf")
         self.wanted: frozenset[str] = frozenset()
@@ -62,7 +59,7 @@ class Reader:
 
     def forget(self) -> None:
         """The operator was restarted."""
-        self._pods, self._answers = {}, {}
+        self._pods, self._counts = {}, LastCounts()
         self._close_until = float("-inf")
 
     def live(self, pods: Iterable[SimulatedPod], canary: str, seconds: float, now: float) -> None:
@@ -101,7 +98,7 @@ class Reader:
             reads = [pod.history.reads(start) for pod in known if pod.history.has(question.families)]
             found = tuple(read for read in reads if read is not None)
             if found or any(pod.history.moments for pod in known):
-                answers[question.key] = self._counts(question.families, found)
+                answers[question.key] = self._counts.of(question.families, found)
             elif known:
                 answers[question.key] = SourceError(f"none of {len(known)} pods can be read: {known[0].message}")
         self.wanted, self._families = frozenset(asked), frozenset(families)
@@ -117,10 +114,3 @@ class Reader:
         if known is None:
             known = self._pods[pod] = _Pod(History(pod, _IS_BAD))
         return known
-
-    def _counts(self, families: tuple[str, ...], reads: tuple[PodReads, ...]) -> PodCounts:
-        """The last answer, if it is of these reads."""
-        last = self._answers.get(families)
-        if last is None or len(last.pods) != len(reads) or not all(map(is_, last.pods, reads)):
-            last = self._answers[families] = PodCounts(families, reads)
-        return last

@@ -170,6 +170,24 @@ class _Pod:
         return None
 
 
+class LastCounts:
+    """The last answer about each set of families: as long as no pod was read again, it is the same object."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, ...], PodCounts] = {}
+
+    def of(self, families: tuple[str, ...], reads: tuple[PodReads, ...]) -> PodCounts:
+        """These reads as an answer: the last one, if they are its reads."""
+        last = self._counts.get(families)
+        if last is None or len(last.pods) != len(reads) or not all(map(is_, last.pods, reads)):
+            if len(self._counts) >= FAMILIES_LIMIT:
+                self._counts.clear()
+            last = self._counts[families] = PodCounts(families, reads)
+        return last
+
+
 @dataclass(slots=True, eq=False)
 class _Rollout:
     reading: Reading
@@ -178,17 +196,7 @@ class _Rollout:
     close_until: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
-    _counts: dict[tuple[str, ...], PodCounts] = field(default_factory=dict)
-    """The last answers, by families."""
-
-    def counts(self, families: tuple[str, ...], reads: tuple[PodReads, ...]) -> PodCounts:
-        """These reads as an answer: the last one, if they are its reads."""
-        last = self._counts.get(families)
-        if last is None or len(last.pods) != len(reads) or not all(map(is_, last.pods, reads)):
-            if len(self._counts) >= FAMILIES_LIMIT:
-                self._counts.clear()
-            last = self._counts[families] = PodCounts(families, reads)
-        return last
+    counts: LastCounts = field(default_factory=LastCounts)
 
 
 class PodReader:
@@ -263,7 +271,7 @@ class PodReader:
             start = question.start.timestamp() if question.start is not None else None
             reads = tuple([found for pod in pods if (found := pod.reads(question.families, start)) is not None])
             if reads or any(pod.last_read for pod in pods):
-                answers[question.key] = rollout.counts(question.families, reads)
+                answers[question.key] = rollout.counts.of(question.families, reads)
             elif any(pod.failures for pod in pods):
                 answers[question.key] = SourceError(_none_read([pod for pod in pods if pod.failures]))
         now = time.monotonic()

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from pinn_operator.core.gates.webhook import LONGEST_PAUSE
 from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import SourceError, WebhookQuestion
 from pinn_operator.webhooks.addresses import AddressRefused, CheckedResolver, refused
@@ -24,7 +25,6 @@ SIZE_LIMIT: Final = 64 * 1024
 SIGNATURE_HEADER: Final = "X-Pinn-Signature"
 _AGAIN: Final = (429, 500, 502, 503, 504)
 _FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
 
 
 class _Retry(Exception):
@@ -66,7 +66,7 @@ class WebhookClient:
         for attempt in range(1 + question.retries):
             if attempt:
                 # Jitter: many operators' questions to a server that comes back must not come at one moment.
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
+                pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
                 await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             try:
                 async with asyncio.timeout(question.timeout):

@@ -16,8 +16,8 @@ SOURCE: Final = "Webhook"
 STALE_INTERVALS: Final = 4
 """An answer of longer ago, beside the time that asking may take, says nothing of the present: the webhooks of a
 namespace wait for each other."""
-_PAUSE_SECONDS: Final = 5.0
-"""At most between two attempts."""
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between two attempts, at most."""
 
 
 def webhook_key(gate: Gate) -> str:
@@ -51,7 +51,7 @@ class WebhookGate:
         if not isinstance(answer, WebhookAnswer):
             return Evidence(source=SOURCE, query=hook.url, collecting="the webhook has not answered yet")
         age = (scope.now - answer.time).total_seconds()
-        asking = (1 + hook.retries) * (hook.timeout_seconds + _PAUSE_SECONDS)
+        asking = (1 + hook.retries) * (hook.timeout_seconds + LONGEST_PAUSE)
         if age > STALE_INTERVALS * scope.analysis.interval_seconds + asking:
             return Evidence(source=SOURCE, query=hook.url, collecting=f"the webhook's last answer is {age:.0f} s old")
         said = answer.message or f"the webhook says {answer.verdict.value}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 
-import numpy as np
 import pytest
 from prometheus_client import Counter, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -188,24 +189,32 @@ def test_both_ways_to_find_children_find_the_same() -> None:
 
 
 def test_children_are_looked_for_seldom_and_found_in_the_end() -> None:
+    """Of a process of its own: what this one has given back, and takes again, would not be seen."""
+    child = "held = bytes([1]) * 40_000_000; print('held', flush=True); input()"
+    root = (
+        "import subprocess, sys; print('began', flush=True); input()\n"
+        "held = bytes([1]) * 40_000_000; print('held', flush=True); input()\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}])"
+    )
     now = [0.0]
-    tree = ProcessTree(os.getpid(), clock=lambda: now[0])
-    before = tree.resident_memory()
-    held = np.ones(5_000_000)
-    assert tree.resident_memory() - before > 30_000_000
-    assert held[0] == 1
-    child = os.fork()
-    if child == 0:
-        time.sleep(30)
-        os._exit(0)
-    try:
-        alone = tree.resident_memory()
-        now[0] = 6.0
-        assert tree.resident_memory() > alone + 1_000_000
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-    assert tree.resident_memory() > 0
+    with subprocess.Popen([sys.executable, "-c", root], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"began\n"
+            tree = ProcessTree(process.pid, clock=lambda: now[0])
+            before = tree.resident_memory()
+            for line in (b"held\n", b"held\n"):
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == line
+            alone = tree.resident_memory()
+            assert 80_000_000 > alone - before > 39_000_000
+            now[0] = 6.0
+            assert tree.resident_memory() - alone > 39_000_000
+        finally:
+            process.communicate(b"\n", timeout=30)
+    assert tree.resident_memory() == 0
 
 
 def test_a_process_that_is_gone_has_no_memory() -> None:

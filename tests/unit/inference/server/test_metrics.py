@@ -147,14 +147,14 @@ def test_methods_that_clients_make_up_share_one_series() -> None:
 def test_the_memory_of_the_tree_includes_children_and_their_children() -> None:
     hold = "held = b'x' * 40_000_000; print(flush=True); input()"
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
-    before = ProcessTree(os.getpid()).resident_memory()
-    child = subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert child.stdout is not None
-        child.stdout.readline()
-        assert ProcessTree(os.getpid()).resident_memory() - before > 40_000_000
-    finally:
-        child.communicate(b"\n", timeout=30)
+    with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert ProcessTree(child.pid).resident_memory() > 45_000_000, "both, and what the inner one holds"
+            assert ProcessTree(os.getpid()).resident_memory() > ProcessTree(child.pid).resident_memory()
+        finally:
+            child.communicate(b"\n", timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -407,7 +407,7 @@ async def test_names_that_are_not_answered_keep_nothing_else_waiting() -> None:
     resolver = CheckedResolver(lookup=slow)
     lookups = [asyncio.create_task(resolver.resolve("slow")) for _ in range(50)]
     await asyncio.sleep(0)
-    assert await asyncio.wait_for(asyncio.to_thread(lambda: "other work"), 1) == "other work"
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "other work"), 30) == "other work"
     release.set()
     await asyncio.gather(*lookups)
     await resolver.close()
@@ -449,8 +449,8 @@ DOWN = SourceError("no answer within 2 s")
 
 
 async def until(done: Callable[[], bool]) -> None:
-    """Waits until it is so, at most five seconds."""
-    async with asyncio.timeout(5):
+    """Waits until it is so."""
+    async with asyncio.timeout(30):
         while not done():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

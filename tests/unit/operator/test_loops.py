@@ -296,6 +296,6 @@ async def test_a_pass_that_takes_its_cancellation_for_a_time_out_is_ended_all_th
     loops = Loops(reconcile, rhythm=QUICK)
     loops.wake("pricing", "eu")
     await settle()
-    await asyncio.wait_for(loops.stop(), 10)
+    await asyncio.wait_for(loops.stop(), 30)
     assert swallowed.is_set()
     assert len(loops) == 0

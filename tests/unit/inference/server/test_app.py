@@ -579,14 +579,14 @@ async def test_the_time_in_which_a_client_sends_its_body_is_not_in_the_latency(c
 
     async def slowly() -> AsyncIterator[bytes]:
         yield body[:40_000]
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.0)
         yield body[40_000:] or b" "
 
     async with running() as client:
         async with client.post("/v1/price", data=slowly()) as response:
             assert response.status == 200
         await eventually(lambda: sample(client, "pinn_inference_latency_seconds_count") == 1)
-        assert (sample(client, "pinn_inference_latency_seconds_sum") or 0) < 0.5
+        assert (sample(client, "pinn_inference_latency_seconds_sum") or 0) < 1.8
 
 
 async def test_requests_that_did_not_come_whole_are_counted_but_not_in_the_latency(

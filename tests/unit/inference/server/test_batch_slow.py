@@ -148,10 +148,10 @@ def test_time_in_which_others_were_priced_is_not_counted_as_its_own() -> None:
     body = json.dumps(AMERICAN).encode()
     work = Work(JobKind.PRICE, body, {}, 10, 1 << 20)
     assert slow.begin(None, perform(work, Sizes(), lambda _: None, slow.admit)) is None
-    time.sleep(0.2)
+    time.sleep(1.0)
     outcome = slow.go_on(slow.take())
     assert isinstance(outcome, Answered)
-    assert outcome.counts.evaluation_seconds < 0.15
+    assert outcome.counts.evaluation_seconds < 0.9
 
 
 class Fast(Sizes):

@@ -208,6 +208,7 @@ async def price(request: web.Request) -> web.StreamResponse:
         american_model=engine.label(american=True),
         form=parsed.form,
         cached=cached,
+        maturity=parsed.told_maturity,
     )
     timing = server_timing(
         parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at

@@ -338,10 +338,20 @@ def _words(words: Sequence[str]) -> Json:
     return {"type": "string", "enum": list(words), "default": words[0]}
 
 
+_DATES: Final[Mapping[str, str]] = {
+    "expiry": "Instead of maturity: an ISO 8601 date, the end of that day in UTC, or a date-time with its zone. Years "
+    "are counted ACT/365F.",
+    "valuation_time": "The moment that expiry is counted from, a date or date-time alike; else the moment at which the "
+    "server reads the request.",
+}
+
+
 def _pricing_schemas(max_batch: int) -> Json:
     fields = {field.name: _field_schema(field) for field in FIELDS}
     fields |= {"option_type": _words(OPTION_TYPES), "style": _words(STYLES)}
-    optional = [name for name, schema in fields.items() if "default" in schema]
+    fields |= {name: _string(text, minLength=1) for name, text in _DATES.items()}
+    optional = [name for name, schema in fields.items() if "default" in schema or name in (*_DATES, "maturity")]
+    by_time = [{"required": ["maturity"]}, {"required": ["expiry"]}]
     columns = {
         name: {"anyOf": [schema, _list({key: schema[key] for key in schema if key != "default"}, minItems=1)]}
         for name, schema in fields.items()
@@ -367,19 +377,23 @@ def _pricing_schemas(max_batch: int) -> Json:
             "description": "For American options: the spot at which to exercise today, null where there is none.",
         },
     }
-    sometimes = ("reason", "exercise_boundary")
+    results["maturity"] = _number(
+        "The years that were counted from valuation_time to expiry, ACT/365F; absent where the request said them.",
+        minimum=0,
+    )
+    sometimes = ("reason", "exercise_boundary", "maturity")
     in_columns = {
         name: _list({**schema, "type": ["string", "null"], "enum": [*_REASONS, None]} if name == "reason" else
                     {**schema, "type": ["number", "null"]} if name == "exercise_boundary" else schema)
         for name, schema in results.items()
     }  # fmt: skip
     return {
-        "Option": _object(fields, optional=optional),
+        "Option": _object(fields, optional=optional, oneOf=by_time),
         "Options": _object(
             {"options": _list(_ref("Option"), minItems=1, maxItems=max_batch)}, description="Answered in this order."
         ),
         "OptionColumns": _object(
-            {"columns": _object(columns, optional=optional)},
+            {"columns": _object(columns, optional=optional, oneOf=by_time)},
             description="Lists of one length, one value for each option; a value that is no list stands for every "
             f"option. At least one is a list, of at most {max_batch}.",
         ),

@@ -136,7 +136,8 @@ class _Page:
         if "oneOf" in schema:
             yield "<p>One of:</p><table>"
             for each in schema["oneOf"]:
-                cells = (f"<code>{escape(name)}</code> {self._type(one)}" for name, one in each["properties"].items())
+                members = each.get("properties") or {name: schema["properties"][name] for name in each["required"]}
+                cells = (f"<code>{escape(name)}</code> {self._type(one)}" for name, one in members.items())
                 yield "<tr><td>" + "<td>".join(cells) + "</tr>"
             yield "</table>"
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from itertools import chain, islice
@@ -28,6 +29,7 @@ from msgspec import UNSET, UnsetType
 
 from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries, is_two_sided
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
+from pinn_inference.server.dates import DATE_FIELDS, Undated, is_dated, undated
 from pinn_inference.server.documents import Body, Repeated, not_json, read_document
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 
@@ -71,7 +73,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {"option_type": OPTION_TYPES, "st
 _NAMES: Final = tuple(field.name for field in FIELDS)
 _FIELD_OF_NAME: Final = {field.name: field for field in FIELDS}
 _KNOWN: Final = frozenset((*_NAMES, *_WORDS))
-_UNKNOWN: Final = "is not a field of an option: known are " + ", ".join((*_NAMES, *_WORDS))
+_UNKNOWN: Final = "is not a field of an option: known are " + ", ".join((*_NAMES, *DATE_FIELDS, *_WORDS))
 _NUMBERS: Final = frozenset((int, float))
 REPEATED: Final = "must not have a key more than once: which of its values is meant?"
 _SHOWN_CHARACTERS: Final = 64
@@ -94,14 +96,24 @@ class PriceRequest:
 
     options: OptionBatch
     form: Form
+    dated: BoolArray | None = None
+    """Rows whose maturity was given by dates, shape (n,); None where there are none."""
+
+    @property
+    def told_maturity(self) -> FloatArray | None:
+        """The maturities that an answer has to say, NaN in other rows, shape (n,); None where there are none."""
+        return None if self.dated is None else np.where(self.dated, self.options.maturity, np.nan)
 
     @property
     def many(self) -> bool:
         return self.form is Form.LIST
 
 
-def parse_price_request(body: Body, *, max_batch: int) -> PriceRequest:
+def parse_price_request(body: Body, *, max_batch: int, now: float | None = None) -> PriceRequest:
     """Parse the body of `POST /v1/price`.
+
+    `now`, in seconds from 1970 on, is the valuation time of options that have an expiry and no valuation time; without
+    it that is this very moment.
 
     Raises InvalidRequest with every fault found, BatchTooLarge for more than `max_batch` options.
     """
@@ -115,7 +127,7 @@ def parse_price_request(body: Body, *, max_batch: int) -> PriceRequest:
     columns = _parse_columns(body, max_batch)
     if columns is not None:
         return PriceRequest(columns, Form.COLUMNS)
-    return _parse_thoroughly(body, max_batch)
+    return _parse_thoroughly(body, max_batch, time.time() if now is None else now)
 
 
 def read_option(body: Body) -> OptionTuple | None:
@@ -332,7 +344,7 @@ def _batch_of_one(option: OptionTuple) -> OptionBatch:
 # --- the thorough way -------------------------------------------------------------------------------------------------
 
 
-def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
+def _parse_thoroughly(body: Body, max_batch: int, now: float) -> PriceRequest:
     read = read_document(body)
     document, complaint = read.content, read.complaint
     _refuse(map(_repeated_fault, read.repeated))
@@ -340,12 +352,13 @@ def _parse_thoroughly(body: Body, max_batch: int) -> PriceRequest:
         message = 'must be an object: one option, {"options": [option, …]} or {"columns": {…}}'
         raise InvalidRequest([Fault("body", message, value=shown(document))])
     if "options" in document:
-        request = PriceRequest(_list_of(document, max_batch), Form.LIST)
+        request = _list_of(document, max_batch, now)
     elif "columns" in document:
-        request = PriceRequest(_columns_of(document, max_batch), Form.COLUMNS)
+        request = _columns_of(document, max_batch, now)
     else:
-        _refuse(_row_faults(document, None))
-        request = PriceRequest(_batch_of_rows([document]), Form.SINGLE)
+        option = _without_dates(document, now)
+        _refuse(chain(_date_faults(option, None), _row_faults(option.option, None)))
+        request = _request_of_rows([option.option], Form.SINGLE, [is_dated(document)])
     if complaint is not None:  # what is not JSON was in a place that no rule reads
         raise InvalidRequest([not_json(complaint)])
     return request
@@ -365,7 +378,7 @@ def _repeated_fault(repeated: Repeated) -> Fault:
     return Fault(shown_text(repeated.key) or "body", REPEATED, has_value=False)
 
 
-def _list_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
+def _list_of(document: dict[str, Any], max_batch: int, now: float) -> PriceRequest:
     rows = document["options"]
     faults = _strangers(document, "options", "is not a field of a list request: it belongs inside each option")
     if not isinstance(rows, list) or not rows:
@@ -373,11 +386,28 @@ def _list_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
     _refuse(iter(faults))
     if len(rows) > max_batch:
         raise BatchTooLarge(size=len(rows), limit=max_batch)
-    _refuse(fault for index, row in enumerate(rows) for fault in _row_faults(row, index))
-    return _batch_of_rows(rows)
+    dated = [isinstance(row, dict) and is_dated(row) for row in rows]
+    options = [_without_dates(row, now) if by_date else Undated(row) for row, by_date in zip(rows, dated, strict=True)]
+    _refuse(
+        fault
+        for index, option in enumerate(options)
+        for fault in chain(_date_faults(option, index), _row_faults(option.option, index))
+    )
+    return _request_of_rows([option.option for option in options], Form.LIST, dated)
 
 
-def _columns_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
+def _without_dates(option: dict[str, Any], now: float) -> Undated:
+    longest = _FIELD_OF_NAME["maturity"].high
+    return undated(option, now=now, longest=longest) if is_dated(option) else Undated(option)
+
+
+def _date_faults(option: Undated, index: int | None) -> Iterator[Fault]:
+    for found in option.complaints:
+        value = shown(found.value) if found.has_value else None
+        yield Fault(found.field, found.message, index=index, value=value, has_value=found.has_value)
+
+
+def _columns_of(document: dict[str, Any], max_batch: int, now: float) -> PriceRequest:
     columns = document["columns"]
     faults = _strangers(document, "columns", "is not a field of a request in columns: it belongs inside columns")
     if not isinstance(columns, dict):
@@ -397,11 +427,33 @@ def _columns_of(document: dict[str, Any], max_batch: int) -> OptionBatch:
         faults.append(Fault(shown_text(first), f"must be a list of 1 to {max_batch} values", value=shown([])))
     if not faults and size > max_batch:
         raise BatchTooLarge(size=size, limit=max_batch)
+    by_date = is_dated(columns)
+    if by_date:  # lists of different lengths have no rows to count years for
+        columns, date_faults = _columns_without_dates(columns, 0 if faults else size, now)
+        faults.extend(date_faults)
     _refuse(chain(faults, _column_faults(columns)))
     batch = _batch_of_columns(columns, size)
     two_sided = np.flatnonzero(batch.is_american & has_two_boundaries(batch)).tolist()
     _refuse(Fault("rate", TWO_BOUNDARIES, index=index, value=float(batch.rate[index])) for index in two_sided)
-    return batch
+    return PriceRequest(batch, Form.COLUMNS, np.ones(size, dtype=np.bool_) if by_date else None)
+
+
+def _columns_without_dates(columns: dict[str, Any], size: int, now: float) -> tuple[dict[str, Any], list[Fault]]:
+    """The columns with `maturity` instead of dates. A fault of a value that stands for every row is told once."""
+    dates = {name: columns[name] for name in ("maturity", *DATE_FIELDS) if name in columns}
+    lists = {name for name in dates if isinstance(dates[name], list)} - {"maturity"}
+    faults: dict[Fault, None] = {}
+    maturities = []
+    for row in range(size if lists else 1):
+        option = _without_dates({name: value[row] if name in lists else value for name, value in dates.items()}, now)
+        for fault in _date_faults(option, row):
+            everywhere = fault.field not in lists
+            faults[replace(fault, index=None) if everywhere else fault] = None
+        maturities.append(option.option.get("maturity"))
+    others = {name: column for name, column in columns.items() if name not in DATE_FIELDS}
+    if "expiry" in columns:
+        others["maturity"] = maturities[0] if not lists else maturities or 0.0
+    return others, list(faults)
 
 
 def _column_faults(columns: Mapping[str, Any]) -> Iterator[Fault]:
@@ -420,10 +472,10 @@ def _strangers(document: dict[str, Any], own: str, message: str) -> list[Fault]:
     return [Fault(shown_text(name), message, value=shown(value)) for name, value in named]
 
 
-def _batch_of_rows(rows: list[dict[str, Any]]) -> OptionBatch:
+def _request_of_rows(rows: list[dict[str, Any]], form: Form, dated: Sequence[bool]) -> PriceRequest:
     """Valid rows as columns."""
     columns = {name: [row.get(name, _DEFAULTS.get(name)) for row in rows] for name in _TYPES}
-    return _batch_of_columns(columns, len(rows))
+    return PriceRequest(_batch_of_columns(columns, len(rows)), form, np.array(dated) if any(dated) else None)
 
 
 def _row_faults(row: Any, index: int | None) -> Iterator[Fault]:
@@ -461,7 +513,8 @@ def _faults(name: str, row: Mapping[str, Any], index: int | None) -> Iterator[Fa
         if type(value) not in _NUMBERS or not field.low <= value <= field.high:
             yield Fault(name, field.expected, index=index, value=shown(value))
     elif _FIELD_OF_NAME[name].default is None:
-        yield Fault(name, f"is required: it {_FIELD_OF_NAME[name].expected}", index=index, has_value=False)
+        instead = ", or give expiry instead" if name == "maturity" else ""
+        yield Fault(name, f"is required: it {_FIELD_OF_NAME[name].expected}{instead}", index=index, has_value=False)
 
 
 def shown(value: Any) -> Any:

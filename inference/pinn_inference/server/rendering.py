@@ -1,7 +1,7 @@
 """From quotes to the bytes of an answer, in the form in which the options came.
 
 Rows are encoded from typed structures, some thousand at a time, which costs half of what dictionaries would. What only
-some rows have, a `reason` and an `exercise_boundary`, is left out of the others.
+some rows have, a `reason`, an `exercise_boundary` and a `maturity`, is left out of the others.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class _Row(msgspec.Struct, gc=False):
     cached: bool
     reason: str | msgspec.UnsetType = msgspec.UNSET
     exercise_boundary: float | msgspec.UnsetType | None = msgspec.UNSET
+    maturity: float | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -58,9 +59,13 @@ def render_quotes(
     form: Form = Form.LIST,
     american_model: str = "",
     cached: BoolArray | None = None,
+    maturity: FloatArray | None = None,
 ) -> bytes:
     """The JSON of an answer to `POST /v1/price`; arguments and errors as in `render_parts`."""
-    return b"".join(render_parts(quotes, model=model, form=form, american_model=american_model, cached=cached))
+    parts = render_parts(
+        quotes, model=model, form=form, american_model=american_model, cached=cached, maturity=maturity
+    )
+    return b"".join(parts)
 
 
 def render_parts(
@@ -70,22 +75,24 @@ def render_parts(
     form: Form = Form.LIST,
     american_model: str = "",
     cached: BoolArray | None = None,
+    maturity: FloatArray | None = None,
 ) -> Iterator[Part]:
     """The JSON of an answer in parts, to be sent one after the other.
 
     `model` and `american_model` name the models behind the rows of method `pinn`; other rows have `model` null, and say
     in `reason` why if the network should have priced them. `cached`, of shape (n,), marks rows that came from a cache.
-    American rows have `exercise_boundary`, null if there is none at which the option would be exercised.
+    American rows have `exercise_boundary`, null if there is none at which the option would be exercised. `maturity`, of
+    shape (n,), is said in rows where it is not NaN: those whose dates it was counted from.
     Raises NonFiniteResult before the first part, because JSON has no NaN and a silent null would be traded on.
     """
     finite = np.isfinite([getattr(quotes, name) for name in _NUMBERS]).all(axis=0)
     if not finite.all():
         raise NonFiniteResult(int(np.argmin(finite)))
     if form is Form.COLUMNS:
-        return _columns(quotes, model, american_model, cached)
+        return _columns(quotes, model, american_model, cached, maturity)
     if form is Form.SINGLE:
-        return iter((_encode(_rows(quotes, model, american_model, cached)[0]),))
-    return _list(quotes, model, american_model, cached)
+        return iter((_encode(_rows(quotes, model, american_model, cached, maturity)[0]),))
+    return _list(quotes, model, american_model, cached, maturity)
 
 
 def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
@@ -115,18 +122,24 @@ def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
     )
 
 
-def _list(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> Iterator[Part]:
+def _list(
+    quotes: Quotes, model: str, american_model: str, cached: BoolArray | None, maturity: FloatArray | None
+) -> Iterator[Part]:
     yield b'{"results":['
     for start in range(0, len(quotes), _PIECE_ROWS):
         rows = slice(start, start + _PIECE_ROWS)
-        piece = _encode(_rows(quotes.take(rows), model, american_model, None if cached is None else cached[rows]))
+        known = None if cached is None else cached[rows]
+        told = None if maturity is None else maturity[rows]
+        piece = _encode(_rows(quotes.take(rows), model, american_model, known, told))
         if start:
             yield b","
         yield memoryview(piece)[1:-1]
     yield b"]}"
 
 
-def _rows(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> list[_Row]:
+def _rows(
+    quotes: Quotes, model: str, american_model: str, cached: BoolArray | None, maturity: FloatArray | None
+) -> list[_Row]:
     price, delta, gamma, vega, theta, rho, error_bound = (
         _unsigned_zeros(getattr(quotes, name)).tolist() for name in _NUMBERS
     )
@@ -142,9 +155,11 @@ def _rows(quotes: Quotes, model: str, american_model: str, cached: BoolArray | N
         origins = map(known.__getitem__, np.where(by_network & american, len(Method), quotes.method).tolist())
     columns: list[Iterable[Any]] = [price, delta, gamma, vega, theta, rho, origins, error_bound]
     columns.append(repeat(False) if cached is None else cached.tolist())
-    if any_american or quotes.reason.any():
+    if any_american or quotes.reason.any() or maturity is not None:
         columns.append(map(_REASONS.__getitem__, quotes.reason.tolist()))
         columns.append(map(_boundary, quotes.exercise_boundary.tolist()))
+    if maturity is not None:
+        columns.append(msgspec.UNSET if years != years else years for years in maturity.tolist())  # NaN is not said
     return list(map(_Row, *columns))
 
 
@@ -166,7 +181,9 @@ def _boundary(value: float) -> float | msgspec.UnsetType | None:
     return value if 0.0 < value < np.inf else None
 
 
-def _columns(quotes: Quotes, model: str, american_model: str, cached: BoolArray | None) -> Iterator[Part]:
+def _columns(
+    quotes: Quotes, model: str, american_model: str, cached: BoolArray | None, maturity: FloatArray | None
+) -> Iterator[Part]:
     american = ~np.isnan(quotes.exercise_boundary)
     yield b'{"columns":{'
     for name in _NUMBERS:
@@ -180,6 +197,8 @@ def _columns(quotes: Quotes, model: str, american_model: str, cached: BoolArray 
         has_boundary = american & (quotes.exercise_boundary > 0.0)
         # An infinity or NaN becomes null: no row has another boundary, and European rows have none.
         yield b',"exercise_boundary":' + _numbers(np.where(has_boundary, quotes.exercise_boundary, np.nan))
+    if maturity is not None:
+        yield b',"maturity":' + _numbers(maturity)
     yield b"}}"
 
 

@@ -402,7 +402,13 @@ def _parse(work: Work) -> tuple[Any, OptionBatch]:
 
 def _render(work: Work, request: Any, quotes: Quotes, labels: ModelLabels) -> _Rendered:
     if work.kind is JobKind.PRICE:
-        parts = render_parts(quotes, model=labels.european, american_model=labels.american, form=request.form)
+        parts = render_parts(
+            quotes,
+            model=labels.european,
+            american_model=labels.american,
+            form=request.form,
+            maturity=request.told_maturity,
+        )
         return _Rendered(parts)
     from pinn_inference.server.oip_codec import InferTarget, render_infer_answer
 

@@ -104,7 +104,8 @@ def test_ranges_words_and_limits_are_those_of_the_parsers_and_the_settings() -> 
         schema = option["properties"][field.name]
         assert (schema["minimum"], schema["maximum"]) == (field.low, field.high)
         assert schema.get("default") == field.default
-        assert (field.name in option["required"]) == (field.default is None)
+        assert (field.name in option["required"]) == (field.default is None and field.name != "maturity")
+    assert option["oneOf"] == [{"required": ["maturity"]}, {"required": ["expiry"]}]
     assert option["properties"]["option_type"]["enum"] == list(OPTION_TYPES)
     assert option["properties"]["style"]["enum"] == list(STYLES)
     assert document["components"]["schemas"]["Options"]["properties"]["options"]["maxItems"] == 77
@@ -156,6 +157,7 @@ def same(answer: Any, example: Any) -> bool:
         ("/v1/price", PUT),
         ("/v1/price", {"options": [PUT, {**PUT, "volatility": 0}]}),
         ("/v1/price", {"columns": {**PUT, "strike": [90, 100]}}),
+        ("/v1/price", {**{name: PUT[name] for name in PUT if name != "maturity"}, "expiry": "2100-01-01"}),
         ("/v1/price", {**PUT, "spot": -1}),
         ("/v1/price", {"options": [7]}),
         ("/v2/models/european/infer", json_request(3, id="7")),

@@ -303,7 +303,7 @@ def _outcome(parse: Any, body: bytes) -> Any:
 
 def assert_both_ways_agree(body: bytes) -> None:
     def thoroughly(body: bytes, *, max_batch: int) -> Any:
-        return parsing._parse_thoroughly(body, max_batch)
+        return parsing._parse_thoroughly(body, max_batch, 0.0)
 
     quick, thorough = _outcome(parse_price_request, body), _outcome(thoroughly, body)
     if isinstance(thorough, tuple):

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
 HEAD_LIMIT: Final = 16 * 1024
+METRICS: Final = "text/plain;version=0.0.4"
+"""What is asked for where nothing else is said."""
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [^\r\n]*)?")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
 _CHUNK_LINE_LIMIT: Final = 256
@@ -29,6 +33,9 @@ class _Lost(Exception):
     """The connection ended before the first byte of an answer."""
 
 
+Answer = asyncio.Future["Page"]
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """An answer. `kind` is its Content-Type without parameters, in lower case."""
@@ -36,6 +43,15 @@ class Page:
     status: int
     kind: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A GET. `done` is called with the answer, or with what is said of a pod that gives none."""
+
+    address: str
+    path: str
+    done: Callable[[Page | PodSilent], None]
 
 
 class PodClient:
@@ -48,10 +64,65 @@ class PodClient:
         self._turns = asyncio.Semaphore(at_once)
         self._idle: dict[str, _Connection] = {}
 
-    async def get(self, address: str, path: str, *, accept: str = "text/plain;version=0.0.4") -> Page:
+    async def get(self, address: str, path: str, *, accept: str = METRICS) -> Page:
         """The answer to a GET. `address` is `host:port`, the host an IP address. Raises PodSilent."""
-        head = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nUser-Agent: pinn-operator\r\n\r\n"
-        return await self._ask(address, head.encode("latin-1"), self._timeout)
+        return await self._ask(address, _get(address, path, accept), self._timeout)
+
+    async def get_all(self, questions: Iterable[Question]) -> None:
+        """Ask many pods at once, and return when each has answered or has had its time.
+
+        A pod to which a connection is kept is asked without a task of its own, and all of them have one clock: that
+        takes a third of the processor time (`benchmarks/pod_reads.py`).
+        """
+        answers, others, lost = list[asyncio.Future[Page]](), list[Question](), list[Question]()
+        for question in questions:
+            kept = self._idle.get(question.address)
+            if kept is None or not kept.usable or self._turns.locked():
+                others.append(question)
+                continue
+            await self._turns.acquire()  # without waiting
+            del self._idle[question.address]
+            answer = kept.begin(_get(question.address, question.path))
+            answer.add_done_callback(partial(self._done, question, kept, lost))
+            answers.append(answer)
+        slow = asyncio.gather(*map(self._get_one, others))
+        try:
+            if answers:
+                _, late = await asyncio.wait(answers, timeout=self._timeout)
+                for answer in late:
+                    answer.set_exception(_late(self._timeout))
+                await asyncio.sleep(0)  # until those who asked have been told
+            await slow
+            await asyncio.gather(*map(self._get_one, lost))
+        finally:
+            slow.cancel()
+            for answer in answers:
+                answer.cancel()
+
+    def _done(self, question: Question, connection: _Connection, lost: list[Question], answer: Answer) -> None:
+        """What becomes of a question that was asked on a connection that was kept."""
+        self._turns.release()
+        if answer.cancelled():
+            connection.close()  # nobody waits any more
+            return
+        error = answer.exception()
+        if error is None:
+            self._keep(connection, question.address)
+            question.done(answer.result())
+            return
+        connection.close()
+        if isinstance(error, PodSilent):
+            question.done(error)
+        else:
+            lost.append(question)  # it was closed while it was idle
+
+    async def _get_one(self, question: Question) -> None:
+        answer: Page | PodSilent
+        try:
+            answer = await self.get(question.address, question.path)
+        except PodSilent as error:
+            answer = error
+        question.done(answer)
 
     async def post(
         self, address: str, path: str, body: bytes = b"", *, kind: str = "application/json",
@@ -83,7 +154,7 @@ class PodClient:
                 async with asyncio.timeout(seconds):
                     return await self._ask_now(address, request)
         except TimeoutError:
-            raise PodSilent(f"no answer within {seconds:g} s") from None
+            raise _late(seconds) from None
         except _Lost:
             raise PodSilent("the connection was closed without an answer") from None
         except ConnectionRefusedError:
@@ -103,15 +174,28 @@ class PodClient:
 
     async def _on(self, connection: _Connection, address: str, request: bytes) -> Page:
         try:
-            page = await connection.ask(request)
+            page = await connection.begin(request)
         except BaseException:
             connection.close()
             raise
+        self._keep(connection, address)
+        return page
+
+    def _keep(self, connection: _Connection, address: str) -> None:
         if connection.usable and address not in self._idle:
             self._idle[address] = connection
         else:
             connection.close()
-        return page
+
+
+def _get(address: str, path: str, accept: str = METRICS) -> bytes:
+    return (f"GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nUser-Agent: pinn-operator\r\n\r\n").encode(
+        "latin-1"
+    )
+
+
+def _late(seconds: float) -> PodSilent:
+    return PodSilent(f"no answer within {seconds:g} s")
 
 
 def _parts(address: str) -> tuple[str, int]:
@@ -129,7 +213,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, size: int) -> None:
         self._size = size
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Page] | None = None
+        self._answer: Answer | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -142,19 +226,18 @@ class _Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing() and self._answer is None
+        free = self._answer is None or self._answer.done()
+        return free and self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes) -> Page:
-        """Raises _Lost, PodSilent."""
+    def begin(self, request: bytes) -> Answer:
+        """What will be the answer. It raises _Lost or PodSilent."""
+        answer = self._answer = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
-            raise _Lost
-        self._reset()
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        try:
-            return await self._answer
-        finally:
-            self._answer = None
+            answer.set_exception(_Lost())
+        else:
+            self._reset()
+            self._transport.write(request)
+        return answer
 
     def close(self) -> None:
         if self._transport is not None:

@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import is_
 from typing import Final
 from urllib.parse import quote
@@ -34,7 +34,7 @@ from pinn_operator.core.samples import (
     SourceError,
 )
 from pinn_operator.pods.history import SERIES_LIMIT, History, TooManySeries
-from pinn_operator.pods.http import Page, PodClient, PodSilent
+from pinn_operator.pods.http import Page, PodClient, PodSilent, Question
 from pinn_operator.pods.text import LINE_LIMIT, parse
 
 Key = tuple[str, str]
@@ -186,6 +186,18 @@ class LastCounts:
                 self._counts.clear()
             last = self._counts[families] = PodCounts(families, reads)
         return last
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One read of a pod that is under way. `started` is by the monotonic clock, `asked_at` in unix seconds."""
+
+    pod: _Pod
+    reading: Reading
+    canary: bool
+    with_slow: bool
+    started: float
+    asked_at: float
 
 
 @dataclass(slots=True, eq=False)
@@ -381,34 +393,38 @@ class PodReader:
         return due[: self._cadence.pods_at_once]
 
     async def _read_all(self, rollout: _Rollout, targets: Sequence[Target]) -> None:
-        if targets:
-            await asyncio.gather(*(self._read_one(rollout, target) for target in targets))
+        await self._client.get_all([self._question(rollout, target) for target in targets])
 
-    async def _read_one(self, rollout: _Rollout, target: Target) -> None:
+    def _question(self, rollout: _Rollout, target: Target) -> Question:
         pod, reading = rollout.pods[target.name], rollout.reading
         started = time.monotonic()
         with_slow = bool(reading.slow) and started >= pod.slow_due
         families = (*reading.quick, *reading.slow) if with_slow else reading.quick
-        asked_at = self._now()
+        read = _Read(pod, reading, target.canary, with_slow, started, self._now())
+        return Question(target.address, path_of(families), partial(self._take, rollout, read))
+
+    def _take(self, rollout: _Rollout, read: _Read, answer: Page | PodSilent) -> None:
+        """An answer, or what is said of a pod that gave none."""
+        pod = read.pod
+        moment = self._now() if read.canary else read.asked_at
         try:
-            page = await self._client.get(target.address, path_of(families))
-            check(page)
-            moment = self._now() if target.canary else asked_at
-            pod.size = len(page.body)
-            pod.quick.add(moment, page.body, encoded(reading.quick))
-            if with_slow:
-                pod.slow.add(moment, page.body, encoded(reading.slow))
+            if isinstance(answer, PodSilent):
+                raise answer
+            check(answer)
+            pod.size = len(answer.body)
+            pod.quick.add(moment, answer.body, encoded(read.reading.quick))
+            if read.with_slow:
+                pod.slow.add(moment, answer.body, encoded(read.reading.slow))
         except PodSilent as error:
             self._failed(pod, str(error))
         except TooManySeries:
             self._failed(pod, f"more than {SERIES_LIMIT} series of the asked metrics")
         else:
             pod.failures, pod.last_read = 0, moment
-        ended = time.monotonic()
-        self._observer("failed" if pod.failures else "read", ended - started)
-        pod.due = started + self._interval(rollout, pod, canary=target.canary)
-        if with_slow:
-            pod.slow_due = started + 0.9 * self._cadence.slow
+        self._observer("failed" if pod.failures else "read", time.monotonic() - read.started)
+        pod.due = read.started + self._interval(rollout, pod, canary=read.canary)
+        if read.with_slow:
+            pod.slow_due = read.started + 0.9 * self._cadence.slow
 
     def _failed(self, pod: _Pod, message: str) -> None:
         pod.failures += 1

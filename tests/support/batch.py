@@ -26,7 +26,7 @@ from pinn_inference.server.batch import BatchProcess, BatchSettings, BatchState,
 from tests.support.server import eventually
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def exact(batch: OptionBatch) -> Quotes:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds after which something that should have happened counts as never happening; no test measures time."""
 
 

@@ -403,6 +403,40 @@ def test_a_revision_in_traffic_that_mode_hold_keeps_goes_on_once_it_is_said_that
     assert it.said("PriceDifferenceAcknowledged")
 
 
+def tolerate(it: World, tolerance: float) -> World:
+    """The team says that prices may differ by more."""
+    it.apply(verification={**VERIFIED, "tolerance": f"{tolerance:f}"})
+    return it
+
+
+def test_a_revision_that_mode_hold_keeps_is_compared_again_once_prices_may_differ_by_more() -> None:
+    spec = service(verification=VERIFIED, rollback={"mode": "Hold"})
+    it = serving(World(spec, images={"pinn:2": Behaviour(prices=off_by(1e-3))}))
+    it.apply(image="pinn:2")
+    it.run(60)
+    tolerate(it, 1e-5).run(60)
+    assert (it.weight, verdict(it)) == (0, VerificationVerdict.FAIL)
+    assert it.state.verification is not None
+    assert it.state.verification.tolerance == 1e-5
+    asked = len(it.oracle.questions)
+    it.run(60)
+    assert len(it.oracle.questions) == asked
+    tolerate(it, 1e-2).until_stable("pinn:2")
+    assert it.state.verification.verdict is VerificationVerdict.PASS
+
+
+def test_a_revision_in_traffic_that_mode_hold_keeps_is_compared_without_weight_once_prices_may_differ_by_more() -> None:
+    spec = service(verification=VERIFIED, rollback={"mode": "Hold"})
+    it = serving(World(spec, images={"pinn:2": Behaviour()}))
+    it.apply(image="pinn:2")
+    it.run_until(lambda it: it.weight == 10, at_most=60)
+    it.images["pinn:2"] = Behaviour(prices=off_by(1e-3))
+    it.run(90)
+    assert (it.weight, verdict(it)) == (10, VerificationVerdict.FAIL)
+    tolerate(it, 1e-2).run_until(lambda it: it.weight == 0, at_most=30)
+    it.until_stable("pinn:2")
+
+
 def test_a_revision_that_fails_as_well_is_not_accepted_and_not_asked_again_and_again() -> None:
     spec = service(verification=VERIFIED, rollback={"mode": "Hold"})
     it = serving(World(spec, images={"pinn:2": Behaviour(prices=off_by(1e-3), errors=constant(0.3))}))

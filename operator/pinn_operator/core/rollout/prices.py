@@ -45,6 +45,7 @@ def see_prices(this: Pass, draft: Draft) -> Condemnation | None:
     if asked is not None:
         _take(this, draft, asked)
         _accept_what_is_kept(this, draft)
+        _compare_with_more_tolerance(this, draft)
         compare_once_stable_is_back(this, draft)
     return price_fault(this, draft)
 
@@ -177,6 +178,23 @@ def _accept_what_is_kept(this: Pass, draft: Draft) -> None:
     draft.status = replace(status, verification=accepted)
 
 
+def _compare_with_more_tolerance(this: Pass, draft: Draft) -> None:
+    """A revision with other prices is still here, and the spec allows more by now: everything is asked again, without
+    weight."""
+    status, allowed = draft.status, this.spec.verification.tolerance
+    if status.rollout is None or status.canary is None:
+        return
+    known = verification_of(status, status.canary.revision)
+    if known is None or known.verdict is not VerificationVerdict.FAIL or known.tolerance is None:
+        return
+    if allowed > known.tolerance:
+        again = replace(
+            known, verdict=VerificationVerdict.PENDING, start_time=this.now, tolerance=allowed, retry_time=None,
+            suspicion="",
+        )  # fmt: skip
+        draft.status = replace(status, verification=again)
+
+
 def _as_accepted(message: str) -> str:
     return f"accepted by spec.verification.acknowledgedRevision: {message}"[:MESSAGE_LIMIT]
 
@@ -246,6 +264,7 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
     now, canary = this.now, draft.status.canary is not None
     shown = replace(
         known, time=now, reason=finding.reason, message=finding.message[:MESSAGE_LIMIT], protocol=finding.protocol,
+        tolerance=this.spec.verification.tolerance,
         stable=known.stable if finding.stable_asked else "", compared=finding.compared, styles=finding.styles,
         stable_pods=finding.stable_pods[:STABLE_POD_LIMIT], worst=finding.worst, attempts=known.attempts + 1,
         retry_time=None, suspicion="", pods=(), fallbacks=finding.fallbacks,
@@ -289,6 +308,7 @@ def _take_sample(this: Pass, draft: Draft, known: VerificationStatus, finding: F
     if finding.verdict is VerificationVerdict.FAIL:
         failed = replace(
             known, verdict=VerificationVerdict.FAIL, time=this.now, reason=finding.reason, worst=finding.worst,
+            tolerance=this.spec.verification.tolerance,
             message=f"in traffic, {_with_way_out(finding, known.revision)}"[:MESSAGE_LIMIT],
         )  # fmt: skip
         draft.status = replace(draft.status, verification=failed)

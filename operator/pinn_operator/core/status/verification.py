@@ -60,6 +60,8 @@ class VerificationStatus:
     """The revision whose pods were asked the same; empty if none of them could be."""
     options: int = 0
     """How many options were asked for."""
+    tolerance: float | None = None
+    """Of the strike, by which prices could differ beside the error bounds when it was decided."""
     compared: int = 0
     """How many of them were priced by both revisions."""
     styles: str = ""

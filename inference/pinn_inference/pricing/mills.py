@@ -56,10 +56,12 @@ def mills_ratio(y: FloatArray) -> FloatArray:
     Clenshaw's recurrence; m decreases from √(π/2) at 0 to 1/y far out. A negative y is outside the approximation.
     """
     t2 = 2.0 - 4.0 * _CENTRE / (y + _CENTRE)
-    b1 = np.zeros_like(y)
-    b2 = np.zeros_like(y)
-    for coefficient in _COEFFICIENTS[:0:-1]:
-        b1, b2 = t2 * b1 - b2 + coefficient, b1
+    b1, b2, room = np.zeros_like(y), np.zeros_like(y), np.empty_like(y)
+    for coefficient in _COEFFICIENTS[:0:-1]:  # b1, b2 = t2·b1 − b2 + coefficient, b1
+        np.multiply(t2, b1, out=room)
+        room -= b2
+        room += coefficient
+        b1, b2, room = room, b1, b2
     return (0.5 * t2 * b1 - b2 + _COEFFICIENTS[0]) / (1.0 + y)
 
 

@@ -12,12 +12,16 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
 from pinn_inference.market.watch import MarketDataWatcher
+from pinn_inference.pricing.implied_volatility import implied_volatility
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.bodies import AS_SENT, BodyReader
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
+from pinn_inference.server.implied_volatility import PATH as IMPLIED_PATH
+from pinn_inference.server.implied_volatility import parse_implied_request, render_implied
+from pinn_inference.server.implied_volatility_schema import implied_contract
 from pinn_inference.server.inflate import Coding
 from pinn_inference.server.lane import PATH, Lane, LaneServer
 from pinn_inference.server.market_pages import OPENAPI_PATHS, OPENAPI_SCHEMAS, MarketPages
@@ -94,8 +98,10 @@ def create_app(
     app.add_routes(health.routes())
     app.add_routes(reports.routes())
     app.router.add_post(PATH, price)
+    app.router.add_post(IMPLIED_PATH, imply)
     app.add_routes(_open_inference_pages(config, engine, service).routes())
-    app.add_routes(OpenApiPages(config, more=[(OPENAPI_PATHS, OPENAPI_SCHEMAS)]).routes())
+    more = [(OPENAPI_PATHS, OPENAPI_SCHEMAS), implied_contract(config)]
+    app.add_routes(OpenApiPages(config, more=more).routes())
     app.cleanup_ctx.append(watcher.life)
     app.cleanup_ctx.append(_life)
     return app
@@ -210,6 +216,26 @@ async def price(request: web.Request) -> web.StreamResponse:
         cached=cached,
         maturity=parsed.told_maturity,
     )
+    timing = server_timing(
+        parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
+    )
+    return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})
+
+
+async def imply(request: web.Request) -> web.StreamResponse:
+    """POST /v1/implied-volatility: as `price`, with prices and volatilities exchanged."""
+    app = request.app
+    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
+    body, is_whole = await reader.start(SMALL_BYTES)
+    request[BODY] = body
+    if not is_whole:
+        return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.IMPLIED, coding=reader.coding)
+    started = time.perf_counter()
+    asked = parse_implied_request(body, max_batch=app[CONFIG].max_batch)
+    parsed_at = time.perf_counter()
+    found = implied_volatility(asked.options, asked.price)
+    priced_at = time.perf_counter()
+    answer = b"".join(render_implied(found, form=asked.form))
     timing = server_timing(
         parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
     )

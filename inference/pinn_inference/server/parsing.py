@@ -123,7 +123,7 @@ def parse_price_request(body: Body, *, max_batch: int, now: float | None = None)
     single = read_option(body)
     if single is not None:
         return PriceRequest(_batch_of_one(single), Form.SINGLE)
-    _demand_simple(body, max_batch)
+    demand_simple(body, max_batch)
     columns = _parse_columns(body, max_batch)
     if columns is not None:
         return PriceRequest(columns, Form.COLUMNS)
@@ -147,7 +147,7 @@ def read_option(body: Body) -> OptionTuple | None:
     return option.spot, option.strike, option.maturity, rate, dividend, option.volatility, is_call, is_american
 
 
-def _demand_simple(body: Body, max_batch: int) -> None:
+def demand_simple(body: Body, max_batch: int) -> None:
     """Refuse a text of which the document would take a hundred times its memory, `[[],[],[],…`."""
     limit = _MARKS + _MARKS_PER_OPTION * max_batch
     text = bytes(body) if len(body) > limit else b""

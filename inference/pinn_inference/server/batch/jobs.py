@@ -19,10 +19,12 @@ import numpy as np
 from pinn_inference.pricing import closed_form, integral_equation
 from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST, AmericanModel, never_exercised, put_terms
 from pinn_inference.pricing.american_network import inside
+from pinn_inference.pricing.implied_volatility import implied_volatility
 from pinn_inference.pricing.model_set import StyleModel
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch.protocol import Counts, JobKind, Refused
 from pinn_inference.server.errors import NonFiniteResult, Overloaded, ServerError, let_go
+from pinn_inference.server.implied_volatility import ImpliedRequest, parse_implied_request, render_implied
 from pinn_inference.server.inflate import Coding, inflate
 from pinn_inference.server.moments import price_moments
 from pinn_inference.server.parsing import parse_price_request
@@ -229,12 +231,17 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None], admit: C
     """
     tally = _Tally(pricer.where)
     try:
-        request, options = _parse(work)
-        tally.options = len(options)
+        request = _parse(work)
+        tally.options = len(request.options)
         tally.part_ended("parse")
-        quotes = yield from _evaluate(options, pricer, tally, admit)
-        tally.part_ended("evaluation")
-        rendered = _render(work, request, quotes, pricer.labels)
+        if isinstance(request, ImpliedRequest):
+            found = implied_volatility(request.options, request.price)
+            tally.part_ended("evaluation")
+            rendered = _Rendered(render_implied(found, form=request.form))
+        else:
+            quotes = yield from _evaluate(request.options, pricer, tally, admit)
+            tally.part_ended("evaluation")
+            rendered = _render(work, request, quotes, pricer.labels)
         for piece in rendered.pieces:
             write(piece)
         tally.part_ended("render")
@@ -389,15 +396,16 @@ class SlowBatches(Generic[J]):
         return None
 
 
-def _parse(work: Work) -> tuple[Any, OptionBatch]:
+def _parse(work: Work) -> Any:
+    """The request, which has `options`."""
     body = inflate(work.body, work.coding, limit=work.max_body_bytes)
     if work.kind is JobKind.PRICE:
-        request = parse_price_request(body, max_batch=work.max_batch)
-        return request, request.options
+        return parse_price_request(body, max_batch=work.max_batch)
+    if work.kind is JobKind.IMPLIED:
+        return parse_implied_request(body, max_batch=work.max_batch)
     from pinn_inference.server.oip_codec import InferTarget, parse_infer_request
 
-    infer_request = parse_infer_request(body, target=InferTarget(**work.parameters), max_batch=work.max_batch)
-    return infer_request, infer_request.options
+    return parse_infer_request(body, target=InferTarget(**work.parameters), max_batch=work.max_batch)
 
 
 def _render(work: Work, request: Any, quotes: Quotes, labels: ModelLabels) -> _Rendered:

@@ -26,6 +26,8 @@ class JobKind(StrEnum):
     """The JSON of `POST /v1/price`."""
     INFER = "infer"
     """The Open Inference Protocol's JSON and binary tensors."""
+    IMPLIED = "implied"
+    """The JSON of `POST /v1/implied-volatility`."""
 
 
 class Counts(msgspec.Struct, frozen=True):

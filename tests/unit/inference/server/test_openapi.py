@@ -22,6 +22,7 @@ from tests.support.oip import json_request
 from tests.support.server import PUT, Client, ExactModel, running
 
 Json = dict[str, Any]
+PRICED = {**{name: value for name, value in PUT.items() if name != "volatility"}, "price": 3.5}
 
 
 async def served(client: Client) -> Json:
@@ -123,7 +124,7 @@ def test_every_example_fits_its_schema() -> None:
 async def test_the_examples_of_requests_are_answered_as_the_examples_of_answers_say() -> None:
     async with running(ExactModel(error_bound=1e-6)) as client:
         document = await served(client)
-        for path in ("/v1/price", "/v2/models/{model}/infer"):
+        for path in ("/v1/price", "/v1/implied-volatility", "/v2/models/{model}/infer"):
             operation = document["paths"][path]["post"]
             bodies = operation["requestBody"]["content"]["application/json"]
             requests = [bodies["example"]] if "example" in bodies else [e["value"] for e in bodies["examples"].values()]
@@ -160,6 +161,10 @@ def same(answer: Any, example: Any) -> bool:
         ("/v1/price", {**{name: PUT[name] for name in PUT if name != "maturity"}, "expiry": "2100-01-01"}),
         ("/v1/price", {**PUT, "spot": -1}),
         ("/v1/price", {"options": [7]}),
+        ("/v1/implied-volatility", PRICED),
+        ("/v1/implied-volatility", {"options": [PRICED, {**PRICED, "price": 0}, {**PRICED, "price": 1e300}]}),
+        ("/v1/implied-volatility", {"columns": {**PRICED, "price": [3, 0, 1e300]}}),
+        ("/v1/implied-volatility", {**PRICED, "price": "3"}),
         ("/v2/models/european/infer", json_request(3, id="7")),
         ("/v2/models/european/infer", {"inputs": []}),
         ("/v2/models/bermudan/infer", json_request()),

@@ -1,0 +1,249 @@
+"""`POST /v1/implied-volatility`: what it answers, what it refuses, and what one wrong price does to the others."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from pinn_inference.pricing import closed_form
+from pinn_inference.server.errors import BatchTooLarge, InvalidRequest
+from pinn_inference.server.implied_volatility import PATH, ImpliedRequest, parse_implied_request
+from pinn_inference.server.parsing import Form, parse_price_request
+from tests.support.server import PUT, Client, running, sample
+
+TERMS = {name: value for name, value in PUT.items() if name != "volatility"}
+PRICED = {**TERMS, "price": 3.5}
+
+
+async def post(client: Client, document: Any, **kwargs: Any) -> tuple[int, Any]:
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    async with client.post(PATH, data=data, **kwargs) as response:
+        return response.status, orjson.loads(await response.read())
+
+
+def parsed(document: Any, max_batch: int = 100) -> ImpliedRequest:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return parse_implied_request(body, max_batch=max_batch)
+
+
+def faults_of(document: Any) -> list[tuple[str, int | None]]:
+    with pytest.raises(InvalidRequest) as caught:
+        parsed(document)
+    assert caught.value.count == len(caught.value.faults)
+    return [(fault.field, fault.index) for fault in caught.value.faults]
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_one_option_is_answered_with_its_volatility_a_bound_and_its_vega() -> None:
+    async with running() as client:
+        status, answer = await post(client, PRICED)
+    assert status == 200
+    assert list(answer) == ["implied_volatility", "error_bound", "vega", "method"]
+    assert answer["implied_volatility"] == pytest.approx(0.2205849141822628, rel=1e-14)
+    assert 0.0 < answer["error_bound"] < 1e-13
+    assert answer["vega"] == pytest.approx(25.12240741, rel=1e-8)
+    assert answer["method"] == "closed_form"
+
+
+async def test_the_volatility_gives_the_price_again() -> None:
+    async with running() as client:
+        _, found = await post(client, PRICED)
+        async with client.post("/v1/price", json={**TERMS, "volatility": found["implied_volatility"]}) as response:
+            priced = await response.json()
+    assert priced["price"] == pytest.approx(3.5, rel=1e-13)
+    assert priced["vega"] == pytest.approx(found["vega"], rel=1e-12)
+
+
+async def test_an_impossible_price_is_answered_in_its_row_and_fails_no_other() -> None:
+    rows = [PRICED, {**PRICED, "price": 300}, {**PRICED, "price": -1}, {**PRICED, "price": 0}, PRICED]
+    async with running() as client:
+        status, answer = await post(client, {"options": rows})
+    assert status == 200
+    first, high, low, zero, last = answer["results"]
+    assert first == last
+    assert [row.get("reason") for row in answer["results"]] == [
+        None, "AboveUpperBound", "BelowIntrinsic", "NotIdentifiable", None,
+    ]  # fmt: skip
+    for row in (high, low, zero):
+        assert row["implied_volatility"] is row["error_bound"] is row["vega"] is None
+        assert row["price_range"] == [0.0, pytest.approx(95 * math.exp(-0.015), rel=1e-15)]
+    assert "volatility_range" not in high
+    assert zero["volatility_range"] == [0.0, pytest.approx(0.0024, abs=1e-4)]
+
+
+async def test_columns_are_answered_in_columns() -> None:
+    columns = {"columns": {**TERMS, "strike": [90, 95, 100], "price": [1.9, 3.5, 500]}}
+    async with running() as client:
+        _, answer = await post(client, columns)
+        _, alone = await post(client, {"options": [{**TERMS, "strike": 90, "price": 1.9}, PRICED]})
+    found = answer["columns"]
+    assert found["implied_volatility"] == [*(row["implied_volatility"] for row in alone["results"]), None]
+    assert found["reason"] == [None, None, "AboveUpperBound"]
+    assert found["price_range"][:2] == [None, None]
+    assert found["volatility_range"] == [None] * 3
+
+
+async def test_a_large_request_is_answered_by_the_batch_process_as_a_small_one_is_by_the_server() -> None:
+    rows = [{**PRICED, "price": 3.5 + 1e-4 * row} for row in range(3000)]
+    async with running() as client:
+        _, many = await post(client, {"options": rows})
+        _, few = await post(client, {"options": rows[:20]})
+        assert sample(client, "http_requests_total", method="POST", handler=PATH, status="200") == 2
+    assert len(many["results"]) == 3000
+    assert many["results"][:20] == few["results"]
+
+
+async def test_volatilities_are_neither_counted_nor_averaged_as_prices() -> None:
+    async with running() as client:
+        await post(client, PRICED)
+        assert sample(client, "pinn_options_priced_total", method="closed_form") in (0, None)
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", Form)
+def test_everything_but_the_price_is_read_as_a_request_for_prices_is(form: Form) -> None:
+    rows = [PRICED, {"spot": 90, "strike": 100, "maturity": 2, "rate": -0.01, "price": 7, "style": "european"}]
+    documents = {
+        Form.SINGLE: rows[0],
+        Form.LIST: {"options": rows},
+        Form.COLUMNS: {"columns": {**TERMS, "spot": [90, 110], "price": [1, 2.5]}},
+    }
+    text = json.dumps(documents[form])
+    asked = parsed(documents[form])
+    priced = parse_price_request(text.replace('"price"', '"volatility"').encode(), max_batch=10)
+    assert asked.form is priced.form is form
+    assert np.array_equal(asked.price, priced.options.volatility)
+    for name in ("spot", "strike", "maturity", "rate", "dividend", "is_call", "is_american"):
+        assert np.array_equal(getattr(asked.options, name), getattr(priced.options, name)), name
+
+
+def test_a_list_is_read_alike_by_the_quick_way_and_by_the_thorough_one() -> None:
+    rows = [{**PRICED, "price": 3 + row, "option_type": "call" if row % 2 else "put"} for row in range(5)]
+    rows[3].pop("dividend")
+    rows[2].pop("option_type")
+    quick = parsed({"options": rows})
+    thorough = parsed(json.dumps({"options": rows}).replace('"spot"', '"\\u0073pot"').encode())
+    assert np.array_equal(quick.price, thorough.price)
+    for name in ("spot", "strike", "maturity", "rate", "dividend", "is_call", "is_american"):
+        assert np.array_equal(getattr(quick.options, name), getattr(thorough.options, name)), name
+
+
+def test_one_price_stands_for_every_row_of_columns() -> None:
+    assert parsed({"columns": {**TERMS, "strike": [90, 95], "price": 2}}).price.tolist() == [2.0, 2.0]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("price", ["3", None, True, [], {}, math.nan, math.inf, -math.inf, 10**400])
+def test_a_price_that_is_no_finite_number_is_a_fault_that_names_it(price: Any) -> None:
+    assert faults_of({**TERMS, "price": price}) == [("price", None)]
+    assert faults_of({"options": [PRICED, {**TERMS, "price": price}]}) == [("price", 1)]
+    if price != []:
+        assert faults_of({"columns": {**TERMS, "spot": [1, 2], "price": [1, price]}}) == [("price", 1)]
+
+
+@pytest.mark.parametrize("price", [1e308, -1e308, 0, -0.0, 5e-324, 1])
+def test_any_finite_price_is_read(price: float) -> None:
+    for document in ({**TERMS, "price": price}, {"options": [{**TERMS, "price": price}]}):
+        assert parsed(document).price.tolist() == [price]
+
+
+def test_a_volatility_is_a_fault_because_it_is_what_is_asked() -> None:
+    assert faults_of({**PRICED, "volatility": 0.2}) == [("volatility", None)]
+    assert faults_of({"options": [{**PRICED, "volatility": 0.2}]}) == [("volatility", 0)]
+
+
+def test_an_absent_price_is_a_fault_and_so_is_every_other_one() -> None:
+    rows: list[Any] = [TERMS, {**PRICED, "spot": -1, "foo": 2}, 7, {**PRICED, "price": "x", "style": "bermudan"}]
+    assert faults_of({"options": rows}) == [
+        ("price", 0), ("spot", 1), ("foo", 1), ("", 2), ("price", 3), ("style", 3),
+    ]  # fmt: skip
+
+
+def test_an_american_option_is_refused() -> None:
+    assert faults_of({**PRICED, "style": "american"}) == [("style", None)]
+    assert faults_of({"options": [PRICED, {**PRICED, "style": "american"}]}) == [("style", 1)]
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    assert faults_of(b'{"options":[{"price":1,"price":2}]}') == [("price", 0)]
+    whole = json.dumps({"options": [PRICED]})
+    assert faults_of(whole.replace('"price"', '"price": 1, "price"').encode()) == [("price", 0)]
+    assert faults_of(whole.replace('"spot"', '"spot": 1, "spot"').encode()) == [("spot", 0)]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", "body"),
+        (b"[1]", "body"),
+        (b"nonsense", "body"),
+        (b'{"options": 3}', "options"),
+        (b'{"options": []}', "options"),
+        (b'{"columns": []}', "columns"),
+        (b'{"options":[' + b"[" * 900 + b"]" * 900 + b"]}", ""),
+        (b'{"spot":' + b"[" * 900 + b"]" * 900 + b',"price":1}', "spot"),
+        (b'{"columns":{"spot":[' + b"[" * 900 + b"]" * 900 + b'],"price":1}}', "spot"),
+        (b'{"a":' + b"[" * 900 + b"]" * 900 + b',"options":[1]}', "a"),
+        (b"[" * 100_000, "body"),
+        (b"[" + b"[]," * 1_000_000 + b"[]]", "body"),
+        (b'{"price": 1, "spot": "\\ud800"}', "spot"),
+    ],
+)
+def test_a_hostile_body_is_refused_by_name(body: bytes, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parsed(body)
+    assert caught.value.faults[0].field == field
+
+
+def test_columns_of_different_lengths_are_refused_by_the_name_of_the_price() -> None:
+    assert faults_of({"columns": {**TERMS, "strike": [90, 95, 100], "price": [1, 2]}}) == [("price", None)]
+
+
+def test_too_many_options_are_too_many() -> None:
+    with pytest.raises(BatchTooLarge):
+        parsed({"options": [PRICED] * 11}, max_batch=10)
+    with pytest.raises(BatchTooLarge):
+        parsed({"columns": {**TERMS, "price": [1.0] * 11}}, max_batch=10)
+
+
+def test_of_very_many_faults_a_hundred_are_listed_and_all_are_counted() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parsed({"options": [{**TERMS, "price": None, "spot": -1}] * 300}, max_batch=400)
+    assert (len(caught.value.faults), caught.value.count) == (100, 600)
+
+
+async def test_limits_of_bytes_and_options_are_those_of_prices() -> None:
+    async with running(max_batch=5, max_body_bytes=50_000) as client:
+        status, answer = await post(client, {"options": [PRICED] * 6})
+        assert (status, answer["reason"]) == (413, "BatchTooLarge")
+        status, answer = await post(client, b" " * 60_000)
+        assert (status, answer["reason"]) == (413, "BodyTooLarge")
+        status, answer = await post(client, {"options": [PRICED] * 200})
+        assert (status, answer["reason"]) == (413, "BatchTooLarge")
+
+
+async def test_what_is_found_is_what_the_formula_was_given() -> None:
+    draw = np.random.default_rng(1)
+    rows = [
+        {"spot": 100, "strike": float(k), "maturity": 1, "rate": 0.02, "volatility": float(v)}
+        for k, v in zip(draw.uniform(70, 140, 300), draw.uniform(0.1, 0.6, 300), strict=True)
+    ]
+    exact = closed_form.price(parse_price_request(json.dumps({"options": rows}).encode(), max_batch=300).options)
+    for row, price in zip(rows, exact.price.tolist(), strict=True):
+        row["price"] = price
+    asked = [{name: value for name, value in row.items() if name != "volatility"} for row in rows]
+    async with running() as client:
+        _, answer = await post(client, {"options": asked})
+    for row, found in zip(rows, answer["results"], strict=True):
+        assert abs(found["implied_volatility"] - row["volatility"]) <= 1e-12

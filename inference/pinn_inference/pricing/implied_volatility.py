@@ -91,6 +91,8 @@ class Outcome(IntEnum):
     """More than the option is worth at any volatility."""
     NOT_IDENTIFIABLE = 3
     """Of a whole range of volatilities each gives this price, as far as numbers and bounds can tell."""
+    OUT_OF_RANGE = 4
+    """It is above the highest that is looked for; American options only."""
 
     @property
     def label(self) -> str:
@@ -105,9 +107,9 @@ class ImpliedVolatilities:
     `volatility` is a decimal per √year, and `error_bound` bounds |volatility − exact volatility| for the very numbers
     that were given; `vega` is in currency per 1.00 of volatility, at the volatility found. All three are NaN where
     `outcome` is not FOUND; `method` and `outcome` hold `Method` and `Outcome` codes. `lowest` and `highest` are the
-    volatilities between which a price that is not identifiable leaves the answer open, `highest` infinite where there
-    is no end; elsewhere NaN. `price_low` and `price_high` are what the option is worth without volatility and at most,
-    in currency.
+    volatilities between which a price that is not identifiable, or out of range, leaves the answer open, `highest`
+    infinite where there is no end; elsewhere NaN. `price_low` and `price_high` are what the option is worth without
+    volatility and at most, in currency.
     """
 
     volatility: FloatArray
@@ -138,6 +140,11 @@ class ImpliedVolatilities:
             price_low,
             price_high,
         )
+
+    def put(self, rows: NDArray[np.intp], others: ImpliedVolatilities) -> None:
+        """Overwrite these rows, in place, by the rows of `others`."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(others, field.name)
 
     def take(self, rows: slice | BoolArray | NDArray[np.intp]) -> ImpliedVolatilities:
         """The chosen rows, in their order; of a slice they are views."""

@@ -232,6 +232,8 @@ async def imply(request: web.Request) -> web.StreamResponse:
         return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.IMPLIED, coding=reader.coding)
     started = time.perf_counter()
     asked = parse_implied_request(body, max_batch=app[CONFIG].max_batch)
+    if asked.options.is_american.any():  # priced again and again: not on the event loop
+        return await app[SERVICE].answer_large(request, _once(body), JobKind.IMPLIED)
     parsed_at = time.perf_counter()
     found = implied_volatility(asked.options, asked.price)
     priced_at = time.perf_counter()
@@ -240,3 +242,7 @@ async def imply(request: web.Request) -> web.StreamResponse:
         parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
     )
     return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -38,12 +38,13 @@ PATH: Final = "/v1/implied-volatility"
 REASONS: Final = tuple(outcome.label for outcome in Outcome if outcome is not Outcome.FOUND)
 _METHODS: Final = tuple(method.label for method in sorted(Method))
 _LABELS: Final = tuple(outcome.label if outcome else UNSET for outcome in sorted(Outcome))
+_OPEN: Final = (Outcome.NOT_IDENTIFIABLE, Outcome.OUT_OF_RANGE)
+"""Outcomes with a range of volatilities."""
 _STAND_IN: Final = 0.2
 """The volatility that stands where a price was; nothing is made of it."""
 _LARGEST: Final = float(np.finfo(np.float64).max)
 _PRICE_RULE: Final = "must be a finite number (the price of the option, in the currency of spot and strike)"
 _ASKED_FOR: Final = "is not a field of an option here: it is what the answer says"
-_EUROPEAN_ONLY: Final = "must be european here: of American options no volatilities are found"
 _PIECE_ROWS: Final = 1024
 
 
@@ -61,13 +62,7 @@ def parse_implied_request(body: Body, *, max_batch: int) -> ImpliedRequest:
 
     Raises InvalidRequest with every fault found, BatchTooLarge for more than `max_batch` options.
     """
-    request = _parse_list(body, max_batch) or _parse_thoroughly(body, max_batch)
-    american = np.flatnonzero(request.options.is_american).tolist()
-    if american:
-        places = [None] if request.form is Form.SINGLE else american
-        faults = [Fault("style", _EUROPEAN_ONLY, index=index, value="american") for index in places]
-        raise InvalidRequest(faults[:MAX_FAULTS], count=len(faults))
-    return request
+    return _parse_list(body, max_batch) or _parse_thoroughly(body, max_batch)
 
 
 def _parse_thoroughly(body: Body, max_batch: int) -> ImpliedRequest:
@@ -254,7 +249,7 @@ def _rows(found: ImpliedVolatilities) -> list[_Row]:
             rows.append(_Row(volatility, bound, vega, _METHODS[method]))
             continue
         made = _Row(None, None, None, _METHODS[method], _LABELS[outcome], _price_range(found, row))
-        if outcome == Outcome.NOT_IDENTIFIABLE:
+        if outcome in _OPEN:
             made.volatility_range = _volatility_range(found, row)
         rows.append(made)
     return rows
@@ -278,7 +273,7 @@ def _columns(found: ImpliedVolatilities) -> Iterator[Part]:
         yield b'"%b":%b,' % (name.encode(), orjson.dumps(column, option=orjson.OPT_SERIALIZE_NUMPY))
     yield b'"method":' + _encode(list(map(_METHODS.__getitem__, found.method.tolist())))
     if failed.any():
-        open_ = found.outcome == Outcome.NOT_IDENTIFIABLE
+        open_ = np.isin(found.outcome, _OPEN)
         prices = [_price_range(found, row) if no else None for row, no in enumerate(failed.tolist())]
         volatilities = [_volatility_range(found, row) if no else None for row, no in enumerate(open_.tolist())]
         yield b',"reason":' + _encode([_LABELS[code] or None for code in found.outcome.tolist()])

@@ -95,7 +95,7 @@ def _schemas(config: ServerConfig, priced: _Json) -> _Json:
             {"type": "number"},
         ),
         "volatility_range": _pair(
-            "Between which volatilities NotIdentifiable leaves it open; null: there is no highest.",
+            "Between which volatilities NotIdentifiable or OutOfRange leaves it open; null: there is no highest.",
             {"type": "number", "minimum": 0},
             {"type": ["number", "null"]},
         ),

@@ -18,8 +18,9 @@ import numpy as np
 
 from pinn_inference.pricing import closed_form, integral_equation
 from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST, AmericanModel, never_exercised, put_terms
+from pinn_inference.pricing.american_implied_volatility import AmericanSearch
 from pinn_inference.pricing.american_network import inside
-from pinn_inference.pricing.implied_volatility import implied_volatility
+from pinn_inference.pricing.implied_volatility import ImpliedVolatilities, implied_volatility
 from pinn_inference.pricing.model_set import StyleModel
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch.protocol import Counts, JobKind, Refused
@@ -122,6 +123,11 @@ class _Tally:
         self.seconds[name] = now - self._started
         self._started = now
 
+    def priced(self, options: OptionBatch, quotes: Quotes) -> None:
+        self.methods = np.bincount(quotes.method, minlength=len(Method)).tolist()
+        self.reasons = np.bincount(quotes.reason, minlength=len(FallbackReason)).tolist()
+        self.moments = price_moments(options, quotes).tolist()
+
     def failed(self, error: Exception) -> None:
         name = type(error).__name__
         self.failed_evaluations[name] = self.failed_evaluations.get(name, 0) + 1
@@ -146,6 +152,8 @@ class _Tally:
 
 SLOW_QUEUE: Final = 4 * SLOW_OPTIONS_AT_MOST
 """Slow options that may wait at one time, some ten or twenty seconds of work; a request beyond it is answered 429."""
+IMPLIED_SLOW_AT_MOST: Final = SLOW_OPTIONS_AT_MOST // 10
+"""Slow options whose volatilities one request may ask for: each is priced up to ten times."""
 SLOW_PIECE: Final = 16
 """Slow options that are priced before something else has its turn; fewer at once take longer each."""
 _QUICK_SHARE: Final = 4.0
@@ -235,11 +243,12 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None], admit: C
         tally.options = len(request.options)
         tally.part_ended("parse")
         if isinstance(request, ImpliedRequest):
-            found = implied_volatility(request.options, request.price)
+            found = yield from _imply(request, pricer, tally, admit)
             tally.part_ended("evaluation")
             rendered = _Rendered(render_implied(found, form=request.form))
         else:
             quotes = yield from _evaluate(request.options, pricer, tally, admit)
+            tally.priced(request.options, quotes)
             tally.part_ended("evaluation")
             rendered = _render(work, request, quotes, pricer.labels)
         for piece in rendered.pieces:
@@ -254,12 +263,17 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None], admit: C
 
 
 def _evaluate(
-    options: OptionBatch, pricer: Pricer, tally: _Tally, admit: Callable[[int], None]
+    options: OptionBatch,
+    pricer: Pricer,
+    tally: _Tally,
+    admit: Callable[[int], None],
+    *,
+    most_slow: int = SLOW_OPTIONS_AT_MOST,
 ) -> Generator[int, None, Quotes]:
     slow = pricer.slow_rows(options)
     left = int(np.count_nonzero(slow))
-    if left > SLOW_OPTIONS_AT_MOST:
-        raise TooManySlowOptions(size=left, limit=SLOW_OPTIONS_AT_MOST)
+    if left > most_slow:
+        raise TooManySlowOptions(size=left, limit=most_slow)
     if left:
         admit(left)
     quick = ~slow
@@ -292,11 +306,32 @@ def _evaluate(
             _failed(error, tally)
             part = _without_device(options.take(piece))
         parts.append((piece, part))
-    quotes = parts[0][1] if not left else Quotes.assembled(len(options), parts)
-    tally.methods = np.bincount(quotes.method, minlength=len(Method)).tolist()
-    tally.reasons = np.bincount(quotes.reason, minlength=len(FallbackReason)).tolist()
-    tally.moments = price_moments(options, quotes).tolist()
-    return quotes
+    return parts[0][1] if not left else Quotes.assembled(len(options), parts)
+
+
+def _imply(
+    request: ImpliedRequest, pricer: Pricer, tally: _Tally, admit: Callable[[int], None]
+) -> Generator[int, None, ImpliedVolatilities]:
+    """Volatilities of prices: European ones at once, American ones by pricing them some five times.
+
+    What those prices are is counted nowhere: nobody asked for them.
+    """
+    american = request.options.is_american
+    if not american.any():
+        return implied_volatility(request.options, request.price)
+    search = AmericanSearch(request.options.take(american), request.price[american])
+    while (options := search.trial) is not None:
+        waits = time.perf_counter()
+        yield 0  # a round takes as long as a batch: others have their turn
+        tally.waited(time.perf_counter() - waits)
+        search.learn((yield from _evaluate(options, pricer, tally, admit, most_slow=IMPLIED_SLOW_AT_MOST)))
+    if american.all():
+        return search.found
+    found = ImpliedVolatilities.empty(len(american))
+    european = ~american
+    found.put(np.flatnonzero(american), search.found)
+    found.put(np.flatnonzero(european), implied_volatility(request.options.take(european), request.price[european]))
+    return found
 
 
 def _failed(error: Exception, tally: _Tally) -> None:

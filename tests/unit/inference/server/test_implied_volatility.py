@@ -78,6 +78,44 @@ async def test_an_impossible_price_is_answered_in_its_row_and_fails_no_other() -
     assert zero["volatility_range"] == [0.0, pytest.approx(0.0024, abs=1e-4)]
 
 
+async def test_american_options_are_answered_beside_european_ones_in_their_order() -> None:
+    american = {**PRICED, "style": "american"}
+    worth_its_payoff = {**american, "spot": 40, "price": 55}
+    async with running() as client:
+        status, answer = await post(
+            client, {"options": [american, PRICED, worth_its_payoff, {**american, "price": 96}]}
+        )
+        _, alone = await post(client, american)
+        again = {**TERMS, "style": "american", "volatility": alone["implied_volatility"]}
+        async with client.post("/v1/price", json=again) as response:
+            assert (await response.json())["price"] == pytest.approx(3.5, rel=1e-10)
+    assert status == 200
+    first, european, payoff, high = answer["results"]
+    assert first["implied_volatility"] == pytest.approx(alone["implied_volatility"], rel=1e-12)
+    assert first["method"] == "integral_equation"
+    assert first["implied_volatility"] < european["implied_volatility"]
+    assert 0.0 < first["error_bound"] < 1e-6
+    assert payoff["reason"] == "NotIdentifiable"
+    assert payoff["price_range"] == [55.0, 95.0]
+    assert payoff["volatility_range"][0] == 0.0
+    assert 0.2 < payoff["volatility_range"][1] < 1.5
+    assert high["reason"] == "AboveUpperBound"
+
+
+async def test_a_volatility_above_ten_is_not_looked_for_in_american_options() -> None:
+    async with running() as client:
+        _, answer = await post(client, {**PRICED, "style": "american", "maturity": 0.001, "price": 90})
+    assert answer["reason"] == "OutOfRange"
+    assert answer["volatility_range"] == [10.0, None]
+
+
+async def test_american_options_that_no_network_prices_are_limited_because_each_is_priced_many_times() -> None:
+    async with running() as client:
+        status, answer = await post(client, {"options": [{**PRICED, "style": "american"}] * 101})
+    assert (status, answer["reason"]) == (413, "TooManySlowOptions")
+    assert "at most 100 fit" in answer["error"]
+
+
 async def test_columns_are_answered_in_columns() -> None:
     columns = {"columns": {**TERMS, "strike": [90, 95, 100], "price": [1.9, 3.5, 500]}}
     async with running() as client:
@@ -168,11 +206,6 @@ def test_an_absent_price_is_a_fault_and_so_is_every_other_one() -> None:
     assert faults_of({"options": rows}) == [
         ("price", 0), ("spot", 1), ("foo", 1), ("", 2), ("price", 3), ("style", 3),
     ]  # fmt: skip
-
-
-def test_an_american_option_is_refused() -> None:
-    assert faults_of({**PRICED, "style": "american"}) == [("style", None)]
-    assert faults_of({"options": [PRICED, {**PRICED, "style": "american"}]}) == [("style", 1)]
 
 
 def test_a_key_that_stands_twice_is_refused() -> None:

@@ -198,6 +198,12 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "a pod whose image came late has its time to become ready from then on": (
+        "HTTPRoute", ("applied", (("ill", ("canary", "registry away")), ("time", 30.0), ("well", None))),
+    ),
+    "a pod that found no room at first has its time to become ready from its start": (
+        "Replicas", ("applied", (("ill", ("canary", "no room")), ("time", 60.0), ("well", None))),
+    ),
     "a gate that begins to fail between two judgements does not make the others be judged at the same moment": (
         "Replicas", ("at 50%", (("scaled by hand", ("stable", 7)), ("scaled by hand", ("canary", 7)))),
     ),

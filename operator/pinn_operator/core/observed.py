@@ -92,6 +92,9 @@ class Pod:
     """The container runs, or has run."""
     container_started: datetime | None = None
     """When the container that runs was started, by its node's clock; None while none runs."""
+    first_started: datetime | None = None
+    """When its container was started for the first time, by its node's clock; None if it was not, or more than once
+    since."""
     token: ControlToken = ControlToken()
     memory_limit: str = ""
     """Of its container, as a quantity; empty if it has none."""
@@ -100,7 +103,8 @@ class Pod:
     address: str = ""
     """`host:port` of its metrics and prices, an IPv6 host in brackets; empty while its container does not run."""
     unready_seen: float | None = None
-    """For how many seconds this operator has itself seen it not ready, by its own clock; None if that is not known.
+    """For how many seconds this operator has itself seen it started and not ready, by its own clock; None if that is
+    not known.
     The times in a pod are by other clocks, which may be far from the operator's."""
 
     @property

@@ -221,7 +221,7 @@ class ApiCluster:
         pods = {item["metadata"]["name"]: (parse_pod(item), report_address(item)) for item in manifests}
         now, key = self._clock(), (resource.namespace, resource.name)
         before = self._unready_since.get(key, {})
-        unready = {name: before.get(name, now) for name, (pod, _) in pods.items() if not pod.ready}
+        unready = {name: before.get(name, now) for name, (pod, _) in pods.items() if pod.started and not pod.ready}
         self._unready_since[key] = unready
         addresses = {
             name: address
@@ -230,7 +230,7 @@ class ApiCluster:
         }
         reports = await self._reporter.ask(addresses) if addresses else {}
         return tuple(
-            replace(pod, report=reports.get(name), unready_seen=None if pod.ready else now - unready[name])
+            replace(pod, report=reports.get(name), unready_seen=None if pod.ready else now - unready.get(name, now))
             for name, (pod, _) in pods.items()
         )
 

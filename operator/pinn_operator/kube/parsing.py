@@ -100,6 +100,7 @@ def parse_pod(manifest: Manifest) -> Pod:
         image_id=str(container.get("imageID") or "")[:TEXT_LIMIT],
         started=_has_started(container),
         container_started=parse_time(((container.get("state") or {}).get("running") or {}).get("startedAt")),
+        first_started=_first_started(container),
         token=_control_token(manifest),
         memory_limit=_memory_limit(manifest),
     )
@@ -148,6 +149,14 @@ def _unready_cause(ready: Mapping[str, Any], container: Mapping[str, Any]) -> st
 def _has_started(container: Mapping[str, Any]) -> bool:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     return any(part in found for found in (state, last) for part in ("running", "terminated"))
+
+
+def _first_started(container: Mapping[str, Any]) -> datetime | None:
+    state, restarts = container.get("state") or {}, int(container.get("restartCount") or 0)
+    if restarts > 1:
+        return None
+    held = (container.get("lastState") or {}) if restarts else state
+    return parse_time((held.get("running") or held.get("terminated") or {}).get("startedAt"))
 
 
 def report_address(manifest: Manifest) -> str | None:

@@ -170,19 +170,26 @@ async def test_how_long_a_pod_is_unready_is_measured_by_the_operators_own_clock(
     client, clock = Memory(), Clock()
     cluster = build(client, clock=clock)
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    runs = {"containerStatuses": [{"name": "inference", "state": {"running": {}}}]}
 
     async def seen() -> float | None:
         return (await cluster.observe(resource())).pods[0].unready_seen
 
-    client.put("Pod", "eu-a1f3c2aa-x", metadata=owned(None, **{"pinn.dev/revision": "a1f3c2aa"}))
-    assert await seen() == 0.0
-    clock.now += 7
-    assert await seen() == 7.0
-    client.put("Pod", "eu-a1f3c2aa-x", metadata=owned(None, **{"pinn.dev/revision": "a1f3c2aa"}), status=ready)
-    assert await seen() is None
-    clock.now += 7
-    client.put("Pod", "eu-a1f3c2aa-x", metadata=owned(None, **{"pinn.dev/revision": "a1f3c2aa"}))
-    assert await seen() == 0.0
+    def put(status: dict[str, object]) -> None:
+        client.put("Pod", "eu-a1f3c2aa-x", metadata=owned(None, **{"pinn.dev/revision": "a1f3c2aa"}), status=status)
+
+    for _ in range(2):
+        put({})
+        assert await seen() == 0.0
+        clock.now += 7
+        assert await seen() == 0.0, "it does not even run"
+        put(runs)
+        assert await seen() == 0.0
+        clock.now += 7
+        assert await seen() == 7.0
+        put(runs | ready)
+        assert await seen() is None
+        clock.now += 7
 
 
 async def test_an_api_server_without_httproutes_is_asked_again_only_after_a_while() -> None:

@@ -454,6 +454,35 @@ def test_a_container_that_runs_has_started_when_its_kubelet_says_and_one_that_wa
 
 
 @pytest.mark.parametrize(
+    ("container", "known"),
+    [
+        ({"state": {"waiting": {"reason": "ImagePullBackOff"}}}, False),
+        ({"state": {"running": {"startedAt": "2026-11-21T09:30:00Z"}}}, True),
+        ({"state": {"terminated": {"startedAt": "2026-11-21T09:30:00Z", "finishedAt": "2026-11-21T09:31:00Z"}}}, True),
+        (
+            {
+                "restartCount": 1, "state": {"running": {"startedAt": "2026-11-21T09:40:00Z"}},
+                "lastState": {"terminated": {"startedAt": "2026-11-21T09:30:00Z"}},
+            },
+            True,
+        ),
+        (
+            {
+                "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"startedAt": "2026-11-21T09:30:00Z"}},
+            },
+            False,
+        ),
+        ({"restartCount": 1, "state": {"running": {"startedAt": "2026-11-21T09:40:00Z"}}}, False),
+    ],
+    ids=["waiting", "running", "ended", "restarted once", "restarted twice", "restarted, nobody knows when"],
+)  # fmt: skip
+def test_when_a_container_was_started_for_the_first_time(container: Manifest, known: bool) -> None:
+    first = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+    assert parse_pod(pod(container=container)).first_started == (first if known else None)
+
+
+@pytest.mark.parametrize(
     ("variable", "token"),
     [
         ({"valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}}}, ControlToken("0b1c-44")),

@@ -91,6 +91,12 @@ def test_a_pod_that_never_was_ready_has_until_the_deadline() -> None:
     assert reason(seen(STARTING), after=600) == "NotReady"
 
 
+def test_a_pod_whose_container_could_not_be_started_for_long_has_its_time_from_its_start() -> None:
+    started = replace(STARTING, first_started=START + timedelta(seconds=900))
+    assert reason(seen(started), after=1499) is None
+    assert reason(seen(started), after=1500) == "NotReady"
+
+
 def test_only_a_container_that_runs_can_be_late() -> None:
     waiting = replace(PULLING, unschedulable="0/1 nodes: insufficient memory")
     assert reason(seen(waiting), after=10_000) is None

@@ -54,7 +54,9 @@ def patience_with(pod: Pod, rollback: Rollback, expected_from: datetime) -> Pati
         return Patience(True, again, rollback.ready_deadline_seconds)
     if pod.was_ready:
         return Patience(False, pod.ready_changed or pod.created, rollback.unready_seconds)
-    return Patience(True, max(pod.created, expected_from), rollback.ready_deadline_seconds)
+    # Until its image was there, a node had room and a volume was attached, it could not become ready.
+    begins = max(pod.created, expected_from, pod.first_started or pod.created)
+    return Patience(True, begins, rollback.ready_deadline_seconds)
 
 
 def is_over(patience: Patience, pod: Pod, now: datetime) -> bool:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -201,6 +201,7 @@ def vectorized_rival(sample: Any, exact: dict[str, Any], many: Any, rounds: int,
     import numpy as np
 
     from benchmarks.contestants import MANY, in_units_of_ours
+    from pinn_inference.pricing.types import COLUMNS
 
     python = folder / "venv" / "bin" / "python"
     uv = Path(sys.executable).parent / "uv"
@@ -209,9 +210,7 @@ def vectorized_rival(sample: Any, exact: dict[str, Any], many: Any, rounds: int,
         [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", _LOCK], check=True, timeout=900
     )
     batches = {"sample": sample} | {str(size): many.take(slice(0, size)) for size in MANY}
-    columns = {
-        f"{key}.{part.name}": getattr(batch, part.name) for key, batch in batches.items() for part in fields(batch)
-    }
+    columns = {f"{key}.{name}": getattr(batch, name) for key, batch in batches.items() for name in COLUMNS}
     np.savez(folder / "options.npz", **columns)
     child = subprocess.run(
         [

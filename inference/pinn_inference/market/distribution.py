@@ -141,8 +141,8 @@ class GreekBounds:
 class Valuations:
     """A call and a put a row, their Greeks, their bounds, and P(S_T > strike).
 
-    The American ones are None where nobody asked for them, and NaN in rows with two exercise boundaries, which no model
-    prices.
+    The American ones are None where nobody asked for them, and NaN in rows with two exercise boundaries, of which each
+    would take dozens of milliseconds.
     """
 
     strike: FloatArray

@@ -1,4 +1,4 @@
-"""American options by the networks where they were trained, by the integral equation elsewhere, and it says which.
+"""American options by the networks where they were trained, by other methods elsewhere, and it says which.
 
 Price = European price + early exercise premium. The European part is the European model's; the premium and the exercise
 boundary are the networks'. A call is a put with spot and strike, and rate and dividend, exchanged (McDonald and
@@ -123,8 +123,9 @@ class AmericanModel(EngineModel[AmericanArtefact, AmericanEngine]):
 
     def _price_chunk(self, batch: OptionBatch) -> Quotes:
         puts = put_terms(batch)
-        never = never_exercised(batch)
-        ours = inside(self.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_) & ~never
+        waits = batch.waits_for_dividends
+        never = never_exercised(batch) & ~waits
+        ours = inside(self.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_) & ~never & ~waits
         quotes = self._european.price(batch)
         # Where the European model fell back its closed form is exact; the method says what the premium came from.
         boundary = np.where(batch.is_call, np.inf, 0.0)

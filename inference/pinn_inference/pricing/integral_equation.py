@@ -44,8 +44,8 @@ import numpy as np
 from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
 
-from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries, put_rates
+from pinn_inference.pricing import backward_induction, closed_form
+from pinn_inference.pricing.american_domain import has_two_boundaries, put_rates
 from pinn_inference.pricing.mills import normal_density, normal_distribution
 from pinn_inference.pricing.reduction import ROUNDING
 from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
@@ -105,13 +105,16 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
     Where exercise at once is optimal the price is the intrinsic value, delta ±1 and every other Greek 0. Rows that are
     never exercised early are European and say so: method CLOSED_FORM, boundary 0 (put) or infinite (call). Without
     variance the price is the best that exercising on the forward path earns. At maturity 0 the boundary is the strike.
-
-    Raises ValueError for rows that `has_two_boundaries` finds.
+    Rows with two boundaries, and those that wait for dividends of known amounts, are left to `backward_induction`.
     """
-    if has_two_boundaries(batch).any():
-        raise ValueError(f"rate {TWO_BOUNDARIES}")
-    quotes = _writable(closed_form.price(batch, reason=reason))
     spread = batch.volatility * np.sqrt(batch.maturity)
+    moving = batch.waits_for_dividends | (has_two_boundaries(batch) & (spread >= _NO_VARIANCE))
+    if moving.any():
+        parts = [(moving, backward_induction.price(batch.take(moving), reason=reason))]
+        if not moving.all():
+            parts.append((~moving, price(batch.take(~moving), reason=reason)))
+        return Quotes.assembled(len(batch), parts)
+    quotes = _writable(closed_form.price(batch, reason=reason))
     put_rate, put_dividend = put_rates(batch)
     early = (batch.maturity > 0.0) & ((put_rate > 0.0) | (put_dividend < put_rate))
     ended = batch.maturity == 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pinn_inference.pricing.escrow import NO_DIVIDENDS, Schedule
 
 FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -22,6 +24,8 @@ class Method(IntEnum):
     CLOSED_FORM = 1
     INTEGRAL_EQUATION = 2
     """American options outside the trained domain, which have no closed form."""
+    BACKWARD_INDUCTION = 3
+    """American options with two exercise boundaries, or with dividends of known amounts."""
 
     @property
     def label(self) -> str:
@@ -53,7 +57,8 @@ class OptionBatch:
     decimals per year, continuously compounded, of either sign; `volatility` is a decimal per √year, at least 0.
     Values are not checked here: whoever parses a request does that and names the field. Answers are finite for spot and
     strike within 1e-100..1e100, |rate·maturity| and |dividend·maturity| up to 100, and any maturity and volatility.
-    Without `is_american` every option is European.
+    Without `is_american` every option is European. `schedules`, one for each row or none at all, has the dividends of
+    known amounts that American options wait for; `spot` is the share without them, see `escrow`.
 
     Raises ValueError when a column has another shape or dtype.
     """
@@ -66,30 +71,51 @@ class OptionBatch:
     volatility: FloatArray
     is_call: BoolArray
     is_american: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    schedules: tuple[Schedule, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         expected = (len(self.spot),) if self.spot.ndim == 1 else None
         if self.is_american.size == 0 and self.is_american.dtype == np.bool_:
             object.__setattr__(self, "is_american", np.zeros(self.spot.shape, dtype=np.bool_))
-        for column_field in fields(self):
-            name, column = column_field.name, getattr(self, column_field.name)
+        for name in COLUMNS:
+            column = getattr(self, name)
             dtype = np.bool_ if name in ("is_call", "is_american") else np.float64
             if column.dtype != dtype:
                 raise ValueError(f"{name} has dtype {column.dtype}, it must be {np.dtype(dtype)}")
             if column.shape != expected:
                 raise ValueError(f"{name} has shape {column.shape}, every column must have shape (n,) with one n")
+        if self.schedules and len(self.schedules) != len(self.spot):
+            raise ValueError(f"{len(self.schedules)} schedules for {len(self.spot)} options")
 
     def __len__(self) -> int:
         return len(self.spot)
 
     def take(self, rows: slice | BoolArray | NDArray[np.intp]) -> OptionBatch:
         """The chosen rows, in their order."""
-        return OptionBatch(*(getattr(self, column.name)[rows] for column in fields(self)))
+        taken = OptionBatch(*(getattr(self, name)[rows] for name in COLUMNS))
+        if not self.schedules:
+            return taken
+        return replace(taken, schedules=tuple(self.schedules[row] for row in np.arange(len(self))[rows].tolist()))
 
     @classmethod
     def concatenate(cls, batches: Sequence[OptionBatch]) -> OptionBatch:
         """One batch with the rows of all, in order; raises ValueError for an empty sequence."""
-        return cls(*(np.concatenate([getattr(batch, column.name) for batch in batches]) for column in fields(cls)))
+        whole = cls(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in COLUMNS))
+        if not any(batch.schedules for batch in batches):
+            return whole
+        schedules = (batch.schedules or (NO_DIVIDENDS,) * len(batch) for batch in batches)
+        return replace(whole, schedules=tuple(schedule for some in schedules for schedule in some))
+
+    @property
+    def waits_for_dividends(self) -> BoolArray:
+        """The American rows whose payoff depends on dividends to come, shape (n,)."""
+        if not self.schedules:
+            return np.zeros(len(self), dtype=np.bool_)
+        return self.is_american & np.array([bool(schedule.dividends) for schedule in self.schedules], dtype=np.bool_)
+
+
+COLUMNS: Final = tuple(column.name for column in fields(OptionBatch) if column.name != "schedules")
+"""The names of a batch's columns, in their order."""
 
 
 @dataclass(frozen=True, slots=True)

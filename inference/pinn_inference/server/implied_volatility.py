@@ -28,6 +28,7 @@ from pinn_inference.server.parsing import (
     OPTION_TYPES,
     STYLES,
     Form,
+    PriceRequest,
     demand_simple,
     parse_price_request,
     shown,
@@ -82,9 +83,25 @@ def _parse_thoroughly(body: Body, max_batch: int) -> ImpliedRequest:
         raise InvalidRequest(merged[:MAX_FAULTS], count=count + error.count) from None
     if faults:
         raise InvalidRequest(faults[:MAX_FAULTS], count=count)
+    _demand_searchable(parsed)
     return ImpliedRequest(parsed.options, taken.column(len(parsed.options)), parsed.form)
 
 
+def _demand_searchable(parsed: PriceRequest) -> None:
+    """Refuse what takes dozens of milliseconds for each price that a search has to try."""
+    options = parsed.options
+    rows = np.flatnonzero(options.is_american & has_two_boundaries(options)).tolist()
+    if rows:
+        single = parsed.form is Form.SINGLE
+        shown_rows = [(None if single else row, float(options.rate[row])) for row in rows[:MAX_FAULTS]]
+        faults = [Fault("rate", _TWO_BOUNDARIES, index=index, value=rate) for index, rate in shown_rows]
+        raise InvalidRequest(faults, count=len(rows))
+
+
+_TWO_BOUNDARIES: Final = (
+    "must be at most the dividend or at least 0 for an American put, and at least a negative dividend for an American "
+    "call: no volatility is looked for where there are two exercise boundaries"
+)
 _WORDS: Final = {"option_type": OPTION_TYPES, "style": STYLES}
 _TYPES: Final[dict[str, Any]] = {
     **{field.name: field.type for field in FIELDS if field.name != "volatility"},

@@ -40,8 +40,8 @@ _TREE_FIGURES = (
 )
 _KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _STATUSES_FROM_THE_START = ("200", "400", "413", "429", "500", "503")
-_SLOWEST_FIRST = (Method.INTEGRAL_EQUATION, Method.PINN, Method.CLOSED_FORM)
-"""Milliseconds an option, microseconds, and the share of a batch that the network left over."""
+_SLOWEST_FIRST = (Method.BACKWARD_INDUCTION, Method.INTEGRAL_EQUATION, Method.PINN, Method.CLOSED_FORM)
+"""Dozens of milliseconds an option, milliseconds, microseconds, and the share of a batch that the network left over."""
 CLIENT_CLOSED_REQUEST = 499
 """Counted when the client went away before the answer; neither a success nor the server's error."""
 

@@ -18,7 +18,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries
 from pinn_inference.pricing.types import BoolArray, CodeArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
 from pinn_inference.server.documents import Repeated, not_json, read_document
 from pinn_inference.server.errors import BatchTooLarge, Fault, InvalidRequest, NonFiniteResult
@@ -151,12 +150,6 @@ def parse_infer_request(body: bytes | bytearray | memoryview, *, target: InferTa
     request = reader.read(target)
     if complaint is not None:
         raise InvalidRequest([not_json(complaint)])
-    options = request.options
-    if options.is_american.any():
-        two_sided = np.flatnonzero(options.is_american & has_two_boundaries(options))
-        if len(two_sided):
-            first = int(two_sided[0])
-            raise InvalidRequest([TensorFault("rate", TWO_BOUNDARIES, index=first, value=float(options.rate[first]))])
     return request
 
 

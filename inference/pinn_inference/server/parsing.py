@@ -27,7 +27,6 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from pinn_inference.pricing.american_domain import TWO_BOUNDARIES, has_two_boundaries, is_two_sided
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
 from pinn_inference.server.dates import DATE_FIELDS, Undated, is_dated, undated
 from pinn_inference.server.documents import Body, Repeated, not_json, read_document
@@ -142,8 +141,6 @@ def read_option(body: Body) -> OptionTuple | None:
         return None
     rate, dividend = option.rate, 0.0 if dividend is UNSET else dividend
     is_call, is_american = kind is UNSET or kind == "call", style == "american"
-    if is_american and is_two_sided(rate, dividend, is_call):
-        return None
     return option.spot, option.strike, option.maturity, rate, dividend, option.volatility, is_call, is_american
 
 
@@ -249,7 +246,7 @@ def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
     if count > max_batch:
         raise BatchTooLarge(size=count, limit=max_batch)
     table = np.frombuffer(b"".join(packed), dtype=_ROW)
-    return _if_supported(OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ())))
+    return OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ()))
 
 
 def _options_of(piece: bytes) -> list[Any] | None:
@@ -311,14 +308,7 @@ def _parse_columns(body: Body, max_batch: int) -> OptionBatch | None:
     sizes = {len(column) for column in given.values() if type(column) is list}
     if len(sizes) != 1 or not 0 < min(sizes) <= max_batch:
         return None
-    return _if_supported(_batch_of_columns(given, sizes.pop()))
-
-
-def _if_supported(options: OptionBatch) -> OptionBatch | None:
-    """The options, or None if there is one among them that only the thorough way explains."""
-    if options.is_american.any() and (options.is_american & has_two_boundaries(options)).any():
-        return None
-    return options
+    return _batch_of_columns(given, sizes.pop())
 
 
 def _batch_of_columns(given: Mapping[str, Any], size: int) -> OptionBatch:
@@ -433,8 +423,6 @@ def _columns_of(document: dict[str, Any], max_batch: int, now: float) -> PriceRe
         faults.extend(date_faults)
     _refuse(chain(faults, _column_faults(columns)))
     batch = _batch_of_columns(columns, size)
-    two_sided = np.flatnonzero(batch.is_american & has_two_boundaries(batch)).tolist()
-    _refuse(Fault("rate", TWO_BOUNDARIES, index=index, value=float(batch.rate[index])) for index in two_sided)
     return PriceRequest(batch, Form.COLUMNS, np.ones(size, dtype=np.bool_) if by_date else None)
 
 
@@ -483,21 +471,8 @@ def _row_faults(row: Any, index: int | None) -> Iterator[Fault]:
     if not isinstance(row, dict):
         yield Fault("", "must be an object with the fields of one option", index=index, value=shown(row))
         return
-    found = False
     for name in (*_NAMES, *_WORDS, *(name for name in row if name not in _KNOWN)):
-        for fault in _faults(name, row, index):
-            found = True
-            yield fault
-    if not found:
-        yield from _style_faults(row, index)
-
-
-def _style_faults(option: Mapping[str, Any], index: int | None) -> Iterator[Fault]:
-    """What is wrong with an option of which every field is right."""
-    rate, dividend = option["rate"], option.get("dividend", 0.0)
-    is_call = option.get("option_type", "call") == "call"
-    if option.get("style") == "american" and is_two_sided(rate, dividend, is_call):
-        yield Fault("rate", TWO_BOUNDARIES, index=index, value=shown(rate))
+        yield from _faults(name, row, index)
 
 
 def _faults(name: str, row: Mapping[str, Any], index: int | None) -> Iterator[Fault]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,7 +19,7 @@ from pinn_inference.pricing.loading import ModelSources, read_sources
 from pinn_inference.pricing.model import bundled_directory, numpy_model
 from pinn_inference.pricing.model_set import ModelSet, StyleModel
 from pinn_inference.pricing.scalar import ScalarPricer, ScalarQuote
-from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import COLUMNS, BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.config import ServerConfig
 
 MERGE_FROM: Final = 20
@@ -159,8 +158,8 @@ class CachedModel:
 
 
 def options_of(batch: OptionBatch) -> list[OptionKey]:
-    """The rows of a batch, as plain numbers."""
-    return list(zip(*(getattr(batch, column.name).tolist() for column in fields(batch)), strict=True))
+    """The rows of a batch without schedules, as plain numbers."""
+    return list(zip(*(getattr(batch, name).tolist() for name in COLUMNS), strict=True))
 
 
 def quotes_by_batch(price: Callable[[OptionBatch], Quotes], options: Sequence[OptionKey]) -> list[ScalarQuote]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 from aiohttp import hdrs, web
+from numpy.typing import NDArray
 
 from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST
 from pinn_inference.pricing.cache import OptionKey
@@ -30,7 +31,7 @@ from pinn_inference.server.batch import (
     ModelLabels,
     RemoteError,
 )
-from pinn_inference.server.batch.jobs import SLOW_PIECE, SLOW_QUEUE, TooManySlowOptions
+from pinn_inference.server.batch.jobs import SLOW_PIECE, SLOW_QUEUE, TooManySlowOptions, slow_pieces, slow_weights
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.desk import QuoteDesk
 from pinn_inference.server.engine import PricingEngine
@@ -164,18 +165,19 @@ class PricingService:
         if rows <= FEW_OPTIONS:
             if not american:
                 return quotes_of((await self.desk.quote(options_of(options)))[0])
-            if (known := self.quote_quickly(options_of(options))) is not None:
+            # What is remembered is known by its numbers alone, which a schedule is not among.
+            if not options.schedules and (known := self.quote_quickly(options_of(options))) is not None:
                 return quotes_of(known[0])
         quotes = await self._price_afresh(options)
-        if american and rows <= FEW_OPTIONS:
+        if american and rows <= FEW_OPTIONS and not options.schedules:
             self._remember(options, quotes)
         return quotes, np.zeros(rows, dtype=np.bool_)
 
     async def _price_afresh(self, options: OptionBatch) -> Quotes:
         """Price a batch without the cache: on the event loop, in a thread, or, slow options, in a thread of theirs."""
         if options.is_american.any():
-            slow = int(np.count_nonzero(self._engine.slow_rows(options)))
-            return await (self._price_slowly(options, slow) if slow else self.worker.price(options))
+            weights = slow_weights(options, self._engine.slow_rows(options))
+            return await (self._price_slowly(options, weights) if weights.any() else self.worker.price(options))
         if len(options) <= SOME_OPTIONS:
             return (await self.desk.price(options))[0]
         return await self.worker.price(options)
@@ -193,18 +195,18 @@ class PricingService:
         self._metrics.observe_evaluation(rows=len(quotes), seconds=seconds, methods=methods)
         return quotes, seconds
 
-    async def _price_slowly(self, options: OptionBatch, slow: int) -> Quotes:
+    async def _price_slowly(self, options: OptionBatch, weights: NDArray[np.intp]) -> Quotes:
         """American options that their network does not price take milliseconds each. Requests with such options take
         turns, and one whose client has gone ends with its turn.
         """
+        slow = int(weights.sum())
         if slow > SLOW_OPTIONS_AT_MOST:
             raise TooManySlowOptions(size=slow, limit=SLOW_OPTIONS_AT_MOST)
         if self._slow_waiting + slow > SLOW_QUEUE:
             raise Overloaded(queued=self._slow_waiting, asked=slow, limit=SLOW_QUEUE, what="slow American options")
         self._slow_waiting += slow
         try:
-            starts = range(0, len(options), SLOW_PIECE)
-            pieces = [options.take(slice(start, start + SLOW_PIECE)) for start in starts]
+            pieces = [options.take(rows) for rows in slow_pieces(np.maximum(weights, 1))]
             return Quotes.concatenate([await self._slow_worker.price(piece) for piece in pieces])
         finally:
             self._slow_waiting -= slow

@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pinn_inference.pricing import closed_form, integral_equation
 from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST, AmericanModel, never_exercised, put_terms
+from pinn_inference.pricing.american_domain import has_two_boundaries
 from pinn_inference.pricing.american_implied_volatility import AmericanSearch
 from pinn_inference.pricing.american_network import inside
 from pinn_inference.pricing.implied_volatility import ImpliedVolatilities, implied_volatility
@@ -160,6 +162,12 @@ _QUICK_SHARE: Final = 4.0
 """Quick work goes first, but for one piece of slow work after so many times that piece's own time."""
 
 
+_BACKWARD: Final = 16
+"""So many options of the integral equation take the time of one that is solved backwards in time."""
+_DIVIDENDS: Final = 8
+"""And so many dividends as much again."""
+
+
 class TooManySlowOptions(ServerError):
     """American options that no network prices: each takes as long as ten thousand others."""
 
@@ -168,8 +176,31 @@ class TooManySlowOptions(ServerError):
     def __init__(self, *, size: int, limit: int) -> None:
         super().__init__(
             f"options holds {size} American options outside the domain of the model for them, which take milliseconds "
-            f"each: at most {limit} fit in one request, send several"
+            f"each, those with two exercise boundaries or with dividends counted {_BACKWARD} times and more: at most "
+            f"{limit} fit in one request, send several"
         )
+
+
+def slow_weights(options: OptionBatch, slow: BoolArray) -> NDArray[np.intp]:
+    """In how many options of the integral equation each of the rows is worth counting, 0 where it is not slow."""
+    weights = slow.astype(np.intp)
+    if slow.any():
+        weights[slow & has_two_boundaries(options)] = _BACKWARD
+    for row in np.flatnonzero(slow & options.waits_for_dividends).tolist():
+        weights[row] = _BACKWARD * (1 + len(options.schedules[row].dividends) // _DIVIDENDS)
+    return weights
+
+
+def slow_pieces(weights: NDArray[np.intp]) -> Iterator[slice]:
+    """Rows of together about the weight of `SLOW_PIECE`, one after the other; at least one each."""
+    start = weight = 0
+    for row, more in enumerate(weights.tolist()):
+        if row > start and weight + more > SLOW_PIECE:
+            yield slice(start, row)
+            start, weight = row, 0
+        weight += more
+    if start < len(weights):
+        yield slice(start, len(weights))
 
 
 def slow_rows(options: OptionBatch, american: StyleModel | None) -> BoolArray:
@@ -185,7 +216,7 @@ def slow_rows(options: OptionBatch, american: StyleModel | None) -> BoolArray:
     if isinstance(american, AmericanModel):
         puts = put_terms(rows)
         unknown &= ~inside(american.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_)
-    slow[slow] = unknown
+    slow[slow] = unknown | rows.waits_for_dividends
     return slow
 
 
@@ -271,7 +302,8 @@ def _evaluate(
     most_slow: int = SLOW_OPTIONS_AT_MOST,
 ) -> Generator[int, None, Quotes]:
     slow = pricer.slow_rows(options)
-    left = int(np.count_nonzero(slow))
+    weights = slow_weights(options, slow)
+    left = int(weights.sum())
     if left > most_slow:
         raise TooManySlowOptions(size=left, limit=most_slow)
     if left:
@@ -288,25 +320,27 @@ def _evaluate(
             _failed(error, tally)
             european = quick & ~slow_rows(options, None)
             slow = ~european
-            if (failed := int(np.count_nonzero(slow))) > SLOW_OPTIONS_AT_MOST:
+            weights = slow_weights(options, slow)
+            if (failed := int(weights.sum())) > SLOW_OPTIONS_AT_MOST:
                 raise EngineFailed(size=failed) from error
             admit(failed - left)
             left, price = failed, _without_device
             if european.any():
                 parts.append((european, price(options.take(european))))
     rows = np.flatnonzero(slow)
-    for start in range(0, len(rows), SLOW_PIECE):
+    for chosen in slow_pieces(weights[rows]):
         waits = time.perf_counter()
-        yield left - start
+        yield left
         tally.waited(time.perf_counter() - waits)
-        piece = rows[start : start + SLOW_PIECE]
+        piece = rows[chosen]
+        left -= int(weights[piece].sum())
         try:
             part = price(options.take(piece))
         except Exception as error:  # noqa: BLE001 - counted and logged there
             _failed(error, tally)
             part = _without_device(options.take(piece))
         parts.append((piece, part))
-    return parts[0][1] if not left else Quotes.assembled(len(options), parts)
+    return parts[0][1] if not len(rows) else Quotes.assembled(len(options), parts)
 
 
 def _imply(

@@ -34,7 +34,7 @@ COVERAGE: Final = 0.5
 """Of the options asked for: so many must be comparable, or nothing was shown."""
 SPORADIC: Final = 0.01
 """Of the requests: with more errors than that a few options fail each time by chance."""
-FALLBACKS: Final = frozenset({"closed_form", "integral_equation", "fallback"})
+FALLBACKS: Final = frozenset({"closed_form", "integral_equation", "backward_induction", "fallback"})
 
 NOT_FINITE: Final = "PricesNotFinite"
 NOT_REPRODUCIBLE: Final = "PricesNotReproducible"

@@ -31,7 +31,7 @@ from pinn_inference.pricing.errors import (
 from pinn_inference.pricing.loading import ModelSources, numpy_models, read_sources, tensorflow_models
 from pinn_inference.pricing.model import bundled_directory, load_numpy_model
 from pinn_inference.pricing.scalar import ScalarPricer, single
-from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import COLUMNS, FallbackReason, FloatArray, Method, OptionBatch, Quotes
 from pinn_inference.training.american_accuracy import (
     american,
     exchanged,
@@ -199,7 +199,7 @@ def test_a_single_quote_is_the_vector_path_to_a_part_in_a_million_million(is_cal
 
 def assert_single_quotes_agree(batch: OptionBatch) -> None:
     quotes = MODEL.price(batch)
-    columns = (getattr(batch, field.name).tolist() for field in fields(OptionBatch)[:-1])
+    columns = (getattr(batch, name).tolist() for name in COLUMNS[:-1])
     for row, inputs in enumerate(zip(*columns, strict=True)):
         quote = SCALAR.quote(*inputs)
         if quotes.reason[row] != FallbackReason.NONE:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.american_domain import has_two_boundaries, is_two_sided, put_rates
+from pinn_inference.pricing.american_domain import has_two_boundaries, put_rates
 from pinn_inference.pricing.integral_equation import PutTerms, early_exercise, price
 from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
 from tests.support.american_reference import quantlib_american, read_golden
@@ -218,8 +218,6 @@ def test_without_volatility_the_price_is_the_best_exercise_on_the_forward_path(
     spot: float, maturity: float, rate: float, dividend: float, is_call: bool
 ) -> None:
     batch = options(spot, 100.0, maturity, rate, dividend, 0.0, is_call)
-    if has_two_boundaries(batch)[0]:
-        return
     times = np.linspace(0.0, maturity, 20_001)
     earned = (spot * np.exp(-dividend * times) - 100.0 * np.exp(-rate * times)) * (1.0 if is_call else -1.0)
     quotes = price(batch)
@@ -282,18 +280,13 @@ def test_long_after_its_start_a_boundary_is_the_perpetual_options() -> None:
     assert boundary == pytest.approx(100.0 * theta / (theta - 1.0), rel=1e-4)
 
 
-def test_options_with_two_boundaries_are_refused() -> None:
-    put, call = options(rate=-0.01, dividend=-0.02), options(rate=-0.02, dividend=-0.01, is_call=True)
-    for batch in (put, call):
-        with pytest.raises(ValueError, match="rate must be at most the dividend"):
-            price(batch)
-
-
-@slow
-@given(rate=st.floats(-1.0, 1.0), dividend=st.floats(-1.0, 1.0), is_call=st.booleans())
-def test_one_option_and_a_batch_are_refused_alike(rate: float, dividend: float, is_call: bool) -> None:
-    batch = options(rate=rate, dividend=dividend, is_call=is_call)
-    assert is_two_sided(rate, dividend, is_call) == has_two_boundaries(batch)[0]
+def test_options_with_two_boundaries_are_solved_backwards_in_time_and_others_of_their_batch_are_not() -> None:
+    batch = options(rate=[-0.01, 0.03, -0.02], dividend=[-0.02, 0.01, -0.01], is_call=[False, False, True])
+    methods = [Method.BACKWARD_INDUCTION, Method.INTEGRAL_EQUATION, Method.BACKWARD_INDUCTION]
+    quotes = price(batch)
+    assert quotes.method.tolist() == methods
+    alone = [price(batch.take(slice(row, row + 1))).price[0] for row in range(3)]
+    assert quotes.price.tolist() == alone
 
 
 def test_quotes_say_why_they_were_asked_for() -> None:
@@ -337,7 +330,8 @@ MONEYNESS = np.exp(np.linspace(-1.2, 1.2, 9))
 
 
 def along_spots(**columns: float) -> tuple[OptionBatch, Quotes] | None:
-    """The option at nine spots around its strike, and their quotes; None where it has two boundaries."""
+    """The option at nine spots around its strike, and their quotes; None where it has two boundaries, which other tests
+    are for."""
     batch = options(spot=columns["strike"] * MONEYNESS, **columns)
     return None if has_two_boundaries(batch).any() else (batch, price(batch))
 
@@ -346,8 +340,6 @@ def along_spots(**columns: float) -> tuple[OptionBatch, Quotes] | None:
 @given(**anything, spot=st.floats(1e-6, 1e9))
 def test_whatever_a_request_may_ask_is_answered_with_numbers_within_bounds(**columns: float) -> None:
     batch = options(**columns)
-    if has_two_boundaries(batch)[0]:
-        return
     quotes = price(batch)
     for name in ("price", "delta", "gamma", "vega", "theta", "rho", "error_bound"):
         assert np.isfinite(getattr(quotes, name)[0]), name

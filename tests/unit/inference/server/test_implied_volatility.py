@@ -175,6 +175,15 @@ def test_a_list_is_read_alike_by_the_quick_way_and_by_the_thorough_one() -> None
         assert np.array_equal(getattr(quick.options, name), getattr(thorough.options, name)), name
 
 
+def test_no_volatility_is_looked_for_where_there_are_two_exercise_boundaries() -> None:
+    put = {name: value for name, value in PUT.items() if name != "volatility"} | {"price": 5, "style": "american"}
+    two_sided = {**put, "rate": -0.01, "dividend": -0.02}
+    assert faults_of(two_sided) == [("rate", None)]
+    assert faults_of({"options": [put, two_sided]}) == [("rate", 1)]
+    assert faults_of({"columns": {**two_sided, "price": [5, 6]}}) == [("rate", 0), ("rate", 1)]
+    assert len(parsed({**two_sided, "style": "european"}).options) == 1
+
+
 def test_one_price_stands_for_every_row_of_columns() -> None:
     assert parsed({"columns": {**TERMS, "strike": [90, 95], "price": 2}}).price.tolist() == [2.0, 2.0]
 

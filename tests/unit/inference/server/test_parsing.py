@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -13,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.american_domain import is_two_sided
-from pinn_inference.pricing.types import OptionBatch
+from pinn_inference.pricing.types import COLUMNS, OptionBatch
 from pinn_inference.server import parsing
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, InvalidRequest
 from pinn_inference.server.parsing import FIELDS, Form, parse_price_request, read_option
@@ -24,11 +22,6 @@ Json = Any
 _number = {field.name: st.floats(field.low, field.high) for field in FIELDS}
 
 
-def _is_supported(option: dict[str, Any]) -> bool:
-    rates = option["rate"], option.get("dividend", 0.0), option.get("option_type", "call") == "call"
-    return option.get("style") != "american" or not is_two_sided(*rates)
-
-
 _valid = st.fixed_dictionaries(
     {name: value for name, value in _number.items() if name != "dividend"},
     optional={
@@ -36,7 +29,7 @@ _valid = st.fixed_dictionaries(
         "option_type": st.sampled_from(["call", "put"]),
         "style": st.sampled_from(["european", "american"]),
     },
-).filter(_is_supported)
+)
 _anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -259,30 +252,17 @@ def test_columns_longer_than_the_limit_are_too_large() -> None:
         parse_price_request(json.dumps({"columns": {**PUT, "spot": [1, 2, 3]}}).encode(), max_batch=2)
 
 
-@pytest.mark.parametrize(
-    ("kind", "rate", "dividend", "refused"),
-    [
-        ("put", -0.01, -0.02, True), ("put", -0.02, -0.01, False), ("put", -0.01, -0.01, False),
-        ("put", -0.01, 0.0, False), ("put", 0.01, -0.02, False), ("call", -0.02, -0.01, True),
-        ("call", -0.01, -0.02, False), ("call", 0.02, -0.01, False),
-    ],
-)  # fmt: skip
-def test_american_options_with_two_exercise_boundaries_are_refused_in_every_form(
-    kind: str, rate: float, dividend: float, refused: bool
+@pytest.mark.parametrize(("kind", "rate", "dividend"), [("put", -0.01, -0.02), ("call", -0.02, -0.01)])
+def test_american_options_with_two_exercise_boundaries_are_options_like_others_in_every_form(
+    kind: str, rate: float, dividend: float
 ) -> None:
     option = {**PUT, "option_type": kind, "rate": rate, "dividend": dividend}
     american = {**option, "style": "american"}
     columns = {**columns_of([option, american]), "spot": [100, 100]}
-    for document, index in ((american, None), ({"options": [option, american]}, 1), ({"columns": columns}, 1)):
+    for document in (american, {"options": [option, american]}, {"columns": columns}):
         body = json.dumps(document).encode()
         assert_both_ways_agree(body)
-        if not refused:
-            assert parse_price_request(body, max_batch=2).options.is_american[-1]
-            continue
-        fault = faults(body)[0]
-        assert (fault["field"], fault["value"], fault.get("index")) == ("rate", rate, index)
-        assert "two exercise boundaries" in fault["message"]
-    assert parse_price_request(json.dumps({"options": [option]}).encode(), max_batch=1).options.rate[0] == rate
+        assert parse_price_request(body, max_batch=2).options.is_american[-1]
 
 
 # --- two ways, one rule -----------------------------------------------------------------------------------------------
@@ -486,7 +466,7 @@ def test_options_with_different_fields_are_read_as_each_alone_and_no_repeated_on
 ) -> None:
     body = json.dumps({"options": options}).encode()
     request = parse_price_request(body, max_batch=10)
-    columns = (getattr(request.options, field.name).tolist() for field in dataclasses.fields(request.options))
+    columns = (getattr(request.options, name).tolist() for name in COLUMNS)
     assert list(zip(*columns, strict=True)) == [read_option(json.dumps(option).encode()) for option in options]
     index = data.draw(st.integers(0, len(options) - 1))
     name = data.draw(st.sampled_from(sorted(options[index])))

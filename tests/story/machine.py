@@ -119,6 +119,8 @@ class Machine(Invariants):
         self.seen_at = 0.0
         self.tampered = False
         """Somebody else wrote or deleted an object since `seen_before`."""
+        self.edited_at = float("-inf")
+        """When somebody last wrote other weights into the route."""
         self.late_writes = False
         """Another operator's writes came after those of a newer status."""
         self.facts: Facts | None = None
@@ -384,6 +386,10 @@ class Machine(Invariants):
     def must_keep_capacity(self, revision: str) -> str:
         if self.clock_was_set or self.rerouted or self.status_was_lost:
             return ""
+        if self.seconds - self.edited_at <= 2 * DRAIN and revision not in self._in_the_rollout():
+            # Nobody but this edit gave it requests. They end first, and then its pods.
+            reached = self.live_weights().get(f"{NAME}-canary", 0) and self._selected(f"{NAME}-canary") == revision
+            return "it has traffic" if reached else ""
         mine = [pod for pod in self.pods if pod.revision == revision]
         newest = max((pod.last_request for pod in mine), default=float("-inf"))
         # Without reads of the pods their silence is not known and is waited for; and it is not waited for for ever.
@@ -392,6 +398,14 @@ class Machine(Invariants):
         excused = late or self.seconds - self.blind_since < UNSILENT_SECONDS
         recent = self.seconds - newest < DRAIN
         return f"it answered {self.seconds - newest} s ago" if recent and not excused else ""
+
+    def _in_the_rollout(self) -> set[str]:
+        held = (self.state.stable, self.state.canary, self.state.previous)
+        return {one.revision for one in held if one is not None}
+
+    def _selected(self, service: str) -> str:
+        manifest = self.objects.get(("Service", service), {})
+        return str(manifest.get("spec", {}).get("selector", {}).get("pinn.dev/revision", ""))
 
     def foreign_weight(self, status: Status) -> bool:
         return self._routed and self.live_weights().get(f"{NAME}-canary", 0) != weight_of(status)
@@ -659,7 +673,7 @@ class Machine(Invariants):
             for item in rule["backendRefs"]
         ]
         self.write({**route, "spec": {**route["spec"], "rules": [{**rule, "backendRefs": backends}]}})
-        self.tampered = True
+        self.tampered, self.edited_at = True, self.seconds
         self.answered_before = self.answered(self.state.canary.revision) if self.state.canary else 0.0
 
     def _happens_deleted(self, what: tuple[str, str]) -> None:

@@ -198,6 +198,16 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "pods that somebody gives traffic by hand, while their removal is under way, go after that traffic": (
+        "HTTPRoute",
+        (
+            "turned back",
+            (
+                ("pods", ("both", "killed by force")), ("disturbed", Disturbance("dies", after=0)), ("time", 8.0),
+                ("weight edited", 3),
+            ),
+        ),
+    ),
     "a pod whose image came late has its time to become ready from then on": (
         "HTTPRoute", ("applied", (("ill", ("canary", "registry away")), ("time", 30.0), ("well", None))),
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pinn_operator.core.api import Resource
+from pinn_operator.core.names import REVISION_LABEL, canary_service_name
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.steps import aim, replicas_at
 from pinn_operator.core.rollout.suspension import TROUBLE_SECONDS
@@ -55,9 +56,10 @@ def desired(resource: Resource, spec: Spec, target: str | None, observed: Observ
     if active and status.rollout and status.phase in WATCHED:
         replicas[active] = _canary_replicas(spec, observed, status.rollout, active)
     kept = {stable, active, status.previous.revision if status.previous else None}
+    answering = _answers_by_hand(resource, spec, observed)
     for revision, workload in observed.workloads.items():
         if revision not in kept and workload.replicas > 0:
-            replicas[revision] = 0
+            replicas[revision] = workload.replicas if revision == answering else 0
     weight = status.rollout.weight if status.rollout else 0
     return Desired(
         replicas=replicas,
@@ -67,6 +69,15 @@ def desired(resource: Resource, spec: Spec, target: str | None, observed: Observ
         new_revision=target if target in (stable, active) else None,
         forget=_forgotten(resource, spec, observed, kept | set(replicas)),
     )
+
+
+def _answers_by_hand(resource: Resource, spec: Spec, observed: Observed) -> str | None:
+    """The revision that requests reach by the canary's Service as it is now. If nobody wants that any more, somebody
+    gave it weight by hand: traffic is taken from it in this pass, its pods go in the next one."""
+    router, name = router_of(spec.traffic), resource.name
+    if router.by_replicas or not router.seen(name, Split("", "", 0), observed).weight:
+        return None
+    return observed.selectors.get(canary_service_name(name), {}).get(REVISION_LABEL)
 
 
 def _canary_replicas(spec: Spec, observed: Observed, rollout: RolloutStatus, revision: str) -> int:

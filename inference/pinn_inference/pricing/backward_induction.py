@@ -88,15 +88,16 @@ def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -
     """Prices, Greeks and exercise boundaries; every row is taken as American, and takes some ten milliseconds.
 
     Greeks are by `batch.spot`, the share without its dividends, with that spot held: `Escrow.settled` makes those by
-    the true spot of them. All dividends of `batch.schedules` lie within the maturity. `exercise_boundary` is a true
-    spot; of two boundaries it is the one nearer to the strike. `reason` is written into every row.
+    the true spot of them. `exercise_boundary` is a true spot; of two boundaries it is the one nearer to the strike.
+    `reason` is written into every row.
     """
     quotes = closed_form.price(batch, reason=reason)
     quotes = Quotes(*(np.array(getattr(quotes, column.name)) for column in fields(Quotes)))
     quotes.method[:] = Method.BACKWARD_INDUCTION
     with np.errstate(all="ignore"):
         for row in range(len(batch)):
-            _price_row(batch, row, batch.schedules[row] if batch.schedules else NO_DIVIDENDS, quotes)
+            schedule = batch.schedules[row].until(float(batch.maturity[row])) if batch.schedules else NO_DIVIDENDS
+            _price_row(batch, row, schedule, quotes)
     return quotes
 
 

@@ -206,6 +206,7 @@ async def price(request: web.Request) -> web.StreamResponse:
     parsed = parse_price_request(body, max_batch=app[CONFIG].max_batch)
     parsed_at = time.perf_counter()
     quotes, cached = await app[SERVICE].price(parsed.options)
+    quotes = parsed.settled(quotes)
     priced_at = time.perf_counter()
     engine = app[ENGINE]
     answer = render_quotes(

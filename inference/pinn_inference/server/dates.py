@@ -47,7 +47,9 @@ class Undated:
     """An option with `maturity` instead of dates. With complaints that is a stand-in, and not to be priced."""
 
     option: dict[str, Any]
-    complaints: tuple[Complaint, ...] = ()
+    complaints: tuple[Complaint, ...]
+    since: float
+    """The valuation time, in seconds from 1970 on."""
 
 
 def is_dated(option: Mapping[str, Any]) -> bool:
@@ -91,10 +93,11 @@ def _offset(zone: str) -> int:
     return (hours * 3600 + minutes * 60) * (-1 if zone[0] == "-" else 1)
 
 
-def undated(option: Mapping[str, Any], *, now: float, longest: float) -> Undated:
+def undated(option: Mapping[str, Any], *, now: float, longest: float, has_ex_date: bool = False) -> Undated:
     """An option with the years from `valuation_time`, or from `now` where that is absent, to `expiry` as `maturity`.
 
-    `now` is in seconds from 1970 on, `longest` in years.
+    `now` is in seconds from 1970 on, `longest` in years. `has_ex_date` says that other dates of the option are counted
+    from the valuation time too, so that it means something without an expiry.
     """
     plain = {name: value for name, value in option.items() if name not in DATE_FIELDS}
     moments: dict[str, float] = {"valuation_time": now}
@@ -106,8 +109,9 @@ def undated(option: Mapping[str, Any], *, now: float, longest: float) -> Undated
             except NotAMoment as error:
                 complaints.append(Complaint(name, str(error), option[name]))
     if "expiry" not in option:
-        message = "belongs to an expiry: a maturity is counted from whatever moment the quote is for"
-        complaints.append(Complaint("valuation_time", message, option["valuation_time"]))
+        message = "belongs to an expiry or an ex_date: a maturity is counted from whatever moment the quote is for"
+        if not has_ex_date:
+            complaints.append(Complaint("valuation_time", message, option["valuation_time"]))
     elif "maturity" in option:
         complaints.append(
             Complaint("expiry", "must not stand beside maturity: which of both is meant?", option["expiry"])
@@ -118,7 +122,7 @@ def undated(option: Mapping[str, Any], *, now: float, longest: float) -> Undated
         complaints.extend(_out_of_range(option, years, longest))
     if complaints and "expiry" in option:
         plain["maturity"] = 0.0
-    return Undated(plain, tuple(complaints))
+    return Undated(plain, tuple(complaints), moments["valuation_time"])
 
 
 def _moment(value: Any) -> float:

@@ -98,6 +98,9 @@ def _demand_searchable(parsed: PriceRequest) -> None:
         raise InvalidRequest(faults, count=len(rows))
 
 
+_DIVIDENDS: Final = (
+    "must be absent: the volatility of a European option is that of one whose spot is less by their present value"
+)
 _TWO_BOUNDARIES: Final = (
     "must be at most the dividend or at least 0 for an American put, and at least a negative dividend for an American "
     "call: no volatility is looked for where there are two exercise boundaries"
@@ -183,6 +186,9 @@ class _Prices:
 
     def _exchanged(self, option: dict[str, Any], index: int | None) -> dict[str, Any]:
         """An option, or columns, with a volatility for each price."""
+        if "dividends" in option:
+            self.faults.append(Fault("dividends", _DIVIDENDS, index=index, has_value=False))
+            option = {name: value for name, value in option.items() if name != "dividends"}
         if "volatility" in option:
             self.faults.append(Fault("volatility", _ASKED_FOR, index=index, value=shown(option["volatility"])))
         stand_in: Any = _STAND_IN

@@ -17,6 +17,7 @@ from aiohttp import web
 from pinn_inference.pricing.types import FallbackReason, Method
 from pinn_inference.server.bodies import BODY_SECONDS
 from pinn_inference.server.config import ServerConfig
+from pinn_inference.server.dividends import DIVIDENDS, LARGEST_AMOUNT, LATEST, MAX_DIVIDENDS
 from pinn_inference.server.errors import MAX_FAULTS
 from pinn_inference.server.inflate import RATIO
 from pinn_inference.server.oip import EXTENSIONS, PLATFORM
@@ -350,11 +351,18 @@ def _pricing_schemas(max_batch: int) -> Json:
     fields = {field.name: _field_schema(field) for field in FIELDS}
     fields |= {"option_type": _words(OPTION_TYPES), "style": _words(STYLES)}
     fields |= {name: _string(text, minLength=1) for name, text in _DATES.items()}
-    optional = [name for name, schema in fields.items() if "default" in schema or name in (*_DATES, "maturity")]
+    dividends = _list(_ref("Dividend"), maxItems=MAX_DIVIDENDS)
+    absent = (*_DATES, "maturity", DIVIDENDS)
+    fields[DIVIDENDS] = {**dividends, "description": "What the share pays until expiry, by the escrowed model."}
+    optional = [name for name, schema in fields.items() if "default" in schema or name in absent]
     by_time = [{"required": ["maturity"]}, {"required": ["expiry"]}]
-    columns = {
+    columns: Json = {
         name: {"anyOf": [schema, _list({key: schema[key] for key in schema if key != "default"}, minItems=1)]}
         for name, schema in fields.items()
+    }
+    columns[DIVIDENDS] = {
+        "anyOf": [dividends, _list(dividends, minItems=1)],
+        "description": "Those of every option, or a list of them for each.",
     }
     results: Json = {
         "price": _number("In the currency of spot and strike."),
@@ -389,6 +397,18 @@ def _pricing_schemas(max_batch: int) -> Json:
     }  # fmt: skip
     return {
         "Option": _object(fields, optional=optional, oneOf=by_time),
+        "Dividend": _object(
+            {
+                "amount": _number("Per share, in currency.", minimum=0, maximum=LARGEST_AMOUNT),
+                "time": _number("Years until the share trades without it.", minimum=0, maximum=LATEST),
+                "ex_date": _string(
+                    "Instead of time: an ISO 8601 date, the beginning of that day in UTC, or a date-time with zone.",
+                    minLength=1,
+                ),
+            },
+            optional=("time", "ex_date"),
+            oneOf=[{"required": ["time"]}, {"required": ["ex_date"]}],
+        ),
         "Options": _object(
             {"options": _list(_ref("Option"), minItems=1, maxItems=max_batch)}, description="Answered in this order."
         ),

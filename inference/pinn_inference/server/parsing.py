@@ -16,7 +16,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from itertools import chain, islice
@@ -27,8 +27,11 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
-from pinn_inference.server.dates import DATE_FIELDS, Undated, is_dated, undated
+from pinn_inference.pricing.escrow import NO_DIVIDENDS, Schedule
+from pinn_inference.pricing.escrowed import Escrow
+from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch, Quotes
+from pinn_inference.server.dates import DATE_FIELDS, Complaint, is_dated, undated
+from pinn_inference.server.dividends import DIVIDENDS, has_ex_date, read_dividends
 from pinn_inference.server.documents import Body, Repeated, not_json, read_document
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 
@@ -72,7 +75,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {"option_type": OPTION_TYPES, "st
 _NAMES: Final = tuple(field.name for field in FIELDS)
 _FIELD_OF_NAME: Final = {field.name: field for field in FIELDS}
 _KNOWN: Final = frozenset((*_NAMES, *_WORDS))
-_UNKNOWN: Final = "is not a field of an option: known are " + ", ".join((*_NAMES, *DATE_FIELDS, *_WORDS))
+_UNKNOWN: Final = "is not a field of an option: known are " + ", ".join((*_NAMES, *DATE_FIELDS, DIVIDENDS, *_WORDS))
 _NUMBERS: Final = frozenset((int, float))
 REPEATED: Final = "must not have a key more than once: which of its values is meant?"
 _SHOWN_CHARACTERS: Final = 64
@@ -97,11 +100,17 @@ class PriceRequest:
     form: Form
     dated: BoolArray | None = None
     """Rows whose maturity was given by dates, shape (n,); None where there are none."""
+    escrow: Escrow | None = None
+    """What was taken off the spots of `options` for their dividends; None where there are none."""
 
     @property
     def told_maturity(self) -> FloatArray | None:
         """The maturities that an answer has to say, NaN in other rows, shape (n,); None where there are none."""
         return None if self.dated is None else np.where(self.dated, self.options.maturity, np.nan)
+
+    def settled(self, quotes: Quotes) -> Quotes:
+        """The answer to what was asked, from the quotes of `options`."""
+        return quotes if self.escrow is None else self.escrow.settled(quotes)
 
     @property
     def many(self) -> bool:
@@ -149,7 +158,9 @@ def demand_simple(body: Body, max_batch: int) -> None:
     limit = _MARKS + _MARKS_PER_OPTION * max_batch
     text = bytes(body) if len(body) > limit else b""
     if text.count(b",") + text.count(b"[") + text.count(b"{") > limit:
-        message = f"holds more than {limit} commas and brackets, more than any {max_batch} options have"
+        message = (
+            f"holds more than {limit} commas and brackets: send fewer options, or fewer dividends, in each request"
+        )
         raise InvalidRequest([Fault("body", message, has_value=False)])
 
 
@@ -346,9 +357,9 @@ def _parse_thoroughly(body: Body, max_batch: int, now: float) -> PriceRequest:
     elif "columns" in document:
         request = _columns_of(document, max_batch, now)
     else:
-        option = _without_dates(document, now)
-        _refuse(chain(_date_faults(option, None), _row_faults(option.option, None)))
-        request = _request_of_rows([option.option], Form.SINGLE, [is_dated(document)])
+        option = _plain(document, now)
+        _refuse(_plain_faults(option, None))
+        request = _request_of_rows([option], Form.SINGLE)
     if complaint is not None:  # what is not JSON was in a place that no rule reads
         raise InvalidRequest([not_json(complaint)])
     return request
@@ -376,25 +387,47 @@ def _list_of(document: dict[str, Any], max_batch: int, now: float) -> PriceReque
     _refuse(iter(faults))
     if len(rows) > max_batch:
         raise BatchTooLarge(size=len(rows), limit=max_batch)
-    dated = [isinstance(row, dict) and is_dated(row) for row in rows]
-    options = [_without_dates(row, now) if by_date else Undated(row) for row, by_date in zip(rows, dated, strict=True)]
-    _refuse(
-        fault
-        for index, option in enumerate(options)
-        for fault in chain(_date_faults(option, index), _row_faults(option.option, index))
-    )
-    return _request_of_rows([option.option for option in options], Form.LIST, dated)
+    options = [_plain(row, now) for row in rows]
+    _refuse(fault for index, option in enumerate(options) for fault in _plain_faults(option, index))
+    return _request_of_rows(options, Form.LIST)
 
 
-def _without_dates(option: dict[str, Any], now: float) -> Undated:
-    longest = _FIELD_OF_NAME["maturity"].high
-    return undated(option, now=now, longest=longest) if is_dated(option) else Undated(option)
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """An option with years instead of dates, and its dividends apart from it."""
+
+    option: Any
+    dated: bool = False
+    schedule: Schedule = NO_DIVIDENDS
+    complaints: tuple[Complaint, ...] = ()
 
 
-def _date_faults(option: Undated, index: int | None) -> Iterator[Fault]:
+def _plain(option: Any, now: float) -> _Plain:
+    if not isinstance(option, dict) or not (DIVIDENDS in option or is_dated(option)):
+        return _Plain(option)
+    schedule, since = NO_DIVIDENDS, now
+    complaints: tuple[Complaint, ...] = ()
+    plain: dict[str, Any] = {name: value for name, value in option.items() if name != DIVIDENDS}
+    if is_dated(option):
+        longest = _FIELD_OF_NAME["maturity"].high
+        read = undated(plain, now=now, longest=longest, has_ex_date=has_ex_date(option.get(DIVIDENDS)))
+        plain, complaints, since = read.option, read.complaints, read.since
+    if DIVIDENDS in option:
+        schedule, more = read_dividends(option[DIVIDENDS], since=since)
+        complaints = (*complaints, *more)
+    return _Plain(plain, "expiry" in option, schedule, complaints)
+
+
+def _plain_faults(option: _Plain, index: int | None) -> Iterator[Fault]:
+    """Everything wrong with one option."""
     for found in option.complaints:
-        value = shown(found.value) if found.has_value else None
-        yield Fault(found.field, found.message, index=index, value=value, has_value=found.has_value)
+        yield _fault_of(found, index)
+    yield from _row_faults(option.option, index)
+
+
+def _fault_of(found: Complaint, index: int | None) -> Fault:
+    value = shown(found.value) if found.has_value else None
+    return Fault(shown_text(found.field), found.message, index=index, value=value, has_value=found.has_value)
 
 
 def _columns_of(document: dict[str, Any], max_batch: int, now: float) -> PriceRequest:
@@ -403,7 +436,7 @@ def _columns_of(document: dict[str, Any], max_batch: int, now: float) -> PriceRe
     if not isinstance(columns, dict):
         message = 'must be an object of columns, such as {"spot": [100, 101], "strike": 95, …}'
         raise InvalidRequest([*faults, Fault("columns", message, value=shown(columns))])
-    lists = {name: column for name, column in columns.items() if isinstance(column, list)}
+    lists = {name: column for name, column in columns.items() if _is_list(name, column)}
     if not lists:
         message = "must hold at least one list: a single option is written without columns"
         raise InvalidRequest([*faults, Fault("columns", message, value=shown(columns))])
@@ -417,31 +450,39 @@ def _columns_of(document: dict[str, Any], max_batch: int, now: float) -> PriceRe
         faults.append(Fault(shown_text(first), f"must be a list of 1 to {max_batch} values", value=shown([])))
     if not faults and size > max_batch:
         raise BatchTooLarge(size=size, limit=max_batch)
-    by_date = is_dated(columns)
-    if by_date:  # lists of different lengths have no rows to count years for
-        columns, date_faults = _columns_without_dates(columns, 0 if faults else size, now)
-        faults.extend(date_faults)
+    rows: list[_Plain] = []
+    if DIVIDENDS in columns or is_dated(columns):  # lists of different lengths have no rows to count years for
+        columns, rows, more = _plain_columns(columns, 0 if faults else size, now)
+        faults.extend(more)
     _refuse(chain(faults, _column_faults(columns)))
     batch = _batch_of_columns(columns, size)
-    return PriceRequest(batch, Form.COLUMNS, np.ones(size, dtype=np.bool_) if by_date else None)
+    return _request(batch, Form.COLUMNS, rows * size if len(rows) == 1 else rows)
 
 
-def _columns_without_dates(columns: dict[str, Any], size: int, now: float) -> tuple[dict[str, Any], list[Fault]]:
-    """The columns with `maturity` instead of dates. A fault of a value that stands for every row is told once."""
-    dates = {name: columns[name] for name in ("maturity", *DATE_FIELDS) if name in columns}
-    lists = {name for name in dates if isinstance(dates[name], list)} - {"maturity"}
+def _is_list(name: str, column: Any) -> bool:
+    """Whether a column has a value for each row. One schedule of dividends is a list, and stands for every row."""
+    return isinstance(column, list) and (name != DIVIDENDS or any(isinstance(one, list) for one in column))
+
+
+def _plain_columns(columns: dict[str, Any], size: int, now: float) -> tuple[dict[str, Any], list[_Plain], list[Fault]]:
+    """The columns with `maturity` instead of dates and without dividends; what these are in each row, or in one that
+    stands for all; and what is wrong with them, where a value stands for every row told once.
+    """
+    special = {name: columns[name] for name in ("maturity", *DATE_FIELDS, DIVIDENDS) if name in columns}
+    lists = {name for name, column in special.items() if name != "maturity" and _is_list(name, column)}
     faults: dict[Fault, None] = {}
-    maturities = []
+    rows = []
     for row in range(size if lists else 1):
-        option = _without_dates({name: value[row] if name in lists else value for name, value in dates.items()}, now)
-        for fault in _date_faults(option, row):
-            everywhere = fault.field not in lists
-            faults[replace(fault, index=None) if everywhere else fault] = None
-        maturities.append(option.option.get("maturity"))
-    others = {name: column for name, column in columns.items() if name not in DATE_FIELDS}
+        option = _plain({name: value[row] if name in lists else value for name, value in special.items()}, now)
+        for found in option.complaints:
+            everywhere = found.field.partition("[")[0] not in lists
+            faults[_fault_of(found, None if everywhere else row)] = None
+        rows.append(option)
+    others = {name: column for name, column in columns.items() if name not in (*DATE_FIELDS, DIVIDENDS)}
     if "expiry" in columns:
+        maturities = [row.option.get("maturity") for row in rows]
         others["maturity"] = maturities[0] if not lists else maturities or 0.0
-    return others, list(faults)
+    return others, rows, list(faults)
 
 
 def _column_faults(columns: Mapping[str, Any]) -> Iterator[Fault]:
@@ -460,10 +501,33 @@ def _strangers(document: dict[str, Any], own: str, message: str) -> list[Fault]:
     return [Fault(shown_text(name), message, value=shown(value)) for name, value in named]
 
 
-def _request_of_rows(rows: list[dict[str, Any]], form: Form, dated: Sequence[bool]) -> PriceRequest:
+def _request_of_rows(rows: Sequence[_Plain], form: Form) -> PriceRequest:
     """Valid rows as columns."""
-    columns = {name: [row.get(name, _DEFAULTS.get(name)) for row in rows] for name in _TYPES}
-    return PriceRequest(_batch_of_columns(columns, len(rows)), form, np.array(dated) if any(dated) else None)
+    columns = {name: [row.option.get(name, _DEFAULTS.get(name)) for row in rows] for name in _TYPES}
+    return _request(_batch_of_columns(columns, len(rows)), form, rows)
+
+
+def _request(options: OptionBatch, form: Form, rows: Sequence[_Plain]) -> PriceRequest:
+    """Valid options, and what was apart from them: nothing, or one of `rows` for each.
+
+    Raises InvalidRequest for dividends that leave nothing of a spot.
+    """
+    dated = np.array([row.dated for row in rows]) if any(row.dated for row in rows) else None
+    if not any(row.schedule.dividends for row in rows):
+        return PriceRequest(options, form, dated)
+    schedules = [row.schedule for row in rows]
+    escrow = Escrow.of(options, schedules)
+    short = np.flatnonzero(~(escrow.present_value < options.spot)).tolist()
+    _refuse(
+        Fault(
+            DIVIDENDS,
+            f"have a present value of {escrow.present_value[row]:.6g} until expiry: it must be less than the spot",
+            index=None if form is Form.SINGLE else row,
+            has_value=False,
+        )
+        for row in short
+    )
+    return PriceRequest(escrow.reduced(options, schedules), form, dated, escrow)
 
 
 def _row_faults(row: Any, index: int | None) -> Iterator[Fault]:

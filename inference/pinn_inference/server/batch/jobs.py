@@ -480,7 +480,7 @@ def _parse(work: Work) -> Any:
 def _render(work: Work, request: Any, quotes: Quotes, labels: ModelLabels) -> _Rendered:
     if work.kind is JobKind.PRICE:
         parts = render_parts(
-            quotes,
+            request.settled(quotes),
             model=labels.european,
             american_model=labels.american,
             form=request.form,

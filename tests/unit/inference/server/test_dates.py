@@ -200,8 +200,10 @@ def test_faults_in_columns_have_their_row_or_none_where_a_value_stands_for_all(
 
 def test_the_process_for_large_batches_takes_dates_too() -> None:
     body = json.dumps({"options": [{**UNDATED, "expiry": "2050-01-01", "valuation_time": "2049-01-01"}] * 3}).encode()
-    request, options = _parse(Work(JobKind.PRICE, body, {}, max_batch=10, max_body_bytes=10_000))
-    assert options.maturity.tolist() == request.told_maturity.tolist() == [1.0] * 3
+    request = _parse(Work(JobKind.PRICE, body, {}, max_batch=10, max_body_bytes=10_000))
+    assert isinstance(request, PriceRequest)
+    assert request.told_maturity is not None
+    assert request.options.maturity.tolist() == request.told_maturity.tolist() == [1.0] * 3
 
 
 async def test_the_answer_says_the_maturity_that_was_counted_in_every_form() -> None:

@@ -672,6 +672,8 @@ class Machine(Invariants):
             {**item, "weight": weight if item["name"].endswith("-canary") else 100 - weight}
             for item in rule["backendRefs"]
         ]
+        if backends == rule["backendRefs"]:
+            return
         self.write({**route, "spec": {**route["spec"], "rules": [{**rule, "backendRefs": backends}]}})
         self.tampered, self.edited_at = True, self.seconds
         self.answered_before = self.answered(self.state.canary.revision) if self.state.canary else 0.0

@@ -198,6 +198,9 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "a weight that somebody writes as it is was not changed": (
+        "HTTPRoute", ("baking", (("traffic", 0.0), ("weight edited", 100), ("time", 5.0))),
+    ),
     "pods that somebody gives traffic by hand, while their removal is under way, go after that traffic": (
         "HTTPRoute",
         (

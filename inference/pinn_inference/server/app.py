@@ -27,10 +27,10 @@ from pinn_inference.server.lane import PATH, Lane, LaneServer
 from pinn_inference.server.market_pages import OPENAPI_PATHS, OPENAPI_SCHEMAS, MarketPages
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import BODY, Observer, RequestsInFlight, observing_middleware
+from pinn_inference.server.more_greeks import greeks_of, parse_request
 from pinn_inference.server.oip import ModelState, OpenInferencePages
 from pinn_inference.server.oip_codec import InferTarget
 from pinn_inference.server.openapi import OpenApiPages
-from pinn_inference.server.parsing import parse_price_request
 from pinn_inference.server.rendering import render_quotes
 from pinn_inference.server.served_model import ModelLoader, load_configured_model
 from pinn_inference.server.service import SMALL_BYTES, PricingService
@@ -203,7 +203,7 @@ async def price(request: web.Request) -> web.StreamResponse:
     if not is_whole:
         return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.PRICE, coding=reader.coding)
     started = time.perf_counter()
-    parsed = parse_price_request(body, max_batch=app[CONFIG].max_batch)
+    parsed = parse_request(body, max_batch=app[CONFIG].max_batch)
     parsed_at = time.perf_counter()
     quotes, cached = await app[SERVICE].price(parsed.options)
     quotes = parsed.settled(quotes)
@@ -216,6 +216,7 @@ async def price(request: web.Request) -> web.StreamResponse:
         form=parsed.form,
         cached=cached,
         maturity=parsed.told_maturity,
+        greeks=greeks_of(parsed),
     )
     timing = server_timing(
         parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at

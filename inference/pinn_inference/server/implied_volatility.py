@@ -7,7 +7,6 @@ answered in its row and fails no other.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from pinn_inference.server.parsing import (
     shown,
 )
 from pinn_inference.server.rendering import Part
+from pinn_inference.server.rewriting import parse_rest
 
 PATH: Final = "/v1/implied-volatility"
 REASONS: Final = tuple(outcome.label for outcome in Outcome if outcome is not Outcome.FOUND)
@@ -72,17 +72,7 @@ def _parse_thoroughly(body: Body, max_batch: int) -> ImpliedRequest:
     if read.repeated or not isinstance(read.content, dict):
         parse_price_request(body, max_batch=max_batch)  # which tells where, or what it must be
     taken = _Prices(read.content)
-    # The standard library writes NaN, as it reads it: the answer then names the field that holds one.
-    text = orjson.dumps(taken.document) if read.complaint is None else json.dumps(taken.document).encode()
-    faults, count = taken.faults, len(taken.faults)
-    try:
-        parsed = parse_price_request(text, max_batch=max_batch)
-    except InvalidRequest as error:
-        others = [_of_prices(fault) for fault in error.faults]
-        merged = sorted((*faults, *others), key=_place) if faults else others
-        raise InvalidRequest(merged[:MAX_FAULTS], count=count + error.count) from None
-    if faults:
-        raise InvalidRequest(faults[:MAX_FAULTS], count=count)
+    parsed = parse_rest(read, taken.document, taken.faults, max_batch=max_batch, reword=_of_prices)
     _demand_searchable(parsed)
     return ImpliedRequest(parsed.options, taken.column(len(parsed.options)), parsed.form)
 
@@ -163,18 +153,14 @@ class _Prices:
         if "options" in content and isinstance(rows := content["options"], list):
             self._prices, options = [], []
             for index, row in enumerate(rows):
-                options.append(self._exchanged(row, index) if isinstance(row, dict) else _flat(row))
+                options.append(self._exchanged(row, index) if isinstance(row, dict) else row)
                 self._prices.append(row.get("price") if isinstance(row, dict) else None)
-            self.document = {**_flattened(content), "options": options}
+            self.document = {**content, "options": options}
         elif "columns" in content and isinstance(columns := content["columns"], dict):
             self._prices = columns.get("price")
-            exchanged = self._exchanged(columns, None)
-            for name, column in columns.items():
-                if isinstance(column, list) and name in exchanged and name != "volatility":
-                    exchanged[name] = list(map(_flat, column))
-            self.document = {**_flattened(content), "columns": exchanged}
+            self.document = {**content, "columns": self._exchanged(columns, None)}
         elif "options" in content or "columns" in content:
-            self._prices, self.document = None, _flattened(content)
+            self._prices, self.document = None, content
         else:
             self._prices, self.document = content.get("price"), self._exchanged(content, None)
 
@@ -200,33 +186,18 @@ class _Prices:
             stand_in = [_STAND_IN] * len(price)
         else:
             self._look_at(price, index)
-        exchanged = _flattened(option)
-        exchanged.pop("price", None)
-        exchanged["volatility"] = stand_in
-        return exchanged
+        rest = {name: value for name, value in option.items() if name != "price"}
+        return {**rest, "volatility": stand_in}
 
     def _look_at(self, price: Any, index: int | None) -> None:
         if type(price) not in (int, float) or not abs(price) <= _LARGEST:
             self.faults.append(Fault("price", _PRICE_RULE, index=index, value=shown(price)))
 
 
-def _flat(value: Any) -> Any:
-    """What stands where no list and no object belongs, in a form that can be written again however deep it is."""
-    return shown(value) if isinstance(value, list | dict) else value
-
-
-def _flattened(option: dict[str, Any]) -> dict[str, Any]:
-    return {name: _flat(value) for name, value in option.items()}
-
-
 def _of_prices(fault: Fault) -> Fault:
     """A fault as found in the document with volatilities, in the words of the one with prices."""
     field = "price" if fault.field == "volatility" else fault.field
     return replace(fault, field=field, message=fault.message.replace("volatility", "price"))
-
-
-def _place(fault: Fault) -> int:
-    return -1 if fault.index is None else fault.index
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from pinn_inference.pricing.second_order import NAMES as GREEK_NAMES
 from pinn_inference.pricing.types import FallbackReason, Method
 from pinn_inference.server.bodies import BODY_SECONDS
 from pinn_inference.server.config import ServerConfig
@@ -389,12 +390,19 @@ def _pricing_schemas(max_batch: int) -> Json:
         "The years that were counted from valuation_time to expiry, ACT/365F; absent where the request said them.",
         minimum=0,
     )
-    sometimes = ("reason", "exercise_boundary", "maturity")
+    sometimes = ("reason", "exercise_boundary", "maturity", "greeks")
     in_columns = {
         name: _list({**schema, "type": ["string", "null"], "enum": [*_REASONS, None]} if name == "reason" else
                     {**schema, "type": ["number", "null"]} if name == "exercise_boundary" else schema)
         for name, schema in results.items()
     }  # fmt: skip
+    results["greeks"], in_columns["greeks"] = _ref("MoreGreeks"), _ref("MoreGreeksColumns")
+    names = _list(
+        {"enum": list(GREEK_NAMES)},
+        minItems=1,
+        uniqueItems=True,
+        description="Greeks beyond the usual ones, answered for every option.",
+    )
     return {
         "Option": _object(fields, optional=optional, oneOf=by_time),
         "Dividend": _object(
@@ -410,18 +418,40 @@ def _pricing_schemas(max_batch: int) -> Json:
             oneOf=[{"required": ["time"]}, {"required": ["ex_date"]}],
         ),
         "Options": _object(
-            {"options": _list(_ref("Option"), minItems=1, maxItems=max_batch)}, description="Answered in this order."
+            {"options": _list(_ref("Option"), minItems=1, maxItems=max_batch), "greeks": names},
+            optional=("greeks",),
+            description="Answered in this order.",
         ),
         "OptionColumns": _object(
-            {"columns": _object(columns, optional=optional, oneOf=by_time)},
+            {"columns": _object(columns, optional=optional, oneOf=by_time), "greeks": names},
+            optional=("greeks",),
             description="Lists of one length, one value for each option; a value that is no list stands for every "
             f"option. At least one is a list, of at most {max_batch}.",
         ),
-        "PriceRequest": {"oneOf": [_ref("Option"), _ref("Options"), _ref("OptionColumns")]},
+        "OptionWithGreeks": _object({**fields, "greeks": names}, optional=optional, oneOf=by_time),
+        "PriceRequest": {"oneOf": [_ref("Option"), _ref("OptionWithGreeks"), _ref("Options"), _ref("OptionColumns")]},
+        **_greek_schemas(),
         "Quote": _object(results, optional=sometimes),
         "Quotes": _object({"results": _list(_ref("Quote"), minItems=1, maxItems=max_batch)}),
         "QuoteColumns": _object({"columns": _object(in_columns, optional=sometimes)}),
         "PriceAnswer": {"oneOf": [_ref("Quote"), _ref("Quotes"), _ref("QuoteColumns")]},
+    }
+
+
+def _greek_schemas() -> Json:
+    bound = "Bounds the value's error, for the very numbers of the request."
+    one = _object({"value": _number(), "error_bound": _number(bound, minimum=0)})
+    maybe = {"type": ["number", "null"]}
+    many = _object({"value": _list(maybe), "error_bound": _list({**maybe, "minimum": 0})})
+    description = (
+        "Those that were asked for: vanna ∂²V/∂S∂σ, volga ∂²V/∂σ², charm −∂Δ/∂T, veta −∂vega/∂T, speed ∂Γ/∂S, zomma "
+        "∂Γ/∂σ, color −∂Γ/∂T and ultima ∂³V/∂σ³, per 1.00 of volatility and per year; null without variance, and for "
+        "American options that can be exercised early."
+    )
+    nullable = {"anyOf": [one, {"type": "null"}]}
+    return {
+        "MoreGreeks": _object(dict.fromkeys(GREEK_NAMES, nullable), optional=GREEK_NAMES, description=description),
+        "MoreGreeksColumns": _object(dict.fromkeys(GREEK_NAMES, many), optional=GREEK_NAMES, description=description),
     }
 
 
@@ -701,6 +731,7 @@ _QUOTE: Final[Json] = {
 def _pricing_paths(config: ServerConfig) -> Json:
     many = {"options": [_OPTION, {**_OPTION, "option_type": "call"}]}
     columns = {"columns": {**_OPTION, "strike": [90, 95, 100]}}
+    greeks = {**_OPTION, "greeks": ["vanna", "volga"]}
     answer = _answer(
         _ref("PriceAnswer"),
         "The quotes, in the form and the order in which the options came.",
@@ -716,6 +747,7 @@ def _pricing_paths(config: ServerConfig) -> Json:
                     "one": {"summary": "One option", "value": _OPTION},
                     "list": {"summary": "A list", "value": many},
                     "columns": {"summary": "Columns: one option at three strikes", "value": columns},
+                    "greeks": {"summary": "One option, with more Greeks", "value": greeks},
                 },
             }
         },

@@ -102,6 +102,8 @@ class PriceRequest:
     """Rows whose maturity was given by dates, shape (n,); None where there are none."""
     escrow: Escrow | None = None
     """What was taken off the spots of `options` for their dividends; None where there are none."""
+    greeks: tuple[str, ...] = ()
+    """Names of those that are asked for beyond the usual ones, see `more_greeks`."""
 
     @property
     def told_maturity(self) -> FloatArray | None:

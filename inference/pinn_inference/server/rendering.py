@@ -7,7 +7,7 @@ some rows have, a `reason`, an `exercise_boundary` and a `maturity`, is left out
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final, TypeAlias
@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from pinn_inference.pricing.scalar import ScalarQuote
+from pinn_inference.pricing.second_order import Greek
 from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, Method, Quotes
 from pinn_inference.server.errors import NonFiniteResult
 from pinn_inference.server.parsing import Form
@@ -47,6 +48,7 @@ class _Row(msgspec.Struct, gc=False):
     reason: str | msgspec.UnsetType = msgspec.UNSET
     exercise_boundary: float | msgspec.UnsetType | None = msgspec.UNSET
     maturity: float | msgspec.UnsetType = msgspec.UNSET
+    greeks: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -60,10 +62,11 @@ def render_quotes(
     american_model: str = "",
     cached: BoolArray | None = None,
     maturity: FloatArray | None = None,
+    greeks: Mapping[str, Greek] | None = None,
 ) -> bytes:
     """The JSON of an answer to `POST /v1/price`; arguments and errors as in `render_parts`."""
     parts = render_parts(
-        quotes, model=model, form=form, american_model=american_model, cached=cached, maturity=maturity
+        quotes, model=model, form=form, american_model=american_model, cached=cached, maturity=maturity, greeks=greeks
     )
     return b"".join(parts)
 
@@ -76,23 +79,27 @@ def render_parts(
     american_model: str = "",
     cached: BoolArray | None = None,
     maturity: FloatArray | None = None,
+    greeks: Mapping[str, Greek] | None = None,
 ) -> Iterator[Part]:
     """The JSON of an answer in parts, to be sent one after the other.
 
     `model` and `american_model` name the models behind the rows of method `pinn`; other rows have `model` null, and say
     in `reason` why if the network should have priced them. `cached`, of shape (n,), marks rows that came from a cache.
     American rows have `exercise_boundary`, null if there is none at which the option would be exercised. `maturity`, of
-    shape (n,), is said in rows where it is not NaN: those whose dates it was counted from.
+    shape (n,), is said in rows where it is not NaN: those whose dates it was counted from. `greeks` are more of them,
+    by name, null in rows where they have no answer.
     Raises NonFiniteResult before the first part, because JSON has no NaN and a silent null would be traded on.
     """
     finite = np.isfinite([getattr(quotes, name) for name in _NUMBERS]).all(axis=0)
     if not finite.all():
         raise NonFiniteResult(int(np.argmin(finite)))
     if form is Form.COLUMNS:
-        return _columns(quotes, model, american_model, cached, maturity)
+        return _columns(quotes, model, american_model, cached, maturity, greeks)
     if form is Form.SINGLE:
-        return iter((_encode(_rows(quotes, model, american_model, cached, maturity)[0]),))
-    return _list(quotes, model, american_model, cached, maturity)
+        rows = _rows(quotes, model, american_model, cached, maturity)
+        _add(greeks, rows, 0)
+        return iter((_encode(rows[0]),))
+    return _list(quotes, model, american_model, cached, maturity, greeks)
 
 
 def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
@@ -123,14 +130,21 @@ def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
 
 
 def _list(
-    quotes: Quotes, model: str, american_model: str, cached: BoolArray | None, maturity: FloatArray | None
+    quotes: Quotes,
+    model: str,
+    american_model: str,
+    cached: BoolArray | None,
+    maturity: FloatArray | None,
+    greeks: Mapping[str, Greek] | None,
 ) -> Iterator[Part]:
     yield b'{"results":['
     for start in range(0, len(quotes), _PIECE_ROWS):
         rows = slice(start, start + _PIECE_ROWS)
         known = None if cached is None else cached[rows]
         told = None if maturity is None else maturity[rows]
-        piece = _encode(_rows(quotes.take(rows), model, american_model, known, told))
+        made = _rows(quotes.take(rows), model, american_model, known, told)
+        _add(greeks, made, start)
+        piece = _encode(made)
         if start:
             yield b","
         yield memoryview(piece)[1:-1]
@@ -181,8 +195,27 @@ def _boundary(value: float) -> float | msgspec.UnsetType | None:
     return value if 0.0 < value < np.inf else None
 
 
+def _add(greeks: Mapping[str, Greek] | None, rows: Sequence[_Row], start: int) -> None:
+    """Say them in rows of an answer, of which the first is row `start` of all."""
+    if greeks is None:
+        return
+    part = slice(start, start + len(rows))
+    columns = {name: (_unsigned_zeros(each.value[part]).tolist(), each.error_bound[part].tolist())
+               for name, each in greeks.items()}  # fmt: skip
+    for number, row in enumerate(rows):
+        row.greeks = {
+            name: None if math.isnan(value[number]) else {"value": value[number], "error_bound": bound[number]}
+            for name, (value, bound) in columns.items()
+        }
+
+
 def _columns(
-    quotes: Quotes, model: str, american_model: str, cached: BoolArray | None, maturity: FloatArray | None
+    quotes: Quotes,
+    model: str,
+    american_model: str,
+    cached: BoolArray | None,
+    maturity: FloatArray | None,
+    greeks: Mapping[str, Greek] | None,
 ) -> Iterator[Part]:
     american = ~np.isnan(quotes.exercise_boundary)
     yield b'{"columns":{'
@@ -199,6 +232,12 @@ def _columns(
         yield b',"exercise_boundary":' + _numbers(np.where(has_boundary, quotes.exercise_boundary, np.nan))
     if maturity is not None:
         yield b',"maturity":' + _numbers(maturity)
+    for number, (name, each) in enumerate((greeks or {}).items()):
+        yield b"," if number else b',"greeks":{'
+        parts = (name.encode(), _numbers(each.value), _numbers(each.error_bound))  # a NaN becomes null
+        yield b'"%b":{"value":%b,"error_bound":%b}' % parts
+    if greeks:
+        yield b"}"
     yield b"}}"
 
 

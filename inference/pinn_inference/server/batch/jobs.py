@@ -30,7 +30,7 @@ from pinn_inference.server.errors import NonFiniteResult, Overloaded, ServerErro
 from pinn_inference.server.implied_volatility import ImpliedRequest, parse_implied_request, render_implied
 from pinn_inference.server.inflate import Coding, inflate
 from pinn_inference.server.moments import price_moments
-from pinn_inference.server.parsing import parse_price_request
+from pinn_inference.server.more_greeks import greeks_of, parse_request
 from pinn_inference.server.rendering import render_parts
 
 log = logging.getLogger(__name__)
@@ -469,7 +469,7 @@ def _parse(work: Work) -> Any:
     """The request, which has `options`."""
     body = inflate(work.body, work.coding, limit=work.max_body_bytes)
     if work.kind is JobKind.PRICE:
-        return parse_price_request(body, max_batch=work.max_batch)
+        return parse_request(body, max_batch=work.max_batch)
     if work.kind is JobKind.IMPLIED:
         return parse_implied_request(body, max_batch=work.max_batch)
     from pinn_inference.server.oip_codec import InferTarget, parse_infer_request
@@ -485,6 +485,7 @@ def _render(work: Work, request: Any, quotes: Quotes, labels: ModelLabels) -> _R
             american_model=labels.american,
             form=request.form,
             maturity=request.told_maturity,
+            greeks=greeks_of(request),
         )
         return _Rendered(parts)
     from pinn_inference.server.oip_codec import InferTarget, render_infer_answer

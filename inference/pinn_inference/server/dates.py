@@ -16,16 +16,20 @@ from typing import Any, Final
 
 DAY_SECONDS: Final = 86_400
 YEAR_SECONDS: Final = 365 * DAY_SECONDS
-MOMENT: Final = (
-    'must be a date such as "2027-03-19", years 0001 to 9999, which is the end of that day in UTC, or a date-time with '
-    'its zone such as "2027-03-19T16:00:00-05:00"'
-)
-"""What a moment is, for answers and documents."""
 DATE_FIELDS: Final = ("expiry", "valuation_time")
 _MOMENT: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?([Zz]|[+-]\d\d:?\d\d)?)?", re.ASCII
 )
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+
+
+def moment_rule(*, at_end: bool = True) -> str:
+    """What a moment has to be, for answers."""
+    part = "end" if at_end else "beginning"
+    return (
+        f'must be a date such as "2027-03-19", years 0001 to 9999, which is the {part} of that day in UTC, or a '
+        'date-time with its zone such as "2027-03-19T16:00:00-05:00"'
+    )
 
 
 class NotAMoment(ValueError):
@@ -65,7 +69,7 @@ def seconds_of(text: str, *, at_end: bool = True) -> float:
     """
     found = _MOMENT.fullmatch(text)
     if found is None:
-        raise NotAMoment(MOMENT)
+        raise NotAMoment(moment_rule(at_end=at_end))
     year, month, day, hour, minute, second, fraction, zone = found.groups()
     try:
         midnight = (date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY) * DAY_SECONDS
@@ -127,7 +131,7 @@ def undated(option: Mapping[str, Any], *, now: float, longest: float, has_ex_dat
 
 def _moment(value: Any) -> float:
     if not isinstance(value, str):
-        raise NotAMoment(MOMENT)
+        raise NotAMoment(moment_rule())
     return seconds_of(value)
 
 

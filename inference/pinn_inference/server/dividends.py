@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from pinn_inference.pricing.escrow import NO_DIVIDENDS, Schedule
-from pinn_inference.server.dates import MOMENT, YEAR_SECONDS, Complaint, NotAMoment, seconds_of
+from pinn_inference.server.dates import YEAR_SECONDS, Complaint, NotAMoment, moment_rule, seconds_of
 
 DIVIDENDS: Final = "dividends"
 MAX_DIVIDENDS: Final = 100
@@ -75,9 +75,9 @@ def _complaints(dividend: Any, place: int) -> Iterator[Complaint]:
 
 def _no_moment(value: Any) -> str | None:
     if not isinstance(value, str):
-        return MOMENT.replace("the end of", "the beginning of")
+        return moment_rule(at_end=False)
     try:
         seconds_of(value, at_end=False)
     except NotAMoment as error:
-        return str(error).replace("the end of", "the beginning of")
+        return str(error)
     return None

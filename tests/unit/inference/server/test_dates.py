@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pinn_inference.server.batch.jobs import Work, _parse
 from pinn_inference.server.batch.protocol import JobKind
 from pinn_inference.server.config import ServerConfig
-from pinn_inference.server.dates import MOMENT, NotAMoment, seconds_of
+from pinn_inference.server.dates import NotAMoment, moment_rule, seconds_of
 from pinn_inference.server.errors import InvalidRequest
 from pinn_inference.server.parsing import PriceRequest, parse_price_request
 from pinn_inference.server.served_model import load_configured_model
@@ -110,7 +110,7 @@ def test_what_is_no_moment_is_named_with_its_field_and_what_would_be_right(field
 def test_a_moment_that_is_no_text_is_refused(value: Any) -> None:
     (fault,) = faults({**UNDATED, "expiry": value, "valuation_time": "2026-11-28"} if value != [] else
                       {"options": [{**UNDATED, "expiry": value}]})  # fmt: skip
-    assert (fault["field"], fault["message"]) == ("expiry", MOMENT)
+    assert (fault["field"], fault["message"]) == ("expiry", moment_rule())
 
 
 def test_years_are_counted_in_seconds_of_365_days() -> None:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.escrow import Schedule
-from pinn_inference.server.batch.jobs import SLOW_PIECE, slow_pieces, slow_weights
+from pinn_inference.pricing.types import BoolArray, FallbackReason, OptionBatch, Quotes
+from pinn_inference.server.batch.jobs import (
+    SLOW_PIECE,
+    Answered,
+    ModelLabels,
+    Refusal,
+    Work,
+    perform,
+    price_without_model,
+    slow_pieces,
+    slow_rows,
+    slow_weights,
+)
+from pinn_inference.server.batch.protocol import JobKind
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.dividends import MAX_DIVIDENDS
 from pinn_inference.server.errors import InvalidRequest
@@ -19,6 +35,20 @@ from pinn_inference.server.implied_volatility import parse_implied_request
 from pinn_inference.server.parsing import PriceRequest, parse_price_request
 from pinn_inference.server.served_model import load_configured_model
 from tests.support.server import PUT, running
+
+
+class BarePricer:
+    """Without a model."""
+
+    where = "server"
+    labels = ModelLabels()
+
+    def price(self, options: OptionBatch) -> Quotes:
+        return price_without_model(options, FallbackReason.OUT_OF_DOMAIN)
+
+    def slow_rows(self, options: OptionBatch) -> BoolArray:
+        return slow_rows(options, None)
+
 
 AMERICAN = {**PUT, "style": "american"}
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
@@ -172,6 +202,55 @@ def test_where_a_volatility_is_asked_for_dividends_are_refused_by_their_name() -
         with pytest.raises(InvalidRequest) as caught:
             parse_implied_request(json.dumps(document).encode(), max_batch=1)
         assert [(fault.field, fault.index) for fault in caught.value.faults] == [("dividends", index)]
+
+
+_anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.sampled_from(["2027-01-01", "x", "9999-12-31", "0.1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["time", "amount", "ex_date", "more"]), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["expiry", "valuation_time", "dividends", "maturity", "spot"]), _anything))
+def test_whatever_stands_for_dates_and_dividends_is_read_or_refused_by_name(values: dict[str, Any]) -> None:
+    option = {**PUT, **values}
+    for document in (option, {"options": [PUT, option]}, {"columns": {**option, "strike": [90, 100]}}):
+        try:
+            request = parsed(document)
+        except InvalidRequest:
+            continue
+        assert (request.options.spot > 0.0).all()
+        assert len(request.options) == (1 if document is option else 2)
+
+
+def test_a_batch_of_both_styles_is_priced_in_pieces_and_settled_as_a_whole() -> None:
+    paying = {**AMERICAN, "dividends": PAID}
+    rows = [{**PUT, "dividends": PAID}, paying, PUT, {**paying, "spot": 90}]
+    document = {"options": rows}
+    request = parsed(document)
+    written: list[bytes | memoryview] = []
+    steps = perform(
+        Work(JobKind.PRICE, json.dumps(document).encode(), {}, max_batch=10, max_body_bytes=10_000),
+        BarePricer(),
+        written.append,
+        lambda _: None,
+    )
+    outcome: list[Answered | Refusal] = []
+
+    def run() -> Iterator[int]:
+        outcome.append((yield from steps))
+
+    left = list(run())
+    assert isinstance(outcome[0], Answered)
+    assert left == [2 * SLOW_PIECE, SLOW_PIECE]
+    answers = json.loads(b"".join(written))["results"]
+    expected = request.settled(price_without_model(request.options, FallbackReason.OUT_OF_DOMAIN))
+    for name in ("price", "delta", "theta", "rho"):
+        assert [row[name] for row in answers] == pytest.approx(getattr(expected, name).tolist(), rel=1e-12)
+    assert [row["method"] == "backward_induction" for row in answers] == [False, True, False, True]
 
 
 async def test_quotes_have_greeks_by_the_true_spot_in_every_form_and_both_styles() -> None:

@@ -107,3 +107,17 @@ async def test_what_the_integral_equation_has_priced_once_is_known() -> None:
         assert first["method"] == "integral_equation"
         assert sample(client, "pinn_prediction_latency_seconds_count", method="integral_equation") == 2
         assert sample(client, "pinn_prediction_latency_seconds_count", method="closed_form") == 0
+
+
+async def test_options_with_two_exercise_boundaries_are_answered_and_wait_with_the_slow_ones() -> None:
+    put = {**AMERICAN, "rate": -0.005, "dividend": -0.0075}
+    call = {**AMERICAN, "option_type": "call", "rate": -0.0075, "dividend": -0.005}
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        status, answer = await price(client, {"options": [put, call, PUT]})
+        assert status == 200
+        methods = [(row["method"], row.get("reason")) for row in answer["results"]]
+        assert methods == [("backward_induction", "out_of_domain")] * 2 + [("pinn", None)]
+        status, again = await price(client, put)
+        assert (again["cached"], again["price"]) == (True, answer["results"][0]["price"])
+        status, answer = await price(client, {"columns": {**put, "spot": [100.0] * 63}})
+        assert (status, answer["reason"]) == (413, "TooManySlowOptions")

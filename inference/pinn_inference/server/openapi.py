@@ -18,6 +18,7 @@ from pinn_inference.pricing.second_order import NAMES as GREEK_NAMES
 from pinn_inference.pricing.types import FallbackReason, Method
 from pinn_inference.server.bodies import BODY_SECONDS
 from pinn_inference.server.config import ServerConfig
+from pinn_inference.server.dates import PATTERN
 from pinn_inference.server.dividends import DIVIDENDS, LARGEST_AMOUNT, LATEST, MAX_DIVIDENDS
 from pinn_inference.server.errors import MAX_FAULTS
 from pinn_inference.server.inflate import RATIO
@@ -351,7 +352,7 @@ _DATES: Final[Mapping[str, str]] = {
 def _pricing_schemas(max_batch: int) -> Json:
     fields = {field.name: _field_schema(field) for field in FIELDS}
     fields |= {"option_type": _words(OPTION_TYPES), "style": _words(STYLES)}
-    fields |= {name: _string(text, minLength=1) for name, text in _DATES.items()}
+    fields |= {name: _string(text, pattern=PATTERN) for name, text in _DATES.items()}
     dividends = _list(_ref("Dividend"), maxItems=MAX_DIVIDENDS)
     absent = (*_DATES, "maturity", DIVIDENDS)
     fields[DIVIDENDS] = {**dividends, "description": "What the share pays until expiry, by the escrowed model."}

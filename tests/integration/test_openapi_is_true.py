@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.process import Process, serving
 
-# JSON Schema cannot say that all lists of a request have one length, nor that a day is to come: what it allows may still
-# be refused for that.
+# JSON Schema cannot say that all lists of a request have one length, nor that a day is to come: what it allows may be
+# refused for that.
 _CONFIG = """
 [checks]
 negative_data_rejection.expected-statuses = [400, 404, 405, 413]

@@ -228,8 +228,9 @@ class Reason(StrEnum):
     ROUTE_MISSING = "RouteMissing", "The HTTPRoute does not exist yet.", "the events say why it could not be written"
     ROUTE_NOT_ACCEPTED = (
         "RouteNotAccepted",
-        "The Gateway refuses the route; the message is the Gateway's.",
-        "check `parentRefs` and `hostnames`, and the listener's `allowedRoutes`",
+        "The Gateway refuses the route, or another route has its host name and path; the message is the Gateway's.",
+        "check `parentRefs` and `hostnames`, and the listener's `allowedRoutes`; `kubectl get httproutes -A` shows who has "
+        "the name",
     )
     ROUTE_NOT_RESOLVED = (
         "RouteNotResolved",

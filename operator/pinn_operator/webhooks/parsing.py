@@ -60,7 +60,8 @@ def parse_said(body: bytes) -> Said | SourceError:
         return SourceError(f"the answer is not a JSON object: want {_EXPECTED}")
     verdict = document.get("verdict")
     if not isinstance(verdict, str) or verdict not in {item.value for item in WebhookVerdict}:
-        return SourceError('the answer has no verdict: want "verdict": "pass", "fail" or "hold"')
+        what = "no verdict" if verdict is None else "a verdict that is none of the three"
+        return SourceError(f'the answer has {what}: want "verdict": "pass", "fail" or "hold"')
     message, value = document.get("message"), document.get("value")
     left_out = []
     if message is not None and not isinstance(message, str):

@@ -556,6 +556,7 @@ def test_a_bound_is_told_with_its_duration() -> None:
     assert describe_limit(ERRORS, bound, advance=False) == "> 5% for 300 s in 2 measurements"
     assert describe_limit(ERRORS, bound, advance=True) == "> 5%"
     assert describe_limit(ERRORS, None, advance=True) == ""
+    assert describe_limit(ERRORS, Bound(consecutive=2), advance=False) == "verdict fail in 2 measurements"
 
 
 def test_reasons_are_camel_case() -> None:

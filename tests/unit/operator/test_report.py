@@ -418,7 +418,7 @@ POD = "eu-options-intraday-31e8660e-7c9d5f6b8-x2x4z"
          "ImageUnavailable: registry.example.com/pinn:2: not found"),
         ({"waiting_reason": "CrashLoopBackOff", "restarts": 2,
           "termination": Termination("Error", 1, "ValueError: no such model", finished=NOW)},
-         "CrashLoopBackOff: ValueError: no such model; restarted 2 times"),
+         "CrashLoopBackOff: ValueError: no such model; ended 3 times"),
         ({"termination": Termination("OOMKilled", 137, finished=NOW)},
          "OOMKilled: killed for exceeding its memory limit"),
     ],

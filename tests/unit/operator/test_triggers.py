@@ -42,8 +42,8 @@ OOM, ERROR = Termination("OOMKilled", 137), Termination("Error", 1, "Traceback\n
          "memory limit"),
         ("waiting to be started again", replace(LOST, waiting_reason="CrashLoopBackOff", restarts=1, termination=ERROR),
          "CrashLoopBackOff", "ValueError: no weights"),
-        ("started for the third time", replace(READY, restarts=2, termination=ERROR), "CrashLoopBackOff",
-         "restarted 2 times, last with exit code 1 (Error)"),
+        ("started for the third time", replace(READY, restarts=2, termination=ERROR, container_started=START),
+         "CrashLoopBackOff", "ended 2 times, last with exit code 1 (Error)"),
         ("no such image", replace(PULLING, waiting_reason="ImagePullBackOff", waiting_message="not found"),
          "ImageUnavailable", "not found"),
         ("no image name", replace(PULLING, waiting_reason="InvalidImageName"), "ImageUnavailable", "image"),
@@ -80,6 +80,13 @@ def test_a_pod_that_condemns_its_revision_at_once(name: str, pod: Pod, expected:
 )
 def test_a_pod_that_condemns_nobody(name: str, pod: Pod) -> None:
     assert reason(seen(READY, replace(pod, name="other"), available=1), after=400) is None, name
+
+
+def test_the_value_of_a_crash_exceeds_its_limit() -> None:
+    again = replace(LOST, waiting_reason="CrashLoopBackOff", restarts=1, termination=ERROR)
+    found = pod_failure(seen(again), "bbbb", rollback=ROLLBACK, now=START, patience_from=START)
+    assert found is not None
+    assert (found.value, found.limit) == ("2 exits", "< 2 exits")
 
 
 def test_a_memory_kill_counts_even_of_a_pod_that_is_over() -> None:

@@ -165,9 +165,9 @@ def test_a_verdict_alone_is_an_answer(verdict: WebhookVerdict) -> None:
         (b'"pass"', "is not a JSON object"),
         (b'[{"verdict": "pass"}]', "is not a JSON object"),
         (b"{}", "has no verdict"),
-        (b'{"verdict": "PASS"}', "has no verdict"),
-        (b'{"verdict": true}', "has no verdict"),
-        (b'{"verdict": ["pass"]}', "has no verdict"),
+        (b'{"verdict": "PASS"}', "has a verdict that is none of the three"),
+        (b'{"verdict": true}', "has a verdict that is none of the three"),
+        (b'{"verdict": ["pass"]}', "has a verdict that is none of the three"),
     ],
 )
 def test_any_other_answer_is_an_error_that_says_what_would_be_right(body: bytes, words: str) -> None:

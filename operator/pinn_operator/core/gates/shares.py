@@ -107,12 +107,16 @@ class CounterShare:
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
-            collecting=f"warming up: no {self.unit} counted yet" if canary.total <= 0 and family.warm_up else "",
+            collecting=self._warming_up(family.warm_up) if canary.total <= 0 and family.warm_up else "",
             excused=self._excuse(gate, canary, stable),
             held=stale(found.fast, scope),
             present=Reference(window.stable.total, window.stable.bad) if window and window.stable.total > 0 else None,
         )
         return with_comparison(evidence, worse)
+
+    def _warming_up(self, warm_up: WarmUp) -> str:
+        least = f"a pod's first {warm_up.requests:g}, or first {warm_up.seconds:g} s, are left out"
+        return f"warming up: no {self.unit} counted yet ({least})"
 
     def _stable(self, gate: Gate, reading: Reading, window: Window | None, scope: Scope) -> float | None:
         """Stable's share: of the same time, or of the last time when it had traffic."""

@@ -53,7 +53,7 @@ def describe_limit(gate: Gate, bound: Bound | None, *, advance: bool) -> str:
     if bound is None:
         return ""
     sign, value = ("<", bound.below) if bound.below is not None else (">", bound.above)
-    text = f"{sign} {describe(gate, value)}"
+    text = f"{sign} {describe(gate, value)}" if value is not None else "verdict fail"  # a webhook's word alone
     if not advance and bound.for_seconds:
         text += f" for {bound.for_seconds} s"
     if not advance and bound.consecutive > 1:

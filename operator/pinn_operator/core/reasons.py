@@ -229,8 +229,7 @@ class Reason(StrEnum):
     ROUTE_NOT_ACCEPTED = (
         "RouteNotAccepted",
         "The Gateway refuses the route, or another route has its host name and path; the message is the Gateway's.",
-        "check `parentRefs` and `hostnames`, and the listener's `allowedRoutes`; `kubectl get httproutes -A` shows who has "
-        "the name",
+        "check `parentRefs`, `hostnames` and the listener's `allowedRoutes`; `kubectl get httproutes -A` shows all names",
     )
     ROUTE_NOT_RESOLVED = (
         "RouteNotResolved",

@@ -229,7 +229,7 @@ class Reason(StrEnum):
     ROUTE_NOT_ACCEPTED = (
         "RouteNotAccepted",
         "The Gateway refuses the route, or another route has its host name and path; the message is the Gateway's.",
-        "check `parentRefs`, `hostnames` and the listener's `allowedRoutes`; `kubectl get httproutes -A` shows all names",
+        "check `parentRefs`, `hostnames` and the listener's `allowedRoutes`; `kubectl get httproutes -A` lists all",
     )
     ROUTE_NOT_RESOLVED = (
         "RouteNotResolved",

@@ -30,7 +30,15 @@ from msgspec import UNSET, UnsetType
 from pinn_inference.pricing.escrow import NO_DIVIDENDS, Schedule
 from pinn_inference.pricing.escrowed import Escrow
 from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch, Quotes
-from pinn_inference.server.dates import DATE_FIELDS, Complaint, is_dated, undated
+from pinn_inference.server.dates import (
+    DATE_FIELDS,
+    YEAR_SECONDS,
+    Complaint,
+    NotAMoment,
+    is_dated,
+    seconds_of,
+    undated,
+)
 from pinn_inference.server.dividends import DIVIDENDS, has_ex_date, read_dividends
 from pinn_inference.server.documents import Body, Repeated, not_json, read_document
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
@@ -74,6 +82,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {"option_type": OPTION_TYPES, "st
 """The first word of each is what an absent field means."""
 _NAMES: Final = tuple(field.name for field in FIELDS)
 _FIELD_OF_NAME: Final = {field.name: field for field in FIELDS}
+_LONGEST: Final = _FIELD_OF_NAME["maturity"].high
 _KNOWN: Final = frozenset((*_NAMES, *_WORDS))
 _UNKNOWN: Final = "is not a field of an option: known are " + ", ".join((*_NAMES, *DATE_FIELDS, DIVIDENDS, *_WORDS))
 _NUMBERS: Final = frozenset((int, float))
@@ -127,9 +136,10 @@ def parse_price_request(body: Body, *, max_batch: int, now: float | None = None)
 
     Raises InvalidRequest with every fault found, BatchTooLarge for more than `max_batch` options.
     """
-    quick = _parse_list(body, max_batch)
+    now = time.time() if now is None else now
+    quick = _parse_list(body, max_batch, now)
     if quick is not None:
-        return PriceRequest(quick, Form.LIST)
+        return quick
     single = read_option(body)
     if single is not None:
         return PriceRequest(_batch_of_one(single), Form.SINGLE)
@@ -137,7 +147,7 @@ def parse_price_request(body: Body, *, max_batch: int, now: float | None = None)
     columns = _parse_columns(body, max_batch)
     if columns is not None:
         return PriceRequest(columns, Form.COLUMNS)
-    return _parse_thoroughly(body, max_batch, time.time() if now is None else now)
+    return _parse_thoroughly(body, max_batch, now)
 
 
 def read_option(body: Body) -> OptionTuple | None:
@@ -208,6 +218,16 @@ _Columns: Final[Any] = _struct("_Columns", _maybe({name: _value_or_list(type_) f
 _ColumnsRequest: Final[Any] = _struct("_ColumnsRequest", [("columns", _Columns)])
 _option_decoder: Final = msgspec.json.Decoder(_Option)
 _options_decoder: Final = msgspec.json.Decoder(list[_Option])
+_DatedOption: Final[Any] = _struct(
+    "_DatedOption",
+    [
+        ("expiry", str),
+        ("valuation_time", str | UnsetType, UNSET),
+        ("maturity", UnsetType, UNSET),
+        *_maybe({name: type_ for name, type_ in _TYPES.items() if name != "maturity"}),
+    ],
+)
+_dated_decoder: Final = msgspec.json.Decoder(list[_DatedOption])
 _defaulted_decoder: Final = msgspec.json.Decoder(list[_Defaulted])
 _columns_decoder: Final = msgspec.json.Decoder(_ColumnsRequest)
 
@@ -229,14 +249,17 @@ def _given(option: Any) -> tuple[bool, ...]:
 _LIST_HEAD: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"options"[ \t\r\n]*:[ \t\r\n]*\[')
 _LIST_TAIL: Final = re.compile(rb"\][ \t\r\n]*\}[ \t\r\n]*\Z")
 _TAIL_BYTES: Final = 64
+_EXPIRY: Final = re.compile(rb'"expiry"')
+_FIRST_BYTES: Final = 1024
+"""Where the first option of a list is looked for."""
 _BETWEEN: Final = re.compile(rb"\}[ \t\r\n]*,")
 _PIECE_BYTES: Final = 64 * 1024
 _ROW: Final = np.dtype([*((name, np.float64) for name in _NAMES), ("is_call", np.bool_), ("is_american", np.bool_)])
 _pack_row: Final = PackedRow("6d2?").pack
 
 
-def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
-    """The options of a valid list; None if it is anything else, or a form of it that is rare.
+def _parse_list(body: Body, max_batch: int, now: float) -> PriceRequest | None:
+    """A valid list of options that all have maturities, or all expiries; None if it is anything else.
 
     Raises BatchTooLarge for more than `max_batch`, of which it keeps none.
     """
@@ -249,8 +272,9 @@ def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
         return None
     packed: list[bytes] = []
     count = 0
+    dated = _EXPIRY.search(body, head.end(), head.end() + _FIRST_BYTES) is not None
     for piece in _pieces(body, head.end(), tail_start + tail.start()):
-        rows = _options_of(piece)
+        rows = _dated_options_of(piece, now) if dated else _options_of(piece)
         if rows is None:
             return None
         count += len(rows)
@@ -259,7 +283,34 @@ def _parse_list(body: Body, max_batch: int) -> OptionBatch | None:
     if count > max_batch:
         raise BatchTooLarge(size=count, limit=max_batch)
     table = np.frombuffer(b"".join(packed), dtype=_ROW)
-    return OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ()))
+    options = OptionBatch(*(np.ascontiguousarray(table[name]) for name in _ROW.names or ()))
+    return PriceRequest(options, Form.LIST, np.ones(count, dtype=np.bool_) if dated else None)
+
+
+def _dated_options_of(piece: bytes, now: float) -> list[Any] | None:
+    """As `_options_of`, where every option has an expiry. Colons of dates are counted: none may hide in an escape."""
+    if b"\\" in piece:
+        return None
+    try:
+        rows = _dated_decoder.decode(b"[%b]" % piece)
+        colons = _REQUIRED * len(rows)
+        for row in rows:
+            since = now
+            colons += row.expiry.count(":")
+            if row.valuation_time is not UNSET:
+                since = seconds_of(row.valuation_time)
+                colons += 1 + row.valuation_time.count(":")
+            row.maturity = (seconds_of(row.expiry) - since) / YEAR_SECONDS
+            if not 0.0 <= row.maturity <= _LONGEST:
+                return None
+            for name, default in _DEFAULTS.items():
+                if getattr(row, name) is UNSET:
+                    setattr(row, name, default)
+                else:
+                    colons += 1
+    except (msgspec.MsgspecError, UnicodeDecodeError, NotAMoment):
+        return None
+    return rows if rows and colons == piece.count(b":") else None
 
 
 def _options_of(piece: bytes) -> list[Any] | None:
@@ -411,8 +462,7 @@ def _plain(option: Any, now: float) -> _Plain:
     complaints: tuple[Complaint, ...] = ()
     plain: dict[str, Any] = {name: value for name, value in option.items() if name != DIVIDENDS}
     if is_dated(option):
-        longest = _FIELD_OF_NAME["maturity"].high
-        read = undated(plain, now=now, longest=longest, has_ex_date=has_ex_date(option.get(DIVIDENDS)))
+        read = undated(plain, now=now, longest=_LONGEST, has_ex_date=has_ex_date(option.get(DIVIDENDS)))
         plain, complaints, since = read.option, read.complaints, read.since
     if DIVIDENDS in option:
         schedule, more = read_dividends(option[DIVIDENDS], since=since)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pinn_inference.pricing.types import COLUMNS
+from pinn_inference.server import parsing
 from pinn_inference.server.batch.jobs import Work, _parse
 from pinn_inference.server.batch.protocol import JobKind
 from pinn_inference.server.config import ServerConfig
@@ -166,6 +169,52 @@ def test_a_list_may_mix_dates_and_years() -> None:
     assert request.options.maturity.tolist() == [0.5, 2.5 / 365]
     assert request.told_maturity is not None
     assert [years == years for years in request.told_maturity.tolist()] == [False, True]
+
+
+_dates = st.sampled_from(
+    ["2026-11-29", "2027-05-14T16:00:00-05:00", "2026-11-27", "2200-01-01", "x", "2027-05-14T16:00", "12:00"]
+)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"expiry": _dates, "spot": st.sampled_from([100, 101.5, -1])},
+            optional={
+                "valuation_time": _dates,
+                "maturity": st.just(0.5),
+                "dividend": st.just(0.01),
+                "option_type": st.sampled_from(["put", "Put"]),
+                "style": st.just("american"),
+            },
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 3),
+)
+def test_a_list_by_dates_is_read_alike_by_the_quick_way_and_by_the_thorough_one(
+    rows: list[dict[str, Any]], hostile: int
+) -> None:
+    bare = {"strike": 95, "rate": 0.03, "volatility": 0.2}
+    body = json.dumps({"options": [{**bare, **row} for row in rows]})
+    if hostile == 1:
+        body = body.replace('"strike": 95', '"strike": 90, "strike": 95', 1)
+    if hostile == 2:  # a colon that is hidden makes up for one that is too many
+        body = body.replace(":00-", "\\u003a00-").replace('"strike": 95', '"strike": 90, "strike": 95', 1)
+    if hostile == 3:
+        body = body.replace("}]", "},]")
+
+    def outcome(read: Callable[[bytes], PriceRequest]) -> Any:
+        try:
+            request = read(body.encode())
+        except InvalidRequest as error:
+            return str(error), error.details()
+        assert request.told_maturity is not None
+        return [getattr(request.options, name).tolist() for name in COLUMNS], request.told_maturity.tolist()
+
+    quick = outcome(lambda text: parse_price_request(text, max_batch=10, now=NOW))
+    assert quick == outcome(lambda text: parsing._parse_thoroughly(text, 10, NOW))
 
 
 def test_columns_take_dates_for_each_row_or_for_all() -> None:

@@ -239,7 +239,7 @@ async def imply(request: web.Request) -> web.StreamResponse:
     parsed_at = time.perf_counter()
     found = implied_volatility(asked.options, asked.price)
     priced_at = time.perf_counter()
-    answer = b"".join(render_implied(found, form=asked.form))
+    answer = b"".join(render_implied(found, form=asked.form, maturity=asked.told_maturity))
     timing = server_timing(
         parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
     )

@@ -56,6 +56,8 @@ class ImpliedRequest:
     options: OptionBatch
     price: FloatArray
     form: Form
+    told_maturity: FloatArray | None = None
+    """As `PriceRequest.told_maturity`."""
 
 
 def parse_implied_request(body: Body, *, max_batch: int) -> ImpliedRequest:
@@ -74,7 +76,7 @@ def _parse_thoroughly(body: Body, max_batch: int) -> ImpliedRequest:
     taken = _Prices(read.content)
     parsed = parse_rest(read, taken.document, taken.faults, max_batch=max_batch, reword=_of_prices)
     _demand_searchable(parsed)
-    return ImpliedRequest(parsed.options, taken.column(len(parsed.options)), parsed.form)
+    return ImpliedRequest(parsed.options, taken.column(len(parsed.options)), parsed.form, parsed.told_maturity)
 
 
 def _demand_searchable(parsed: PriceRequest) -> None:
@@ -213,29 +215,34 @@ class _Row(msgspec.Struct, gc=False):
     reason: str | UnsetType = UNSET
     price_range: tuple[float, float] | UnsetType = UNSET
     volatility_range: tuple[float, float | None] | UnsetType = UNSET
+    maturity: float | UnsetType = UNSET
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-def render_implied(found: ImpliedVolatilities, *, form: Form) -> Iterator[Part]:
-    """The JSON of an answer in parts. A row without a volatility says why, and which prices the option can have."""
+def render_implied(found: ImpliedVolatilities, *, form: Form, maturity: FloatArray | None = None) -> Iterator[Part]:
+    """The JSON of an answer in parts. A row without a volatility says why, and which prices the option can have.
+
+    `maturity`, of shape (n,), is said in rows where it is not NaN: those whose dates it was counted from.
+    """
     if form is Form.SINGLE:
-        return iter((_encode(_rows(found)[0]),))
-    return _columns(found) if form is Form.COLUMNS else _list(found)
+        return iter((_encode(_rows(found, maturity)[0]),))
+    return _columns(found, maturity) if form is Form.COLUMNS else _list(found, maturity)
 
 
-def _list(found: ImpliedVolatilities) -> Iterator[Part]:
+def _list(found: ImpliedVolatilities, maturity: FloatArray | None) -> Iterator[Part]:
     yield b'{"results":['
     for start in range(0, len(found), _PIECE_ROWS):
-        piece = _encode(_rows(found.take(slice(start, start + _PIECE_ROWS))))
+        rows = slice(start, start + _PIECE_ROWS)
+        piece = _encode(_rows(found.take(rows), None if maturity is None else maturity[rows]))
         if start:
             yield b","
         yield memoryview(piece)[1:-1]
     yield b"]}"
 
 
-def _rows(found: ImpliedVolatilities) -> list[_Row]:
+def _rows(found: ImpliedVolatilities, maturity: FloatArray | None) -> list[_Row]:
     columns = (found.volatility, found.error_bound, found.vega, found.method, found.outcome)
     rows = []
     for row, (volatility, bound, vega, method, outcome) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
@@ -246,6 +253,9 @@ def _rows(found: ImpliedVolatilities) -> list[_Row]:
         if outcome in _OPEN:
             made.volatility_range = _volatility_range(found, row)
         rows.append(made)
+    if maturity is not None:
+        for made, years in zip(rows, maturity.tolist(), strict=True):
+            made.maturity = UNSET if math.isnan(years) else years
     return rows
 
 
@@ -258,7 +268,7 @@ def _volatility_range(found: ImpliedVolatilities, row: int) -> tuple[float, floa
     return float(found.lowest[row]), highest if math.isfinite(highest) else None
 
 
-def _columns(found: ImpliedVolatilities) -> Iterator[Part]:
+def _columns(found: ImpliedVolatilities, maturity: FloatArray | None) -> Iterator[Part]:
     failed = found.outcome != Outcome.FOUND
     names = ("implied_volatility", "error_bound", "vega")
     yield b'{"columns":{'
@@ -273,4 +283,6 @@ def _columns(found: ImpliedVolatilities) -> Iterator[Part]:
         yield b',"reason":' + _encode([_LABELS[code] or None for code in found.outcome.tolist()])
         yield b',"price_range":' + _encode(prices)
         yield b',"volatility_range":' + _encode(volatilities)
+    if maturity is not None:
+        yield b',"maturity":' + orjson.dumps(maturity, option=orjson.OPT_SERIALIZE_NUMPY)
     yield b"}}"

@@ -99,6 +99,7 @@ def _schemas(config: ServerConfig, priced: _Json) -> _Json:
             {"type": "number", "minimum": 0},
             {"type": ["number", "null"]},
         ),
+        "maturity": priced["Quote"]["properties"]["maturity"],
     }
     in_columns = {name: _list(schema) for name, schema in results.items()} | {
         name: _list(_or_null(schema)) for name, schema in why.items()

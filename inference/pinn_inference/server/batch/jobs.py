@@ -276,7 +276,7 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None], admit: C
         if isinstance(request, ImpliedRequest):
             found = yield from _imply(request, pricer, tally, admit)
             tally.part_ended("evaluation")
-            rendered = _Rendered(render_implied(found, form=request.form))
+            rendered = _Rendered(render_implied(found, form=request.form, maturity=request.told_maturity))
         else:
             quotes = yield from _evaluate(request.options, pricer, tally, admit)
             tally.priced(request.options, quotes)

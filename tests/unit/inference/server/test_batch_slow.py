@@ -8,10 +8,12 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pinn_inference.pricing import integral_equation
 from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST
-from pinn_inference.pricing.types import FallbackReason, OptionBatch, Quotes
+from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.batch.jobs import (
     SLOW_PIECE,
@@ -185,3 +187,26 @@ def test_no_more_than_a_thousand_options_are_priced_by_the_slow_method_whoever_a
     puts = replace(chosen, is_call=~chosen.is_call, is_american=chosen.is_call)
     with pytest.raises(EngineFailed, match="1001 of them cannot be priced"):
         price_without_model(puts, FallbackReason.DEVICE_ERROR)
+
+
+def test_a_search_for_american_volatilities_lets_others_have_their_turn_between_any_two_rounds() -> None:
+    class ByEquation(Sizes):
+        def price(self, batch: OptionBatch) -> Quotes:
+            self.sizes.append(len(batch))
+            return integral_equation.price(batch)
+
+        def slow_rows(self, options: OptionBatch) -> BoolArray:
+            return np.zeros(len(options), dtype=np.bool_)
+
+    priced = {name: value for name, value in AMERICAN.items() if name != "volatility"} | {"price": 5.0}
+    body = json.dumps({"options": [priced, {**priced, "spot": 105}]}).encode()
+    pricer, slow, pieces = ByEquation(), SlowBatches[None](), list[bytes | memoryview]()
+    outcome = slow.begin(None, perform(Work(JobKind.IMPLIED, body, {}, 10, 1 << 20), pricer, pieces.append, slow.admit))
+    turns = 0
+    while outcome is None:
+        outcome, turns = slow.go_on(slow.take()), turns + 1
+    assert isinstance(outcome, Answered)
+    assert turns == len(pricer.sizes) > 3
+    assert (outcome.counts.options, outcome.counts.methods, outcome.counts.moments) == (2, [0] * len(Method), [])
+    volatilities = [row["implied_volatility"] for row in json.loads(b"".join(pieces))["results"]]
+    assert volatilities[0] < volatilities[1]

@@ -128,6 +128,20 @@ async def test_columns_are_answered_in_columns() -> None:
     assert found["volatility_range"] == [None] * 3
 
 
+@pytest.mark.parametrize("size", [1, 2, 1500])
+async def test_maturities_that_were_counted_from_dates_are_told(size: int) -> None:
+    dated = {name: value for name, value in PRICED.items() if name != "maturity"}
+    dated |= {"valuation_time": "2026-03-19", "expiry": "2027-03-19"}
+    async with running() as client:
+        _, alone = await post(client, {**PRICED, "maturity": 1})
+        _, answer = await post(client, dated if size == 1 else {"options": [dated] * (size - 1) + [PRICED]})
+        _, columns = await post(client, {"columns": {**dated, "price": [3.5, 3.6]}})
+    rows = [answer] if size == 1 else answer["results"]
+    assert rows[0] == {**alone, "maturity": 1.0}
+    assert size == 1 or "maturity" not in rows[-1]
+    assert columns["columns"]["maturity"] == [1.0, 1.0]
+
+
 async def test_a_large_request_is_answered_by_the_batch_process_as_a_small_one_is_by_the_server() -> None:
     rows = [{**PRICED, "price": 3.5 + 1e-4 * row} for row in range(3000)]
     async with running() as client:

@@ -28,7 +28,7 @@ import numpy as np
 
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.escrow import NO_DIVIDENDS, Schedule
-from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
 
 _HALF_WIDTH: Final = 10.0
 """Of the grid, in σ√T: nothing comes back from there."""
@@ -80,17 +80,19 @@ class _Put:
 
 @dataclass(frozen=True, slots=True)
 class _Solution:
-    """At x and t = 0, where the option is held: v, v_x, v_xx, v_σ·σ and v_r, and where the exercise region begins."""
+    """At x and t = 0, where the option is held: v, v_x, v_xx, v_σ·σ and v_r. `near` and `far` are the x between which
+    it is exercised, the one nearer to the strike first; NaN where there is none."""
 
     jets: FloatArray
-    boundary: float
+    near: float
+    far: float
 
 
 def price(batch: OptionBatch, *, reason: FallbackReason = FallbackReason.NONE) -> Quotes:
     """Prices, Greeks and exercise boundaries; every row is taken as American, and takes some ten milliseconds.
 
     Greeks are by `batch.spot`, the share without its dividends, with that spot held: `Escrow.settled` makes those by
-    the true spot of them. `exercise_boundary` is a true spot; of two boundaries it is the one nearer to the strike.
+    the true spot of them. Boundaries are true spots.
     `reason` is written into every row.
     """
     quotes = closed_form.price(batch, reason=reason)
@@ -148,7 +150,8 @@ def _price_row(batch: OptionBatch, row: int, schedule: Schedule, quotes: Quotes)
     elif solved is None:
         quotes.exercise_boundary[row] = np.inf if is_call else 0.0
     else:
-        edge = solved.boundary
+        edge = solved.near
+        quotes.far_boundary[row] = to_come + strike * np.exp(-solved.far if is_call else solved.far)
         quotes.exercise_boundary[row] = (
             (np.inf if is_call else 0.0)
             if np.isnan(edge)
@@ -191,9 +194,9 @@ def _premium(put: _Put) -> tuple[_Solution, float, float]:
     jets = 2.0 * fine.jets - coarse.jets - twin
     step = abs(float(fine.jets[0] - coarse.jets[0]))
     # A boundary of exercise at a few dates is wrong by a multiple of √dt (Broadie, Glasserman and Kou 1997).
-    boundary = fine.boundary + (fine.boundary - coarse.boundary) / (np.sqrt(2.0) - 1.0)
+    near, far = (b + (b - a) / (np.sqrt(2.0) - 1.0) for a, b in ((coarse.near, fine.near), (coarse.far, fine.far)))
     wrong = abs(float(twin[0]) - _exact_european(put))
-    return _Solution(jets, boundary), _SAFETY * (step + wrong) + _KINKS, float(fine.jets[0] - twin[0])
+    return _Solution(jets, near, far), _SAFETY * (step + wrong) + _KINKS, float(fine.jets[0] - twin[0])
 
 
 def _exact_european(put: _Put) -> float:
@@ -265,7 +268,7 @@ def _solve(put: _Put, grid: _Grid, dates: int) -> _Solution:
                 v = _exercise(put, grid, t, v, *put.schedule.after(t, put.discount))
     if put.schedule.paid_at(0.0):
         v = _exercise(put, grid, 0.0, v, *put.schedule.after(0.0, put.discount))
-    return _Solution(_jets(grid, v), _boundary(put, grid, v[0]))
+    return _Solution(_jets(grid, v), *_boundaries(put, grid, v[0]))
 
 
 def _at_expiry(put: _Put, grid: _Grid) -> FloatArray:
@@ -327,14 +330,19 @@ def _jets(grid: _Grid, v: FloatArray) -> FloatArray:
     return np.array([near[3], slope, bend, v[1, middle], v[2, middle]])
 
 
-def _boundary(put: _Put, grid: _Grid, held: FloatArray) -> float:
-    """The largest x at which the option is exercised at once; NaN if there is none on the grid."""
+def _boundaries(put: _Put, grid: _Grid, held: FloatArray) -> tuple[float, float]:
+    """The largest and the smallest x at which the option is exercised at once; NaN where the grid does not reach it."""
     gain = _payoff(put, grid, 0.0, *put.schedule.before(0.0, put.discount))[0] - held
     inner = np.abs(grid.z) < (_TAPER - 1.0) * put.spread
-    exercised: BoolArray = (gain > 0.0) & inner
-    if not exercised.any():
-        return float("nan")
-    last = int(np.flatnonzero(exercised)[-1])
-    if not inner[last + 1]:
-        return float("nan")
-    return put.x + float(grid.z[last]) + grid.step * float(gain[last] / (gain[last] - gain[last + 1]))
+    exercised = np.flatnonzero((gain > 0.0) & inner)
+    if not len(exercised):
+        return float("nan"), float("nan")
+    first, last = int(exercised[0]), int(exercised[-1])
+
+    def crossing(place: int) -> float:
+        """Between this place and the next."""
+        if not inner[place] or not inner[place + 1]:
+            return float("nan")
+        return put.x + float(grid.z[place]) + grid.step * float(gain[place] / (gain[place] - gain[place + 1]))
+
+    return crossing(last), crossing(first - 1)

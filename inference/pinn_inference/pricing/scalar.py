@@ -40,6 +40,7 @@ class ScalarQuote(NamedTuple):
     method: Method = Method.PINN
     reason: FallbackReason = FallbackReason.NONE
     cached: bool = False
+    far_boundary: float = math.nan
 
     @classmethod
     def of(cls, quotes: Quotes, row: int = 0) -> ScalarQuote:
@@ -55,6 +56,7 @@ class ScalarQuote(NamedTuple):
             float(quotes.exercise_boundary[row]),
             Method(int(quotes.method[row])),
             FallbackReason(int(quotes.reason[row])),
+            far_boundary=float(quotes.far_boundary[row]),
         )
 
     def as_cached(self) -> ScalarQuote:

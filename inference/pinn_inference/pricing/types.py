@@ -140,10 +140,14 @@ class Quotes:
     method: CodeArray
     reason: CodeArray
     exercise_boundary: FloatArray = field(default_factory=lambda: np.zeros(0))
+    far_boundary: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Of two exercise boundaries the one that is farther from the strike, beyond which the option is held again; else
+    NaN."""
 
     def __post_init__(self) -> None:
-        if self.exercise_boundary.size == 0:
-            object.__setattr__(self, "exercise_boundary", np.full(self.price.shape, np.nan))
+        for name in ("exercise_boundary", "far_boundary"):
+            if getattr(self, name).size == 0:
+                object.__setattr__(self, name, np.full(self.price.shape, np.nan))
 
     def __len__(self) -> int:
         return len(self.price)

@@ -391,10 +391,14 @@ def _pricing_schemas(max_batch: int) -> Json:
         "The years that were counted from valuation_time to expiry, ACT/365F; absent where the request said them.",
         minimum=0,
     )
-    sometimes = ("reason", "exercise_boundary", "maturity", "greeks")
+    results["far_exercise_boundary"] = _number(
+        "Only where there are two boundaries: the one farther from the strike, beyond which the option is held again.",
+        minimum=0,
+    )
+    sometimes = ("reason", "exercise_boundary", "far_exercise_boundary", "maturity", "greeks")
     in_columns = {
         name: _list({**schema, "type": ["string", "null"], "enum": [*_REASONS, None]} if name == "reason" else
-                    {**schema, "type": ["number", "null"]} if name == "exercise_boundary" else schema)
+                    {**schema, "type": ["number", "null"]} if name.endswith("exercise_boundary") else schema)
         for name, schema in results.items()
     }  # fmt: skip
     results["greeks"], in_columns["greeks"] = _ref("MoreGreeks"), _ref("MoreGreeksColumns")

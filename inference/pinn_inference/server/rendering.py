@@ -1,7 +1,7 @@
 """From quotes to the bytes of an answer, in the form in which the options came.
 
 Rows are encoded from typed structures, some thousand at a time, which costs half of what dictionaries would. What only
-some rows have, a `reason`, an `exercise_boundary` and a `maturity`, is left out of the others.
+some rows have, a `reason`, an `exercise_boundary` or two and a `maturity`, is left out of the others.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class _Row(msgspec.Struct, gc=False):
     exercise_boundary: float | msgspec.UnsetType | None = msgspec.UNSET
     maturity: float | msgspec.UnsetType = msgspec.UNSET
     greeks: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    far_exercise_boundary: float | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -107,7 +108,7 @@ def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
 
     Raises NonFiniteResult like `render_parts`.
     """
-    price, delta, gamma, vega, theta, rho, error_bound, boundary, method, reason, cached = quote
+    price, delta, gamma, vega, theta, rho, error_bound, boundary, method, reason, cached, far = quote
     total = price + delta + gamma + vega + theta + rho + error_bound
     # One subtraction tells for nearly every quote that all seven are finite.
     if total - total != 0.0 and not all(map(math.isfinite, quote[:7])):
@@ -125,6 +126,7 @@ def render_quote(quote: ScalarQuote, *, model: str) -> bytes:
             cached,
             _REASONS[reason],
             _boundary(boundary),
+            far_exercise_boundary=msgspec.UNSET if far != far else far,  # NaN
         )
     )
 
@@ -174,7 +176,10 @@ def _rows(
         columns.append(map(_boundary, quotes.exercise_boundary.tolist()))
     if maturity is not None:
         columns.append(msgspec.UNSET if years != years else years for years in maturity.tolist())  # NaN is not said
-    return list(map(_Row, *columns))
+    rows = list(map(_Row, *columns))
+    for row in np.flatnonzero(~np.isnan(quotes.far_boundary)).tolist():
+        rows[row].far_exercise_boundary = float(quotes.far_boundary[row])
+    return rows
 
 
 @lru_cache(maxsize=64)
@@ -230,6 +235,8 @@ def _columns(
         has_boundary = american & (quotes.exercise_boundary > 0.0)
         # An infinity or NaN becomes null: no row has another boundary, and European rows have none.
         yield b',"exercise_boundary":' + _numbers(np.where(has_boundary, quotes.exercise_boundary, np.nan))
+    if not np.isnan(quotes.far_boundary).all():
+        yield b',"far_exercise_boundary":' + _numbers(quotes.far_boundary)
     if maturity is not None:
         yield b',"maturity":' + _numbers(maturity)
     for number, (name, each) in enumerate((greeks or {}).items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -189,13 +190,15 @@ def scalars_of(quotes: Quotes) -> list[ScalarQuote]:
             quotes.exercise_boundary.tolist(),
             [_METHODS[code] for code in quotes.method.tolist()],
             [_REASONS[code] for code in quotes.reason.tolist()],
+            repeat(False),
+            quotes.far_boundary.tolist(),
         )
     )
 
 
 def quotes_of(rows: Sequence[ScalarQuote]) -> tuple[Quotes, BoolArray]:
     """The rows as columns, and which of them came from the cache."""
-    price, delta, gamma, vega, theta, rho, error_bound, boundary, method, reason, cached = zip(*rows, strict=True)
+    price, delta, gamma, vega, theta, rho, error_bound, boundary, method, reason, cached, far = zip(*rows, strict=True)
     quotes = Quotes(
         price=np.array(price),
         delta=np.array(delta),
@@ -207,6 +210,7 @@ def quotes_of(rows: Sequence[ScalarQuote]) -> tuple[Quotes, BoolArray]:
         method=np.array(method, dtype=np.int8),
         reason=np.array(reason, dtype=np.int8),
         exercise_boundary=np.array(boundary),
+        far_boundary=np.array(far),
     )
     return quotes, np.array(cached, dtype=np.bool_)
 

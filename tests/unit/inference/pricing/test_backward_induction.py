@@ -99,7 +99,19 @@ def test_the_option_is_exercised_inside_a_band_of_spots_and_held_on_both_sides_o
     inside = quotes[3]
     assert inside.price[0] == 25.0
     assert [getattr(inside, name)[0] for name in GREEKS] == [-1.0, 0.0, 0.0, 0.0, 0.0]
-    assert 85.0 < quote(replace(band, spot=97.0)).exercise_boundary[0] < 97.0
+    edges = [quote(replace(band, spot=spot)) for spot in (60.0, 97.0)]
+    assert 85.0 < edges[1].exercise_boundary[0] < 97.0
+    # What is exercised and what is held lies on the right side of either boundary.
+    far = edges[0].far_boundary[0]
+    assert 50.0 < far < 60.0
+    assert quote(replace(band, spot=far * 1.01)).price[0] == pytest.approx(100.0 - far * 1.01, abs=1e-9)
+    assert quote(replace(band, spot=far * 0.99)).price[0] > 100.0 - far * 0.99 + 1e-5
+    mirrored = quote(replace(band, spot=100.0, strike=60.0, rate=-0.04, dividend=-0.02, is_call=True))
+    assert mirrored.far_boundary[0] == pytest.approx(100.0 * 60.0 / far, rel=1e-9)
+
+
+def test_with_one_boundary_there_is_no_other() -> None:
+    assert np.isnan(price(random_options(12)).far_boundary).all()
 
 
 def test_a_call_is_the_put_with_spot_and_strike_rate_and_dividend_exchanged() -> None:

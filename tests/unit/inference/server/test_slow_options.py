@@ -117,6 +117,15 @@ async def test_options_with_two_exercise_boundaries_are_answered_and_wait_with_t
         assert status == 200
         methods = [(row["method"], row.get("reason")) for row in answer["results"]]
         assert methods == [("backward_induction", "out_of_domain")] * 2 + [("pinn", None)]
+        near_the_band = {**put, "spot": 78, "volatility": 0.05}
+        status, first = await price(client, near_the_band)
+        status, again = await price(client, near_the_band)
+        assert first.pop("cached") != again.pop("cached")
+        assert first == again
+        assert first["far_exercise_boundary"] < first["exercise_boundary"]
+        assert "far_exercise_boundary" not in (await price(client, AMERICAN))[1]
+        status, columns_of_both = await price(client, {"columns": {**near_the_band, "style": ["european", "american"]}})
+        assert columns_of_both["columns"]["far_exercise_boundary"] == [None, first["far_exercise_boundary"]]
         status, again = await price(client, put)
         assert (again["cached"], again["price"]) == (True, answer["results"][0]["price"])
         status, answer = await price(client, {"columns": {**put, "spot": [100.0] * 63}})

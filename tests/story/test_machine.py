@@ -198,6 +198,16 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "gates that passed a moment ago do not speak for one that has no data now": (
+        "HTTPRoute with prices", ("at 10%", (("time", 8.0), ("time", 5.0), ("hurry", None), ("drift", None))),
+    ),
+    "a doubt is settled once, together with what was measured until then": (
+        "HTTPRoute with prices",
+        (
+            "baking",
+            (("time", 1.0), ("time", 1.0), ("errors", ("canary", 0.2)), ("errors", ("both", 1.0)), ("time", 2.0)),
+        ),
+    ),
     "a weight that somebody writes as it is was not changed": (
         "HTTPRoute", ("baking", (("traffic", 0.0), ("weight edited", 100), ("time", 5.0))),
     ),

@@ -248,7 +248,8 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
         draft.wait(reason, message, gravity=Gravity.STALLED if late else Gravity.NORMAL)
         return False
     # What this pass judged was measured at the weight that it found, and not at one that it has just written or seen.
-    passed = (this.judgement.all_pass or rollout.passed_time == this.now) and this.now > rollout.programmed_time
+    at_this_moment = rollout.passed_time == this.now and not this.judgement.asked
+    passed = (this.judgement.all_pass or at_this_moment) and this.now > rollout.programmed_time
     if rollout.weight == 0 or passed:
         return True
     kept_away = _kept_away(this)

@@ -49,8 +49,9 @@ class Bounded:
 
     def __truediv__(self, other: Bounded | float) -> Bounded:
         right, error = _parts(other)
-        value, size = self.value / right, np.abs(right)
-        return Bounded(value, (self.error + np.abs(value) * error) / (size - error) + _EPS * np.abs(value))
+        value = self.value / right
+        least = np.maximum(np.abs(right) - error, 0.0)  # of a divisor that may be 0 there is no bound
+        return Bounded(value, (self.error + np.abs(value) * error) / least + _EPS * np.abs(value))
 
     def __neg__(self) -> Bounded:
         return Bounded(-self.value, self.error)

@@ -52,8 +52,8 @@ _SOLVER_ERROR: Final = 16.0 * _EPS
 _MOST_DOUBT: Final = 0.5
 """Share of a time value that may be rounding."""
 
-# y = √(1 + L)·… of two one-dimensional inverses, Chebyshev coefficients in t = (L − 10)/(L + 10), fitted on 10,000
-# points; tests/unit/inference/pricing/test_implied_volatility.py holds them to their accuracy.
+# Two one-dimensional inverses: Chebyshev coefficients in t = (L − 10)/(L + 10), fitted on 10,000 points;
+# tests/unit/inference/pricing/test_implied_volatility.py holds them to half a thousandth.
 _FIT_CENTRE: Final = 10.0
 _NORMAL_MODEL: Final = (
     0.9909971443,

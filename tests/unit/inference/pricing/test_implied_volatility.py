@@ -12,6 +12,7 @@ from lets_be_rational.lets_be_rational import (
 )
 
 from pinn_inference.pricing import closed_form
+from pinn_inference.pricing import implied_volatility as starts
 from pinn_inference.pricing.implied_volatility import Outcome, implied_volatility, total_volatility
 from pinn_inference.pricing.types import FloatArray, OptionBatch
 
@@ -140,6 +141,19 @@ def test_every_error_is_within_its_bound_and_the_bound_is_no_wider_than_a_hundre
             assert found.error_bound[row] < 100 * EPS * (options.spot[row] + options.strike[row]) * 2 / found.vega[
                 row
             ] + (100 * EPS * options.volatility[row])
+
+
+def test_the_starts_come_from_inverses_that_are_right_to_half_a_thousandth() -> None:
+    with mp.workdps(30):
+        for place in [*np.geomspace(1e-8, 1.0, 40), *np.linspace(1.1, 36.0, 60)]:
+            y = mp.mpf(float(place))
+            price = mp.npdf(y) / y - mp.ncdf(-y)
+            for coefficients, distance in (
+                (starts._NORMAL_MODEL, mp.log(1 + 1 / price)),
+                (starts._DISTRIBUTION, -mp.log(2 * mp.ncdf(-y))),
+            ):
+                found = starts._fitted(coefficients, np.array([float(distance)]))[0]
+                assert found == pytest.approx(place, rel=5e-4)
 
 
 # --- published values -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from pinn_inference.pricing import closed_form
 from pinn_inference.pricing.bounded import Bounded
+from pinn_inference.pricing.escrowed import Escrow
 from pinn_inference.pricing.second_order import NAMES, second_order
 from pinn_inference.pricing.types import OptionBatch
 
@@ -196,3 +197,20 @@ def test_bounds_cover_operands_that_are_off_by_all_that_theirs_allow(ours: Opera
                     for one, sign, error in zip((a, b), signs, errors, strict=True)
                 ]
                 assert abs(mp.mpf(float(found.value[row])) - theirs(*moved)) <= found.error[row] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("error", [0.5, 1.0, 2.0])
+def test_what_may_be_divided_by_nothing_has_no_finite_bound(error: float) -> None:
+    divisor = Bounded(np.array([0.5, -0.5]), np.full(2, error))
+    with np.errstate(all="ignore"):
+        quotient = Bounded.exact(np.ones(2)) / divisor
+        logarithm = divisor.log()
+    assert not np.isfinite(quotient.error).any()
+    assert not np.isfinite(logarithm.error).any()
+
+
+def test_a_spot_that_is_nearly_all_dividends_has_no_greeks_rather_than_wrong_ones() -> None:
+    options = batch(1e-11, 100.0, 1.0, 0.02, 0.0, 0.2)
+    escrow = Escrow(np.array([1e4]), np.zeros(1), np.array([200.0]))
+    for greek in second_order(options, NAMES, escrow=escrow).values():
+        assert np.isnan(greek.value[0])

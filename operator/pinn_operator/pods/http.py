@@ -71,8 +71,8 @@ class PodClient:
     async def get_all(self, questions: Iterable[Question]) -> None:
         """Ask many pods at once, and return when each has answered or has had its time.
 
-        A pod to which a connection is kept is asked without a task of its own, and all of them have one clock: that
-        takes a third of the processor time (`benchmarks/pod_reads.py`).
+        A pod to which a connection is kept is asked without a task of its own, and all of them have one clock: a task
+        and a clock for each take more processor time.
         """
         answers, others, lost = list[asyncio.Future[Page]](), list[Question](), list[Question]()
         for question in questions:

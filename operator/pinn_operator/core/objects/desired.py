@@ -56,10 +56,10 @@ def desired(resource: Resource, spec: Spec, target: str | None, observed: Observ
     if active and status.rollout and status.phase in WATCHED:
         replicas[active] = _canary_replicas(spec, observed, status.rollout, active)
     kept = {stable, active, status.previous.revision if status.previous else None}
-    answering = _answers_by_hand(resource, spec, observed)
-    for revision, workload in observed.workloads.items():
-        if revision not in kept and workload.replicas > 0:
-            replicas[revision] = workload.replicas if revision == answering else 0
+    left = {name: it.replicas for name, it in observed.workloads.items() if name not in kept and it.replicas > 0}
+    if left:
+        answering = _answers_by_hand(resource, spec, observed)
+        replicas |= {revision: live if revision == answering else 0 for revision, live in left.items()}
     weight = status.rollout.weight if status.rollout else 0
     return Desired(
         replicas=replicas,

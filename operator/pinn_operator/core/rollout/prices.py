@@ -188,11 +188,12 @@ def _compare_with_more_tolerance(this: Pass, draft: Draft) -> None:
     if known is None or known.verdict is not VerificationVerdict.FAIL or known.tolerance is None:
         return
     if allowed > known.tolerance:
-        again = replace(
-            known, verdict=VerificationVerdict.PENDING, start_time=this.now, tolerance=allowed, retry_time=None,
-            suspicion="",
-        )  # fmt: skip
-        draft.status = replace(status, verification=again)
+        draft.status = replace(status, verification=replace(_begun_again(known, this.now), tolerance=allowed))
+
+
+def _begun_again(known: VerificationStatus, now: datetime) -> VerificationStatus:
+    """Everything is asked once more."""
+    return replace(known, verdict=VerificationVerdict.PENDING, start_time=now, retry_time=None, suspicion="")
 
 
 def _as_accepted(message: str) -> str:
@@ -212,11 +213,7 @@ def compare_once_stable_is_back(this: Pass, draft: Draft) -> None:
     if known is None or known.verdict is not VerificationVerdict.PASS or known.stable:
         return
     if ready_pods(this.observed, stable):
-        again = replace(
-            known, verdict=VerificationVerdict.PENDING, start_time=this.now, stable=stable, retry_time=None,
-            suspicion="",
-        )  # fmt: skip
-        draft.status = replace(status, verification=again)
+        draft.status = replace(status, verification=replace(_begun_again(known, this.now), stable=stable))
 
 
 def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:

@@ -32,7 +32,7 @@ from pinn_inference.server.parsing import (
     parse_price_request,
     shown,
 )
-from pinn_inference.server.rendering import Part
+from pinn_inference.server.rendering import Part, results_in_parts
 from pinn_inference.server.rewriting import parse_rest
 
 PATH: Final = "/v1/implied-volatility"
@@ -46,7 +46,6 @@ _STAND_IN: Final = 0.2
 _LARGEST: Final = float(np.finfo(np.float64).max)
 _PRICE_RULE: Final = "must be a finite number (the price of the option, in the currency of spot and strike)"
 _ASKED_FOR: Final = "is not a field of an option here: it is what the answer says"
-_PIECE_ROWS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +231,10 @@ def render_implied(found: ImpliedVolatilities, *, form: Form, maturity: FloatArr
 
 
 def _list(found: ImpliedVolatilities, maturity: FloatArray | None) -> Iterator[Part]:
-    yield b'{"results":['
-    for start in range(0, len(found), _PIECE_ROWS):
-        rows = slice(start, start + _PIECE_ROWS)
-        piece = _encode(_rows(found.take(rows), None if maturity is None else maturity[rows]))
-        if start:
-            yield b","
-        yield memoryview(piece)[1:-1]
-    yield b"]}"
+    def encoded(rows: slice) -> bytes:
+        return _encode(_rows(found.take(rows), None if maturity is None else maturity[rows]))
+
+    return results_in_parts(len(found), encoded)
 
 
 def _rows(found: ImpliedVolatilities, maturity: FloatArray | None) -> list[_Row]:

@@ -7,7 +7,7 @@ some rows have, a `reason`, an `exercise_boundary` or two and a `maturity`, is l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final, TypeAlias
@@ -139,17 +139,23 @@ def _list(
     maturity: FloatArray | None,
     greeks: Mapping[str, Greek] | None,
 ) -> Iterator[Part]:
-    yield b'{"results":['
-    for start in range(0, len(quotes), _PIECE_ROWS):
-        rows = slice(start, start + _PIECE_ROWS)
+    def encoded(rows: slice) -> bytes:
         known = None if cached is None else cached[rows]
         told = None if maturity is None else maturity[rows]
         made = _rows(quotes.take(rows), model, american_model, known, told)
-        _add(greeks, made, start)
-        piece = _encode(made)
+        _add(greeks, made, rows.start)
+        return _encode(made)
+
+    return results_in_parts(len(quotes), encoded)
+
+
+def results_in_parts(size: int, encoded: Callable[[slice], bytes]) -> Iterator[Part]:
+    """The JSON of a list answer of `size` rows; `encoded` gives some of the rows as a JSON list."""
+    yield b'{"results":['
+    for start in range(0, size, _PIECE_ROWS):
         if start:
             yield b","
-        yield memoryview(piece)[1:-1]
+        yield memoryview(encoded(slice(start, start + _PIECE_ROWS)))[1:-1]
     yield b"]}"
 
 

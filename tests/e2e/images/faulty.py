@@ -15,7 +15,8 @@ Kinds, the share being of the pricing requests:
 * `fallbacks`: the request counts as priced by the fallback
 * `exit`: the process ends with 3; `memory`: it takes memory until it is killed
 * `leak`: it takes `megabytes` a minute, in small steps
-* `bloat`: it takes `megabytes` at once; `bloated cache`: the same, and POST /cache/reset gives them back
+* `bloat`: it takes `megabytes` within seconds, in pieces, so that requests are answered between them;
+  `bloated cache`: the same, and POST /cache/reset gives them back
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ KINDS = (
 )  # fmt: skip
 WEEK = 7 / 365
 CHUNK = 16 * 1024 * 1024
+# A busy machine may fill no more than 100 MB/s: a piece holds the event loop for a few hundredths of a second.
+PIECE_MEGABYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class Saboteur:
         """Inside the product's own counters and timers, so that its metrics tell of the fault as of any other."""
         fault = self._fault
         if request.path == "/cache/reset" and fault.kind == "bloated cache":
-            self._hoard.clear()
+            self._fault = replace(fault)  # what is still being taken ends
+            self._spawn(self._give_back())
         if request.path != "/v1/price" or random.random() >= fault.share:
             return await handler(request)
         metrics = request.app[METRICS]
@@ -135,7 +139,7 @@ class Saboteur:
         if fault.kind == "leak":
             self._spawn(self._leak(fault))
         if fault.kind.startswith("bloat"):
-            self._take(fault.megabytes)
+            self._spawn(self._bloat(fault))
 
     async def _grow(self) -> None:
         while True:
@@ -146,6 +150,18 @@ class Saboteur:
         while self._fault is fault:
             self._take(fault.megabytes / 120)
             await asyncio.sleep(0.5)
+
+    async def _bloat(self, fault: Fault) -> None:
+        left = fault.megabytes
+        while left > 0 and self._fault is fault:
+            self._take(min(left, PIECE_MEGABYTES))
+            left -= PIECE_MEGABYTES
+            await asyncio.sleep(0.005)
+
+    async def _give_back(self) -> None:
+        while self._hoard:
+            self._hoard.pop()
+            await asyncio.sleep(0)
 
     def _take(self, megabytes: float) -> None:
         self._hoard.append(bytearray(os.urandom(1024)) * int(megabytes * 1024))

@@ -17,6 +17,7 @@ from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.bodies import AS_SENT, BodyReader
 from pinn_inference.server.config import ServerConfig
+from pinn_inference.server.documents import is_light
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
 from pinn_inference.server.implied_volatility import PATH as IMPLIED_PATH
@@ -197,11 +198,9 @@ async def _start_batch_process(engine: PricingEngine, service: PricingService) -
 async def price(request: web.Request) -> web.StreamResponse:
     """POST /v1/price: one option, or many; see docs/inference-server.md for the contract."""
     app = request.app
-    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
-    body, is_whole = await reader.start(SMALL_BYTES)
-    request[BODY] = body
-    if not is_whole:
-        return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.PRICE, coding=reader.coding)
+    body = await _light_body(request, JobKind.PRICE)
+    if not isinstance(body, bytes):
+        return body
     started = time.perf_counter()
     parsed = parse_request(body, max_batch=app[CONFIG].max_batch)
     parsed_at = time.perf_counter()
@@ -227,11 +226,9 @@ async def price(request: web.Request) -> web.StreamResponse:
 async def imply(request: web.Request) -> web.StreamResponse:
     """POST /v1/implied-volatility: as `price`, with prices and volatilities exchanged."""
     app = request.app
-    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
-    body, is_whole = await reader.start(SMALL_BYTES)
-    request[BODY] = body
-    if not is_whole:
-        return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.IMPLIED, coding=reader.coding)
+    body = await _light_body(request, JobKind.IMPLIED)
+    if not isinstance(body, bytes):
+        return body
     started = time.perf_counter()
     asked = parse_implied_request(body, max_batch=app[CONFIG].max_batch)
     if asked.options.is_american.any():  # priced again and again: not on the event loop
@@ -244,6 +241,17 @@ async def imply(request: web.Request) -> web.StreamResponse:
         parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
     )
     return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})
+
+
+async def _light_body(request: web.Request, kind: JobKind) -> bytes | web.StreamResponse:
+    """The body, if it can be answered on the event loop; else the answer, by the batch process."""
+    app = request.app
+    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
+    body, is_whole = await reader.start(SMALL_BYTES)
+    request[BODY] = body
+    if not is_whole:
+        return await app[SERVICE].answer_large(request, reader.rest(body), kind, coding=reader.coding)
+    return body if is_light(body) else await app[SERVICE].answer_large(request, _once(body), kind)
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -12,11 +12,13 @@ import random
 import string
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
+from pinn_inference.server.dividends import MAX_DIVIDENDS
+from pinn_inference.server.implied_volatility import PATH as IMPLIED
 from pinn_inference.server.parsing import FIELDS
 from tests.support.oip import PUT_COLUMNS, binary_request, bytes_elements, json_request, with_input
 from tests.support.server import PUT
@@ -117,14 +119,22 @@ def _infer_path(draw: Draw) -> str:
 # --- POST /v1/price ---------------------------------------------------------------------------------------------------
 
 
-def _in_some_form(draw: Draw, option: dict[str, Any], kind: str, names: str) -> BadRequest:
+def _in_some_form(
+    draw: Draw,
+    option: dict[str, Any],
+    kind: str,
+    names: str,
+    *,
+    good: Callable[[Draw], dict[str, Any]] = _option,
+    path: str = PRICE,
+) -> BadRequest:
     """The option alone, or one bad row among good ones."""
     document: Any = option
     if draw.random() < 0.5:
-        rows = [_option(draw) for _ in range(draw.randint(1, 40))]
+        rows = [good(draw) for _ in range(draw.randint(1, 40))]
         rows.insert(draw.randint(0, len(rows)), option)
         document = {"options": rows}
-    return BadRequest(kind, body=dumps(document), names=names)
+    return BadRequest(kind, path, dumps(document), names=names)
 
 
 def bad_value(draw: Draw) -> BadRequest:
@@ -180,6 +190,81 @@ def too_many(draw: Draw) -> BadRequest:
         return BadRequest("too many", body=body, statuses=frozenset((413,)))
     body = dumps({**json_request(), "inputs": [{"name": "spot", "shape": [size], "datatype": "FP64", "data": [1.0]}]})
     return BadRequest("too many", path=_infer_path(draw), body=body, statuses=frozenset((413,)))
+
+
+# --- dates, dividends, more Greeks, and POST /v1/implied-volatility ---------------------------------------------------
+
+
+def bad_moment(draw: Draw) -> BadRequest:
+    """An expiry, or a valuation time, that is no moment, or that nothing can be made of."""
+    option = {name: value for name, value in _option(draw).items() if name != "maturity"}
+    field, more = draw.choice(
+        [
+            ("expiry", {"expiry": draw.choice([
+                "", "soon", "2030-02-30", "2030-13-01", "2030-1-1", "2030-01-01T10:00", "2030-01-01T25:00Z", "20300101",
+                "2030-01-01T10:00:60Z", "2030-01-01 10:00+99:00", "１０３０-01-01", "2030-01-01\n", " 2030-01-01",
+                "-2030-01-01", "0000-01-01", "9999-12-31", "1999-01-01", "2030-01-01T" + "1" * 5000 + "Z", 20300101,
+                1893456000.0, None, True, [], {}, Raw("NaN"), _word(draw),
+            ])}),
+            ("expiry", {"expiry": "2030-01-01", "maturity": 1.0}),
+            ("expiry", {"expiry": "2030-01-01", "valuation_time": "2030-01-02"}),
+            ("valuation_time", {"maturity": 1.0, "valuation_time": "2026-01-01"}),
+            ("valuation_time", {"expiry": "2030-01-01", "valuation_time": draw.choice(["now", 0, None, {}, "12:00"])}),
+        ]
+    )  # fmt: skip
+    return _in_some_form(draw, {**option, **more}, "moment", field)
+
+
+def bad_dividend(draw: Draw) -> BadRequest:
+    good = {"time": 0.25, "amount": 0.5}
+    number = draw.choice([Raw("NaN"), Raw("1e999"), -1.0, -1e-300, 1e300, "1", None, True, [], {}, 2**70])
+    dividends = draw.choice(
+        [
+            None, {}, "x", 1.5, True, good, [1], [None], [[good]], ["x"], [{}], [{"time": 0.25}], [{"amount": 0.5}],
+            [{**good, "amount": number}], [{**good, "time": number}], [good, {**good, "ex_date": "2030-01-01"}],
+            [{"ex_date": draw.choice(["x", 5, None, "2030-02-30"]), "amount": 0.5}], [{**good, "date": "2030-01-01"}],
+            [{**good, _word(draw) + "x": 1}], [good] * (MAX_DIVIDENDS + 1), [{**good, "amount": 1e6}], [good, []],
+        ]
+    )  # fmt: skip
+    return _in_some_form(draw, {**_option(draw), "dividends": dividends}, "dividend", "dividends")
+
+
+def bad_greeks(draw: Draw) -> BadRequest:
+    names = draw.choice(
+        [None, [], {}, "vanna", 1, True, ["delta2"], ["vanna", "vanna"], ["Vanna"], [None], [[]], ["vanna", 1], [""],
+         [_word(draw) + "x"], ["vanna"] * 500]
+    )  # fmt: skip
+    bad = _in_some_form(draw, _option(draw), "greeks", "greeks")
+    return replace(bad, body=dumps({**json.loads(bad.body), "greeks": names}))
+
+
+def _priced_option(draw: Draw) -> dict[str, Any]:
+    option = _option(draw)
+    del option["volatility"]
+    return {**option, "price": draw.uniform(1.0, 20.0)}
+
+
+def bad_priced_option(draw: Draw) -> BadRequest:
+    """One that no volatility is looked for."""
+    option = _priced_option(draw)
+    no_price = [
+        Raw("NaN"), Raw("-Infinity"), Raw("1e999"), Raw("9" * 400), None, True, "", "3.5", [], {}, [1.0], [[]], 10**400,
+    ]  # fmt: skip
+    number = draw.choice([name for name in _NUMBERS if name != "volatility"])
+    field, changes = draw.choice(
+        [
+            ("price", {"price": draw.choice(no_price)}),
+            ("price", {"price": draw.choice(no_price)}),
+            (number, {number: _no_number(draw, number)}),
+            ("volatility", {"volatility": draw.choice([0.2, None, "x"])}),
+            ("dividends", {"dividends": draw.choice([[], None, [{"time": 0.1, "amount": 1.0}]])}),
+            ("style", {"style": _no_word(draw)}),
+            ("expiry", {"expiry": "2030-01-01"}),
+            ("rate", {"style": "american", "rate": -0.01, "dividend": -0.05}),
+            ("greeks", {"greeks": ["vanna"]}),
+        ]
+    )
+    return _in_some_form(draw, {**option, **changes}, "priced option", field, good=_priced_option, path=IMPLIED)
 
 
 # --- the Open Inference Protocol --------------------------------------------------------------------------------------
@@ -300,9 +385,10 @@ def wrong_model(draw: Draw) -> BadRequest:
 
 def _valid(draw: Draw) -> tuple[str, bytes]:
     """A path and a body that would be right."""
-    if draw.random() < 0.5:
-        many = {"options": [_option(draw) for _ in range(draw.randint(1, 30))]}
-        return PRICE, json.dumps(draw.choice([_option(draw), many])).encode()
+    path, option = draw.choice([(PRICE, _option), (IMPLIED, _priced_option), (INFER[0], _option), (INFER[0], _option)])
+    if path in (PRICE, IMPLIED):
+        many = {"options": [option(draw) for _ in range(draw.randint(1, 30))]}
+        return path, json.dumps(draw.choice([option(draw), many])).encode()
     return _infer_path(draw), json.dumps(json_request(draw.randint(1, 30))).encode()
 
 
@@ -321,7 +407,7 @@ def broken_json(draw: Draw) -> BadRequest:
             text.replace(",", ",,", 1).encode(),
             text.replace(":", "=", 1).encode(),
             body[:-1] + b",}",
-            body.replace(b'"spot"', b"spot", 1) if path == PRICE else body.replace(b'"name"', b"name", 1),
+            body.replace(b'"spot"', b"spot", 1) if path not in INFER else body.replace(b'"name"', b"name", 1),
             draw.randbytes(draw.randint(1, 2000)),
         ]
     )
@@ -330,17 +416,17 @@ def broken_json(draw: Draw) -> BadRequest:
 
 def no_object(draw: Draw) -> BadRequest:
     body = draw.choice([b"", b" ", b"null", b"1", b'"x"', b"[]", b"true", b"[{}]", b"-0", b"1e400"])
-    return BadRequest("no object", draw.choice([PRICE, *INFER]), body, names="body")
+    return BadRequest("no object", draw.choice([PRICE, IMPLIED, *INFER]), body, names="body")
 
 
 def empty_object(draw: Draw) -> BadRequest:
-    path = draw.choice([PRICE, *INFER])
-    return BadRequest("empty object", path, b"{}", names="spot" if path == PRICE else "inputs")
+    path = draw.choice([PRICE, IMPLIED, *INFER])
+    return BadRequest("empty object", path, b"{}", names="inputs" if path in INFER else "spot")
 
 
 def deep_nesting(draw: Draw) -> BadRequest:
     depth = draw.choice([100, 900, 1100, 5000, 60_000])
-    path = draw.choice([PRICE, *INFER])
+    path = draw.choice([PRICE, IMPLIED, *INFER])
     nested = draw.choice([b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b"[" * depth])
     if len(nested) > MAX_BODY_BYTES - 1000:
         nested = b"[" * 50_000 + b"]" * 50_000
@@ -365,7 +451,7 @@ def bad_compression(draw: Draw) -> BadRequest:
 def bomb(draw: Draw) -> BadRequest:
     inflated = draw.choice([b" ", b"[", b'{"a":', b"1,"]) * draw.choice([MAX_BODY_BYTES + 1, 4_000_000])
     packed = _bomb(inflated, draw.choice(["gzip", "deflate"]))
-    path = draw.choice([PRICE, *INFER])
+    path = draw.choice([PRICE, IMPLIED, *INFER])
     return BadRequest("bomb", path, packed[1], headers={"Content-Encoding": packed[0]}, statuses=frozenset((413,)))
 
 
@@ -455,5 +541,6 @@ _KINDS: Final[list[Callable[[Draw], BadRequest]]] = [
     bad_value, bad_word, absent_field, unknown_field, bad_list, bad_column, bad_element, bad_binary_element, bad_kind,
     bad_binary_kind, bad_frame, bad_request_field, absent_input, bad_length, no_length, truncated_tensors, wrong_model,
     broken_json, no_object, empty_object, deep_nesting, bad_compression, wrong_method, wrong_path, bad_http, too_many,
-    bad_value, bad_element, bad_frame, broken_json, bomb, too_large,
+    bad_value, bad_element, bad_frame, broken_json, bomb, too_large, bad_moment, bad_dividend, bad_greeks,
+    bad_priced_option,
 ]  # fmt: skip

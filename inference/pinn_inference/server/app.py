@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
@@ -21,21 +21,29 @@ from pinn_inference.server.documents import is_light
 from pinn_inference.server.engine import PricingEngine
 from pinn_inference.server.health import HealthPages
 from pinn_inference.server.implied_volatility import PATH as IMPLIED_PATH
-from pinn_inference.server.implied_volatility import parse_implied_request, render_implied
+from pinn_inference.server.implied_volatility import (
+    ImpliedRequest,
+    parse_implied_quickly,
+    parse_implied_request,
+    render_implied,
+)
 from pinn_inference.server.implied_volatility_schema import implied_contract
 from pinn_inference.server.inflate import Coding
 from pinn_inference.server.lane import PATH, Lane, LaneServer
 from pinn_inference.server.market_pages import OPENAPI_PATHS, OPENAPI_SCHEMAS, MarketPages
 from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import BODY, Observer, RequestsInFlight, observing_middleware
-from pinn_inference.server.more_greeks import greeks_of, parse_request
+from pinn_inference.server.more_greeks import greeks_of, parse_request, parse_request_quickly
 from pinn_inference.server.oip import ModelState, OpenInferencePages
 from pinn_inference.server.oip_codec import InferTarget
 from pinn_inference.server.openapi import OpenApiPages
+from pinn_inference.server.parsing import PriceRequest
 from pinn_inference.server.rendering import render_quotes
 from pinn_inference.server.served_model import ModelLoader, load_configured_model
-from pinn_inference.server.service import SMALL_BYTES, PricingService
+from pinn_inference.server.service import SMALL_BYTES, SOME_OPTIONS, PricingService
 from pinn_inference.server.timing import SERVER_TIMING, server_timing
+
+_Asked = TypeVar("_Asked", PriceRequest, ImpliedRequest)
 
 CONFIG: Final = web.AppKey("config", ServerConfig)
 ENGINE: Final = web.AppKey("engine", PricingEngine)
@@ -198,11 +206,10 @@ async def _start_batch_process(engine: PricingEngine, service: PricingService) -
 async def price(request: web.Request) -> web.StreamResponse:
     """POST /v1/price: one option, or many; see docs/inference-server.md for the contract."""
     app = request.app
-    body = await _light_body(request, JobKind.PRICE)
-    if not isinstance(body, bytes):
-        return body
-    started = time.perf_counter()
-    parsed = parse_request(body, max_batch=app[CONFIG].max_batch)
+    asked = await _asked(request, JobKind.PRICE, parse_request_quickly, parse_request)
+    if isinstance(asked, web.StreamResponse):
+        return asked
+    parsed, parse_seconds = asked
     parsed_at = time.perf_counter()
     quotes, cached = await app[SERVICE].price(parsed.options)
     quotes = parsed.settled(quotes)
@@ -217,41 +224,46 @@ async def price(request: web.Request) -> web.StreamResponse:
         maturity=parsed.told_maturity,
         greeks=greeks_of(parsed),
     )
-    timing = server_timing(
-        parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
-    )
+    timing = server_timing(parse=parse_seconds, price=priced_at - parsed_at, render=time.perf_counter() - priced_at)
     return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})
 
 
 async def imply(request: web.Request) -> web.StreamResponse:
     """POST /v1/implied-volatility: as `price`, with prices and volatilities exchanged."""
-    app = request.app
-    body = await _light_body(request, JobKind.IMPLIED)
-    if not isinstance(body, bytes):
-        return body
-    started = time.perf_counter()
-    asked = parse_implied_request(body, max_batch=app[CONFIG].max_batch)
+    found = await _asked(request, JobKind.IMPLIED, parse_implied_quickly, parse_implied_request)
+    if isinstance(found, web.StreamResponse):
+        return found
+    asked, parse_seconds = found
     if asked.options.is_american.any():  # priced again and again: not on the event loop
-        return await app[SERVICE].answer_large(request, _once(body), JobKind.IMPLIED)
+        return await request.app[SERVICE].answer_large(request, _once(request[BODY]), JobKind.IMPLIED)
     parsed_at = time.perf_counter()
-    found = implied_volatility(asked.options, asked.price)
+    implied = implied_volatility(asked.options, asked.price)
     priced_at = time.perf_counter()
-    answer = b"".join(render_implied(found, form=asked.form, maturity=asked.told_maturity))
-    timing = server_timing(
-        parse=parsed_at - started, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
-    )
+    answer = b"".join(render_implied(implied, form=asked.form, maturity=asked.told_maturity))
+    timing = server_timing(parse=parse_seconds, price=priced_at - parsed_at, render=time.perf_counter() - priced_at)
     return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})
 
 
-async def _light_body(request: web.Request, kind: JobKind) -> bytes | web.StreamResponse:
-    """The body, if it can be answered on the event loop; else the answer, by the batch process."""
+async def _asked(
+    request: web.Request, kind: JobKind, quickly: Callable[..., _Asked | None], thoroughly: Callable[..., _Asked]
+) -> tuple[_Asked, float] | web.StreamResponse:
+    """What is asked, and the seconds it took to read that, if it can be answered on the event loop; else the answer, by
+    the batch process. Few bytes can take long: thousands of short numbers, or of faults.
+    """
     app = request.app
+    max_batch = app[CONFIG].max_batch
     reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
     body, is_whole = await reader.start(SMALL_BYTES)
     request[BODY] = body
     if not is_whole:
         return await app[SERVICE].answer_large(request, reader.rest(body), kind, coding=reader.coding)
-    return body if is_light(body) else await app[SERVICE].answer_large(request, _once(body), kind)
+    started = time.perf_counter()
+    asked = quickly(body, max_batch=max_batch)
+    if asked is None and is_light(body):
+        asked = thoroughly(body, max_batch=max_batch)
+    if asked is None or len(asked.options) > SOME_OPTIONS:
+        return await app[SERVICE].answer_large(request, _once(body), kind)
+    return asked, time.perf_counter() - started
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -20,17 +20,12 @@ _NAMED: Final = 1000
 """Keys too many that are looked for: the pairs of an object take ten times the memory of its text."""
 _ESCAPED_COLON: Final = b"\\u003"
 
-_SOME_COMMAS: Final = 1500
-"""A list of options has fewer in 16 KB; only columns of very short numbers have more."""
-_FEW_COMMAS: Final = 300
-"""Every option may have to be put against every dividend: 75 times 150 at most."""
+_FEW_COMMAS: Final = 100
 
 
 def is_light(body: Body) -> bool:
-    """Whether a small body can be answered in a millisecond or two, whatever it holds."""
-    text = bytes(body)
-    has_dividends = b"dividends" in text or b"\\" in text  # which may spell it
-    return text.count(b",") <= (_FEW_COMMAS if has_dividends else _SOME_COMMAS)
+    """Whether a body can be read as a document in a millisecond or two, whatever is wrong with it."""
+    return bytes(body).count(b",") <= _FEW_COMMAS
 
 
 @dataclass(frozen=True, slots=True)

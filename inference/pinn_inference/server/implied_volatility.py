@@ -64,7 +64,7 @@ def parse_implied_request(body: Body, *, max_batch: int) -> ImpliedRequest:
 
     Raises InvalidRequest with every fault found, BatchTooLarge for more than `max_batch` options.
     """
-    return _parse_list(body, max_batch) or _parse_thoroughly(body, max_batch)
+    return parse_implied_quickly(body, max_batch=max_batch) or _parse_thoroughly(body, max_batch)
 
 
 def _parse_thoroughly(body: Body, max_batch: int) -> ImpliedRequest:
@@ -115,7 +115,7 @@ _List: Final[Any] = msgspec.defstruct("_List", [("options", list[_PricedOption])
 _decoder: Final = msgspec.json.Decoder(_List)
 
 
-def _parse_list(body: Body, max_batch: int) -> ImpliedRequest | None:
+def parse_implied_quickly(body: Body, *, max_batch: int) -> ImpliedRequest | None:
     """A valid list, in a tenth of the time that documents take; None if it is anything else.
 
     Raises BatchTooLarge for more than `max_batch`.

@@ -137,7 +137,15 @@ def parse_price_request(body: Body, *, max_batch: int, now: float | None = None)
     Raises InvalidRequest with every fault found, BatchTooLarge for more than `max_batch` options.
     """
     now = time.time() if now is None else now
-    quick = _parse_list(body, max_batch, now)
+    return parse_quickly(body, max_batch=max_batch, now=now) or _parse_thoroughly(body, max_batch, now)
+
+
+def parse_quickly(body: Body, *, max_batch: int, now: float | None = None) -> PriceRequest | None:
+    """As `parse_price_request`, for valid requests in their usual forms; None sends a body the thorough way.
+
+    Raises BatchTooLarge, and InvalidRequest for what no document shall be made of.
+    """
+    quick = _parse_list(body, max_batch, time.time() if now is None else now)
     if quick is not None:
         return quick
     single = read_option(body)
@@ -145,9 +153,7 @@ def parse_price_request(body: Body, *, max_batch: int, now: float | None = None)
         return PriceRequest(_batch_of_one(single), Form.SINGLE)
     demand_simple(body, max_batch)
     columns = _parse_columns(body, max_batch)
-    if columns is not None:
-        return PriceRequest(columns, Form.COLUMNS)
-    return _parse_thoroughly(body, max_batch, now)
+    return None if columns is None else PriceRequest(columns, Form.COLUMNS)
 
 
 def read_option(body: Body) -> OptionTuple | None:

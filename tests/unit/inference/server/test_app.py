@@ -18,9 +18,11 @@ from aiohttp import web
 
 from pinn_inference.pricing import closed_form
 from pinn_inference.server import ServerConfig
+from pinn_inference.server import app as application
 from pinn_inference.server.app import ENGINE, SERVICE
 from pinn_inference.server.logs import configure_logging
 from pinn_inference.server.served_model import load_configured_model
+from pinn_inference.server.service import SMALL_BYTES
 from tests.support.server import PUT, Client, ExactModel, Gate, eventually, options, running, sample
 
 READINESS = "/health/deployment/readiness"
@@ -113,6 +115,34 @@ async def test_a_bad_row_is_an_error_with_its_index_and_no_row_is_dropped() -> N
     assert answer["reason"] == "InvalidRequest"
     assert answer["faults"][0]["index"] == 1
     assert "results" not in answer
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        ({"columns": {**PUT, "spot": [9] * 4000}}, 200),
+        ({"columns": {**PUT, "spot": [100] * 60, "dividends": [{"time": 0.1, "amount": 0.1}] * 100}}, 200),
+        ({"columns": {**PUT, "spot": ["9"] * 1500}}, 400),
+        ({"options": [{}] * 1500}, 400),
+        ({str(field): 1 for field in range(1000)}, 400),
+    ],
+    ids=["short-numbers", "rows-times-dividends", "wrong-columns", "empty-options", "unknown-fields"],
+)
+async def test_small_bodies_that_take_long_to_read_are_not_read_on_the_event_loop(
+    document: Any, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(body: bytes, *, max_batch: int) -> None:
+        raise AssertionError("read on the event loop")
+
+    monkeypatch.setattr(application, "parse_request", never)
+    monkeypatch.setattr(application, "parse_implied_request", never)
+    data = json.dumps(document, separators=(",", ":")).encode()
+    assert len(data) < SMALL_BYTES
+    async with running() as client:
+        assert (await post(client, data))[0] == status
+        priced = data.replace(b'"volatility":0.2', b'"price":2.5')
+        async with client.post("/v1/implied-volatility", data=priced) as response:
+            assert response.status == (400 if b"dividends" in data else status)
 
 
 async def test_a_nan_literal_is_named_by_its_field() -> None:

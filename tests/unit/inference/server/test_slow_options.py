@@ -14,13 +14,14 @@ from pinn_inference.server import ServerConfig
 from pinn_inference.server.app import SERVICE
 from pinn_inference.server.batch.jobs import SLOW_PIECE, SLOW_QUEUE
 from pinn_inference.server.served_model import load_configured_model
+from pinn_inference.server.service import SOME_OPTIONS
 from tests.support.server import PUT, Client, ExactModel, Gate, eventually, running, sample
 
 AMERICAN = {**PUT, "style": "american"}
 
 
 def columns(count: int) -> dict[str, Any]:
-    """American options, some thousand of which fit into a body that is priced in the server's own process."""
+    """American options; up to `SOME_OPTIONS` are priced in the server's own process."""
     return {"columns": {**AMERICAN, "spot": [100] * count}}
 
 
@@ -85,8 +86,8 @@ async def test_a_client_that_has_gone_is_not_priced_for_beyond_its_turn() -> Non
 async def test_a_full_queue_of_slow_options_is_an_overload_and_ends() -> None:
     gate = Gate()
     async with running(slow_model(gate)) as client:
-        requests = SLOW_QUEUE // SLOW_OPTIONS_AT_MOST
-        waiting = [asyncio.create_task(price(client, columns(SLOW_OPTIONS_AT_MOST))) for _ in range(requests)]
+        waiting = [asyncio.create_task(price(client, columns(SLOW_QUEUE // 8))) for _ in range(8)]
+        assert SLOW_QUEUE // 8 <= SOME_OPTIONS
         assert client.app is not None
         service = client.app[SERVICE]
         await eventually(lambda: service.waiting == SLOW_QUEUE)

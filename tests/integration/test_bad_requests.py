@@ -110,7 +110,7 @@ def _complaint(request: BadRequest, status: int | None, body: bytes) -> str | No
         return f"{_described(request)}: the body is no JSON: {body[:300]!r}"
     if not isinstance(answer.get("error"), str) or not answer["error"] or "reason" not in answer:
         return f"{_described(request)}: no error in {answer}"
-    if {"price", "implied_volatility", "results", "outputs", "columns"} & set(answer):
+    if {"price", "implied_volatility", "results", "outputs", "columns", "totals"} & set(answer):
         return f"{_described(request)}: a price for a bad request: {answer}"
     named = [fault["field"] for fault in answer.get("faults", ())]
     if request.names is not None and not any(request.names in each for each in (*named, answer["error"])):

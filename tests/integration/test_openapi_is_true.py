@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.process import Process, serving
 
-# JSON Schema cannot say that all lists of a request have one length, nor that a day is to come: what it allows may be
-# refused for that.
+# JSON Schema cannot say that all lists of a request have one length, that a day is to come, nor where a shift leads:
+# what it allows may be refused for that.
 _CONFIG = """
 [checks]
 negative_data_rejection.expected-statuses = [400, 404, 405, 413]
@@ -21,7 +21,7 @@ negative_data_rejection.expected-statuses = [400, 404, 405, 413]
 "path.version" = "{version}"
 
 [[operations]]
-include-operation-id = ["price", "imply", "v2_infer", "v2_infer_version"]
+include-operation-id = ["price", "imply", "scenarios", "v2_infer", "v2_infer_version"]
 checks.positive_data_acceptance.enabled = false
 """
 

@@ -20,6 +20,7 @@ import numpy as np
 from pinn_inference.server.dividends import MAX_DIVIDENDS
 from pinn_inference.server.implied_volatility import PATH as IMPLIED
 from pinn_inference.server.parsing import FIELDS
+from pinn_inference.server.scenarios import PATH as SCENARIOS
 from tests.support.oip import PUT_COLUMNS, binary_request, bytes_elements, json_request, with_input
 from tests.support.server import PUT
 
@@ -267,6 +268,32 @@ def bad_priced_option(draw: Draw) -> BadRequest:
     return _in_some_form(draw, {**option, **changes}, "priced option", field, good=_priced_option, path=IMPLIED)
 
 
+def bad_scenario(draw: Draw) -> BadRequest:
+    """A grid that nothing can be made of, or a position that is none."""
+    number = draw.choice([Raw("NaN"), Raw("-Infinity"), Raw("9" * 400), None, True, "1", [], {}, 1e300])
+    axis = draw.choice(["spot", "volatility", "rate", "time"])
+    field, more = draw.choice(
+        [
+            ("ladders", {"ladders": draw.choice([None, {}, [], "x", 1, [[1]]])}),
+            ("ladders", {}),
+            ("ladders", {"ladders": {axis: [1], _word(draw) + "x": [1]}}),
+            (f"ladders.{axis}", {"ladders": {axis: draw.choice([[], None, 1, "x", {}, [1] * 1001])}}),
+            (f"ladders.{axis}", {"ladders": {axis: [1, number]}}),
+            ("ladders.spot[0]", {"ladders": {"spot": [draw.choice([0, -1, 1e12])]}}),
+            ("ladders.time[0]", {"ladders": {"time": [-1e-9]}}),
+            ("ladders.volatility[1]", {"ladders": {"volatility": [0, draw.choice([-1, 11])]}}),
+            ("per_option", {"ladders": {"spot": [1]}, "per_option": draw.choice([0, 1, None, "true", []])}),
+            ("greeks", {"ladders": {"spot": [1]}, "greeks": ["vanna"]}),
+        ]
+    )
+    positions = _in_some_form(draw, _option(draw), "scenario", field)
+    if draw.random() < 0.2:
+        wrong = {**_option(draw), "quantity": draw.choice([Raw("NaN"), None, "1", True, 1e13, [], {}])}
+        positions, more = _in_some_form(draw, wrong, "scenario", "quantity"), {"ladders": {"spot": [1]}}
+    document = json.loads(positions.body, parse_constant=Raw)
+    return replace(positions, path=SCENARIOS, body=dumps({**document, **more}))
+
+
 # --- the Open Inference Protocol --------------------------------------------------------------------------------------
 
 
@@ -416,17 +443,17 @@ def broken_json(draw: Draw) -> BadRequest:
 
 def no_object(draw: Draw) -> BadRequest:
     body = draw.choice([b"", b" ", b"null", b"1", b'"x"', b"[]", b"true", b"[{}]", b"-0", b"1e400"])
-    return BadRequest("no object", draw.choice([PRICE, IMPLIED, *INFER]), body, names="body")
+    return BadRequest("no object", draw.choice([PRICE, IMPLIED, SCENARIOS, *INFER]), body, names="body")
 
 
 def empty_object(draw: Draw) -> BadRequest:
-    path = draw.choice([PRICE, IMPLIED, *INFER])
+    path = draw.choice([PRICE, IMPLIED, SCENARIOS, *INFER])
     return BadRequest("empty object", path, b"{}", names="inputs" if path in INFER else "spot")
 
 
 def deep_nesting(draw: Draw) -> BadRequest:
     depth = draw.choice([100, 900, 1100, 5000, 60_000])
-    path = draw.choice([PRICE, IMPLIED, *INFER])
+    path = draw.choice([PRICE, IMPLIED, SCENARIOS, *INFER])
     nested = draw.choice([b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b"[" * depth])
     if len(nested) > MAX_BODY_BYTES - 1000:
         nested = b"[" * 50_000 + b"]" * 50_000
@@ -451,7 +478,7 @@ def bad_compression(draw: Draw) -> BadRequest:
 def bomb(draw: Draw) -> BadRequest:
     inflated = draw.choice([b" ", b"[", b'{"a":', b"1,"]) * draw.choice([MAX_BODY_BYTES + 1, 4_000_000])
     packed = _bomb(inflated, draw.choice(["gzip", "deflate"]))
-    path = draw.choice([PRICE, IMPLIED, *INFER])
+    path = draw.choice([PRICE, IMPLIED, SCENARIOS, *INFER])
     return BadRequest("bomb", path, packed[1], headers={"Content-Encoding": packed[0]}, statuses=frozenset((413,)))
 
 
@@ -542,5 +569,5 @@ _KINDS: Final[list[Callable[[Draw], BadRequest]]] = [
     bad_binary_kind, bad_frame, bad_request_field, absent_input, bad_length, no_length, truncated_tensors, wrong_model,
     broken_json, no_object, empty_object, deep_nesting, bad_compression, wrong_method, wrong_path, bad_http, too_many,
     bad_value, bad_element, bad_frame, broken_json, bomb, too_large, bad_moment, bad_dividend, bad_greeks,
-    bad_priced_option,
+    bad_priced_option, bad_scenario,
 ]  # fmt: skip

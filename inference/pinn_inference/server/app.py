@@ -39,6 +39,8 @@ from pinn_inference.server.oip_codec import InferTarget
 from pinn_inference.server.openapi import OpenApiPages
 from pinn_inference.server.parsing import PriceRequest
 from pinn_inference.server.rendering import render_quotes
+from pinn_inference.server.scenarios import PATH as SCENARIOS_PATH
+from pinn_inference.server.scenarios_schema import scenarios_contract
 from pinn_inference.server.served_model import ModelLoader, load_configured_model
 from pinn_inference.server.service import SMALL_BYTES, SOME_OPTIONS, PricingService
 from pinn_inference.server.timing import SERVER_TIMING, server_timing
@@ -108,8 +110,9 @@ def create_app(
     app.add_routes(reports.routes())
     app.router.add_post(PATH, price)
     app.router.add_post(IMPLIED_PATH, imply)
+    app.router.add_post(SCENARIOS_PATH, scenarios)
     app.add_routes(_open_inference_pages(config, engine, service).routes())
-    more = [(OPENAPI_PATHS, OPENAPI_SCHEMAS), implied_contract(config)]
+    more = [(OPENAPI_PATHS, OPENAPI_SCHEMAS), implied_contract(config), scenarios_contract(config)]
     app.add_routes(OpenApiPages(config, more=more).routes())
     app.cleanup_ctx.append(watcher.life)
     app.cleanup_ctx.append(_life)
@@ -242,6 +245,17 @@ async def imply(request: web.Request) -> web.StreamResponse:
     answer = b"".join(render_implied(implied, form=asked.form, maturity=asked.told_maturity))
     timing = server_timing(parse=parse_seconds, price=priced_at - parsed_at, render=time.perf_counter() - priced_at)
     return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})
+
+
+async def scenarios(request: web.Request) -> web.StreamResponse:
+    """POST /v1/scenarios: a portfolio at every point of a grid, by the batch process: few bytes ask for thousands."""
+    app = request.app
+    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
+    body, is_whole = await reader.start(SMALL_BYTES)
+    request[BODY] = body
+    if is_whole:
+        return await app[SERVICE].answer_large(request, _once(body), JobKind.SCENARIOS)
+    return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.SCENARIOS, coding=reader.coding)
 
 
 async def _asked(

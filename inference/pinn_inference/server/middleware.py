@@ -32,7 +32,13 @@ REVISION_HEADER: Final = "X-PINN-Revision"
 """Which revision answered, so that a client can count the shares of a rollout itself; absent without PINN_REVISION."""
 SERVER_NAME: Final = "pinn-inference"
 PRICING_HANDLERS: Final = frozenset(
-    ("/v1/price", "/v1/implied-volatility", "/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
+    (
+        "/v1/price",
+        "/v1/implied-volatility",
+        "/v1/scenarios",
+        "/v2/models/{model}/infer",
+        "/v2/models/{model}/versions/{version}/infer",
+    )
 )
 BODY: Final = web.RequestKey("body", bytes)
 """Where a handler leaves the beginning of the request's body for the log of slow requests."""

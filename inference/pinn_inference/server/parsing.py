@@ -16,7 +16,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from itertools import chain, islice
@@ -111,6 +111,8 @@ class PriceRequest:
     """Rows whose maturity was given by dates, shape (n,); None where there are none."""
     escrow: Escrow | None = None
     """What was taken off the spots of `options` for their dividends; None where there are none."""
+    schedules: tuple[Schedule, ...] = ()
+    """These dividends, one schedule for each option, or none at all."""
     greeks: tuple[str, ...] = ()
     """Names of those that are asked for beyond the usual ones, see `more_greeks`."""
 
@@ -118,6 +120,13 @@ class PriceRequest:
     def told_maturity(self) -> FloatArray | None:
         """The maturities that an answer has to say, NaN in other rows, shape (n,); None where there are none."""
         return None if self.dated is None else np.where(self.dated, self.options.maturity, np.nan)
+
+    @property
+    def unreduced(self) -> OptionBatch:
+        """The options with their true spots, as they were sent."""
+        if self.escrow is None:
+            return self.options
+        return replace(self.options, spot=self.options.spot + self.escrow.present_value, schedules=())
 
     def settled(self, quotes: Quotes) -> Quotes:
         """The answer to what was asked, from the quotes of `options`."""
@@ -585,7 +594,7 @@ def _request(options: OptionBatch, form: Form, rows: Sequence[_Plain]) -> PriceR
         )
         for row in short
     )
-    return PriceRequest(escrow.reduced(options, schedules), form, dated, escrow)
+    return PriceRequest(escrow.reduced(options, schedules), form, dated, escrow, tuple(schedules))
 
 
 def _row_faults(row: Any, index: int | None) -> Iterator[Fault]:

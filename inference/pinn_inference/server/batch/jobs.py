@@ -32,6 +32,7 @@ from pinn_inference.server.inflate import Coding, inflate
 from pinn_inference.server.moments import price_moments
 from pinn_inference.server.more_greeks import greeks_of, parse_request
 from pinn_inference.server.rendering import render_parts
+from pinn_inference.server.scenarios import parse_scenarios, render_scenarios
 
 log = logging.getLogger(__name__)
 
@@ -472,6 +473,8 @@ def _parse(work: Work) -> Any:
         return parse_request(body, max_batch=work.max_batch)
     if work.kind is JobKind.IMPLIED:
         return parse_implied_request(body, max_batch=work.max_batch)
+    if work.kind is JobKind.SCENARIOS:
+        return parse_scenarios(body, max_batch=work.max_batch)
     from pinn_inference.server.oip_codec import InferTarget, parse_infer_request
 
     return parse_infer_request(body, target=InferTarget(**work.parameters), max_batch=work.max_batch)
@@ -488,6 +491,8 @@ def _render(work: Work, request: Any, quotes: Quotes, labels: ModelLabels) -> _R
             greeks=greeks_of(request),
         )
         return _Rendered(parts)
+    if work.kind is JobKind.SCENARIOS:
+        return _Rendered(render_scenarios(request, quotes, model=labels.european, american_model=labels.american))
     from pinn_inference.server.oip_codec import InferTarget, render_infer_answer
 
     target = InferTarget(**work.parameters)

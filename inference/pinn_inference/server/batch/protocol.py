@@ -28,6 +28,8 @@ class JobKind(StrEnum):
     """The Open Inference Protocol's JSON and binary tensors."""
     IMPLIED = "implied"
     """The JSON of `POST /v1/implied-volatility`."""
+    SCENARIOS = "scenarios"
+    """The JSON of `POST /v1/scenarios`."""
 
 
 class Counts(msgspec.Struct, frozen=True):

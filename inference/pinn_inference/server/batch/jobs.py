@@ -217,7 +217,7 @@ def slow_rows(options: OptionBatch, american: StyleModel | None) -> BoolArray:
     if isinstance(american, AmericanModel):
         puts = put_terms(rows)
         unknown &= ~inside(american.artefact.networks.domain, puts.s, puts.kappa, puts.lambda_)
-    slow[slow] = unknown | rows.waits_for_dividends
+    slow[slow] = (unknown | rows.waits_for_dividends) & (rows.maturity > 0.0)  # what has ended is worth its payoff
     return slow
 
 

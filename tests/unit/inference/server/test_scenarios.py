@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST
 from pinn_inference.pricing.escrow import Schedule
 from pinn_inference.pricing.ladders import AXES, NEUTRAL, Ladders
 from pinn_inference.pricing.types import OptionBatch
@@ -108,6 +109,14 @@ async def test_an_expired_option_is_worth_its_payoff_at_the_spot_of_the_ladder()
             answer = await ask(client, {**PUT, "style": style, "ladders": {"spot": [0.8, 1.2], "time": [0.5, 7]}})
             value = np.array(answer["totals"]["value"])[:, 0, 0, :]
             assert value == pytest.approx(np.array([[15.0, 15.0], [0.0, 0.0]]), abs=1e-12)
+
+
+async def test_american_options_that_have_expired_are_no_slow_ones() -> None:
+    document = {**PUT, "style": "american", "ladders": {"spot": [0.9, 1.1] * 400, "time": [0.5, 1, 2]}}
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        answer = await ask(client, document)
+    assert SLOW_OPTIONS_AT_MOST < 2400
+    assert answer["totals"]["value"][:2] == [[[[5.0] * 3]], [[[0.0] * 3]]]
 
 
 async def test_who_priced_is_said_and_is_the_model_of_the_answer() -> None:

@@ -280,7 +280,8 @@ def perform(work: Work, pricer: Pricer, write: Callable[[Piece], None], admit: C
             rendered = _Rendered(render_implied(found, form=request.form, maturity=request.told_maturity))
         else:
             quotes = yield from _evaluate(request.options, pricer, tally, admit)
-            tally.priced(request.options, quotes)
+            if work.kind is not JobKind.SCENARIOS:  # what nobody trades at tells nothing of the revision
+                tally.priced(request.options, quotes)
             tally.part_ended("evaluation")
             rendered = _render(work, request, quotes, pricer.labels)
         for piece in rendered.pieces:

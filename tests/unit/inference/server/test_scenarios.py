@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,18 @@ async def test_who_priced_is_said_and_is_the_model_of_the_answer() -> None:
     assert (answer["methods"], answer["reasons"]) == ({"closed_form": 1, "pinn": 1}, {"zero_variance": 1})
     assert answer["totals"]["value"][0][0][0][0] == pytest.approx(quote["price"], rel=1e-12)
     assert answer["totals"]["error_bound"][0][0][0][0] == pytest.approx(quote["error_bound"], rel=1e-2)
+
+
+async def test_a_grid_moves_no_metric_that_gates_compare() -> None:
+    document = {**PUT, "ladders": {"spot": [0.2, 5.0] * 500}}
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        answer = await ask(client, document)
+        assert sum(answer["methods"].values()) == 1000
+        async with client.get("/metrics") as response:
+            lines = (await response.text()).splitlines()
+    told = [line for line in lines if re.match(r"pinn_(options_priced|fallback|price_to_strike)_", line)]
+    assert told
+    assert [line for line in told if float(line.rpartition(" ")[2])] == []
 
 
 async def test_dates_are_counted_before_time_passes() -> None:

@@ -95,9 +95,10 @@ def parse_scenarios(body: Body, *, max_batch: int) -> ScenarioRequest:
     positions = len(parsed.options)
     if positions * ladders.size > max_batch:
         raise TooManyScenarios(options=positions, points=ladders.size, limit=max_batch)
-    quantity = (
-        np.array(quantities, dtype=np.float64) if isinstance(quantities, list) else np.full(positions, quantities)
-    )
+    if isinstance(quantities, list) and len(quantities) != positions:
+        message = f"must be as long as the other lists: these are of {positions}"
+        raise InvalidRequest([Fault("quantity", message, value=shown(quantities))])
+    quantity = np.broadcast_to(np.array(quantities, dtype=np.float64), (positions,))
     options, escrow = _expanded(parsed, ladders)
     return ScenarioRequest(options, ladders, quantity, escrow, per_option)
 
@@ -142,10 +143,6 @@ def _without_quantities(content: dict[str, Any], faults: list[Fault]) -> tuple[A
         found = columns.get("quantity", 1.0)
         if not isinstance(found, list):
             return _quantity(found, None, faults), {**content, "columns": rest}
-        # A column that is not as long as the others is told by whoever reads those: it stands in for a number.
-        sizes = {len(value) for name, value in rest.items() if isinstance(value, list) and name != "dividends"}
-        if sizes and sizes != {len(found)}:
-            faults.append(Fault("quantity", "must be as long as the other lists", value=shown(found)))
         return [_quantity(value, row, faults) for row, value in enumerate(found)], {**content, "columns": rest}
     rest = {name: value for name, value in content.items() if name != "quantity"}
     return _quantity(content.get("quantity", 1.0), None, faults), rest

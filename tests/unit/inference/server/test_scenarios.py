@@ -237,9 +237,10 @@ def test_all_faults_are_told_at_once_and_with_their_option() -> None:
 
 def test_a_column_of_quantities_is_as_long_as_the_others() -> None:
     columns = {**PUT, "strike": [90, 95, 100], "quantity": [1, 2]}
-    assert faults({"columns": columns, "ladders": {"spot": [1]}}) == [
-        ("quantity", "must be as long as the other lists")
-    ]
+    told = [("quantity", "must be as long as the other lists: these are of 3")]
+    assert faults({"columns": columns, "ladders": {"spot": [1]}}) == told
+    paying = {**PUT, "dividends": [[{"time": 0.1, "amount": 1}], [], []], "quantity": [1, 2]}
+    assert faults({"columns": paying, "ladders": {"spot": [1]}}) == told
     wrong = {**columns, "quantity": [1, "x", 2]}
     with pytest.raises(InvalidRequest) as caught:
         parsed({"columns": wrong, "ladders": {"spot": [1]}})

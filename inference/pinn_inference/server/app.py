@@ -249,13 +249,10 @@ async def imply(request: web.Request) -> web.StreamResponse:
 
 async def scenarios(request: web.Request) -> web.StreamResponse:
     """POST /v1/scenarios: a portfolio at every point of a grid, by the batch process: few bytes ask for thousands."""
-    app = request.app
-    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
-    body, is_whole = await reader.start(SMALL_BYTES)
-    request[BODY] = body
-    if is_whole:
-        return await app[SERVICE].answer_large(request, _once(body), JobKind.SCENARIOS)
-    return await app[SERVICE].answer_large(request, reader.rest(body), JobKind.SCENARIOS, coding=reader.coding)
+    body = await _small_body(request, JobKind.SCENARIOS)
+    if isinstance(body, web.StreamResponse):
+        return body
+    return await request.app[SERVICE].answer_large(request, _once(body), JobKind.SCENARIOS)
 
 
 async def _asked(
@@ -264,20 +261,28 @@ async def _asked(
     """What is asked, and the seconds it took to read that, if it can be answered on the event loop; else the answer, by
     the batch process. Few bytes can take long: thousands of short numbers, or of faults.
     """
-    app = request.app
-    max_batch = app[CONFIG].max_batch
-    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
-    body, is_whole = await reader.start(SMALL_BYTES)
-    request[BODY] = body
-    if not is_whole:
-        return await app[SERVICE].answer_large(request, reader.rest(body), kind, coding=reader.coding)
+    body = await _small_body(request, kind)
+    if isinstance(body, web.StreamResponse):
+        return body
+    max_batch = request.app[CONFIG].max_batch
     started = time.perf_counter()
     asked = quickly(body, max_batch=max_batch)
     if asked is None and is_light(body):
         asked = thoroughly(body, max_batch=max_batch)
     if asked is None or len(asked.options) > SOME_OPTIONS:
-        return await app[SERVICE].answer_large(request, _once(body), kind)
+        return await request.app[SERVICE].answer_large(request, _once(body), kind)
     return asked, time.perf_counter() - started
+
+
+async def _small_body(request: web.Request, kind: JobKind) -> bytes | web.StreamResponse:
+    """The body, if it is a small one; else the answer, by the batch process."""
+    app = request.app
+    reader = BodyReader(request, limit=app[CONFIG].max_body_bytes)
+    body, is_whole = await reader.start(SMALL_BYTES)
+    request[BODY] = body
+    if is_whole:
+        return body
+    return await app[SERVICE].answer_large(request, reader.rest(body), kind, coding=reader.coding)
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from pinn_inference.pricing.american_domain import has_two_boundaries
 from pinn_inference.pricing.implied_volatility import ImpliedVolatilities, Outcome
 from pinn_inference.pricing.types import FloatArray, Method, OptionBatch
-from pinn_inference.server.documents import Body, read_document
+from pinn_inference.server.documents import Body
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 from pinn_inference.server.parsing import (
     FIELDS,
@@ -28,12 +28,10 @@ from pinn_inference.server.parsing import (
     STYLES,
     Form,
     PriceRequest,
-    demand_simple,
-    parse_price_request,
     shown,
 )
 from pinn_inference.server.rendering import Part, results_in_parts
-from pinn_inference.server.rewriting import parse_rest
+from pinn_inference.server.rewriting import parse_rest, read_object
 
 PATH: Final = "/v1/implied-volatility"
 REASONS: Final = tuple(outcome.label for outcome in Outcome if outcome is not Outcome.FOUND)
@@ -68,10 +66,7 @@ def parse_implied_request(body: Body, *, max_batch: int) -> ImpliedRequest:
 
 
 def _parse_thoroughly(body: Body, max_batch: int) -> ImpliedRequest:
-    demand_simple(body, max_batch)
-    read = read_document(body)
-    if read.repeated or not isinstance(read.content, dict):
-        parse_price_request(body, max_batch=max_batch)  # which tells where, or what it must be
+    read = read_object(body, max_batch=max_batch)
     taken = _Prices(read.content)
     parsed = parse_rest(read, taken.document, taken.faults, max_batch=max_batch, reword=_of_prices)
     _demand_searchable(parsed)

@@ -29,12 +29,9 @@ _RULE: Final = "must be a list of names, each once, of " + ", ".join(NAMES)
 
 def parse_request(body: Body, *, max_batch: int) -> PriceRequest:
     """Parse the body of `POST /v1/price`, with or without `greeks`; raises what `parse_price_request` does."""
-    text = bytes(body)
-    if _KEY not in text and b"\\u" not in text:
-        return parse_price_request(body, max_batch=max_batch)
-    names, rest = _quickly(text)
+    names, rest = _quickly(bytes(body))
     if names is not None:
-        return replace(parse_price_request(rest, max_batch=max_batch), greeks=names)
+        return _with(parse_price_request(rest, max_batch=max_batch), names)
     demand_simple(body, max_batch)
     read = read_document(body)
     content = read.content
@@ -48,12 +45,15 @@ def parse_request(body: Body, *, max_batch: int) -> PriceRequest:
 
 def parse_request_quickly(body: Body, *, max_batch: int) -> PriceRequest | None:
     """As `parse_request`, for valid requests in their usual forms; None sends a body there."""
-    text = bytes(body)
-    if _KEY not in text and b"\\u" not in text:
-        return parse_quickly(body, max_batch=max_batch)
-    names, rest = _quickly(text)
-    found = None if names is None else parse_quickly(rest, max_batch=max_batch)
-    return None if found is None else replace(found, greeks=names or ())
+    names, rest = _quickly(bytes(body))
+    if names is None:
+        return None
+    found = parse_quickly(rest, max_batch=max_batch)
+    return found and _with(found, names)
+
+
+def _with(request: PriceRequest, names: tuple[str, ...]) -> PriceRequest:
+    return replace(request, greeks=names) if names else request
 
 
 def greeks_of(request: PriceRequest) -> dict[str, Greek] | None:
@@ -70,7 +70,11 @@ def greeks_of(request: PriceRequest) -> dict[str, Greek] | None:
 
 
 def _quickly(text: bytes) -> tuple[tuple[str, ...] | None, bytes]:
-    """The names, and the body without them, where they are valid and stand first or last; else None."""
+    """The names, none where there is no such field, and the body without them; None where it is neither without the
+    field nor has it first or last with valid names.
+    """
+    if _KEY not in text and b"\\u" not in text:
+        return (), text
     head = _AT_HEAD.match(text)
     if head is not None:
         names, rest = head[1], b"{" + text[head.end() :]

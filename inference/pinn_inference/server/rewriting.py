@@ -8,12 +8,24 @@ from typing import Any, Final
 
 import orjson
 
-from pinn_inference.server.documents import Document
+from pinn_inference.server.documents import Body, Document, read_document
 from pinn_inference.server.errors import MAX_FAULTS, Fault, InvalidRequest
-from pinn_inference.server.parsing import PriceRequest, parse_price_request, shown
+from pinn_inference.server.parsing import PriceRequest, demand_simple, parse_price_request, shown
 
 _LEVELS: Final = 6
 """Of lists and objects that a valid request has at most: of columns, a list of schedules of dividends."""
+
+
+def read_object(body: Body, *, max_batch: int) -> Document:
+    """The document of a body, which is an object in which no key stands twice.
+
+    Raises InvalidRequest in the words of `/v1/price`.
+    """
+    demand_simple(body, max_batch)
+    read = read_document(body)
+    if read.repeated or not isinstance(read.content, dict):
+        parse_price_request(body, max_batch=max_batch)  # which tells where, or what it must be
+    return read
 
 
 def parse_rest(

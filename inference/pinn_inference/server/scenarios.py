@@ -18,17 +18,19 @@ import orjson
 from pinn_inference.pricing.escrowed import Escrow
 from pinn_inference.pricing.ladders import AXES, NEUTRAL, Ladders
 from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
-from pinn_inference.server.documents import Body, read_document
+from pinn_inference.server.documents import Body
 from pinn_inference.server.errors import Fault, InvalidRequest, NonFiniteResult, ServerError
-from pinn_inference.server.parsing import FIELDS, Form, PriceRequest, demand_simple, parse_price_request, shown
+from pinn_inference.server.parsing import FIELDS, Form, PriceRequest, shown
 from pinn_inference.server.rendering import Part
-from pinn_inference.server.rewriting import parse_rest
+from pinn_inference.server.rewriting import parse_rest, read_object
 
 PATH: Final = "/v1/scenarios"
 TOTALS: Final = {"value": "price", **{name: name for name in ("delta", "gamma", "vega", "theta", "rho")}}
 """What is summed over the positions, and of which column of the quotes."""
 MAX_SHIFTS: Final = 1000
 LARGEST_QUANTITY: Final = 1e12
+_LARGEST_SHIFT: Final = 1e12
+"""Beyond any number that an option may have; where a shift leads is looked at for each option."""
 _FIELD_OF_AXIS: Final = {field.name: field for field in FIELDS if field.name in AXES}
 _NUMBERS: Final = frozenset((int, float))
 _QUANTITY_RULE: Final = (
@@ -79,10 +81,7 @@ def parse_scenarios(body: Body, *, max_batch: int) -> ScenarioRequest:
     Raises InvalidRequest with every fault found, BatchTooLarge for more than `max_batch` positions, TooManyScenarios
     for more than that many options of all points together.
     """
-    demand_simple(body, max_batch)
-    read = read_document(body)
-    if read.repeated or not isinstance(read.content, dict):
-        parse_price_request(body, max_batch=max_batch)  # which tells where, or what it must be
+    read = read_object(body, max_batch=max_batch)
     faults: list[Fault] = []
     content = dict(read.content)
     given, per_option = content.pop("ladders", None), content.pop("per_option", False)
@@ -124,7 +123,7 @@ def _shifts(given: Any, is_there: bool, faults: list[Fault]) -> dict[str, list[f
 
 
 def _is_shift(axis: str, value: Any) -> bool:
-    if type(value) not in _NUMBERS or not abs(value) <= LARGEST_QUANTITY:
+    if type(value) not in _NUMBERS or not abs(value) <= _LARGEST_SHIFT:
         return False
     return bool(value > 0.0 if axis == "spot" else value >= 0.0 if axis == "time" else True)
 

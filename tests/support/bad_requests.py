@@ -341,7 +341,7 @@ def bad_frame(draw: Draw) -> BadRequest:
     key = draw.choice(["shape", "datatype", "data", "parameters"])
     values: dict[str, list[Any]] = {
         "shape": [..., [], [0], [-1], [1.0], [True], [2], [1, 2], [1, 1, 1], "1", 1, None, {}, [2**63], [10**300]],
-        "datatype": [..., "FP16", "fp64", "BYTES", "INT64", "", 64, None, [], {}],
+        "datatype": [..., "FP16", "fp64", "BYTES", "INT128", "", 64, None, [], {}],
         "data": [..., [], [1.0, 1.0], 1.0, "1.0", None, {}, [[1.0]], [[[1.0]]]],
         "parameters": [
             [], 7, None, "x", {"binary_data_size": 8}, {"binary_data_size": -1}, {"binary_data_size": "8"},

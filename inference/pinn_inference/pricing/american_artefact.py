@@ -23,6 +23,8 @@ from pinn_inference.pricing.types import FloatArray
 
 STYLE: Final = "american"
 GREEKS: Final = ("delta", "gamma", "vega", "theta", "rho")
+GAMMA_JUMPS: Final = 0.02
+"""Within so many σ√T of the exercise boundary, where gamma jumps, nothing is said of gamma's error."""
 PERCEPTRONS: Final = {
     "boundary": BOUNDARY_INPUTS,
     "premium": PREMIUM_INPUTS,

@@ -18,7 +18,7 @@ _EPS: Final = 1.25 * float(np.finfo(np.float64).eps)
 """Of one operation: half a unit in the last place, or two for functions (`_FUNCTION`), and the bound's own rounding."""
 _FUNCTION: Final = 4.0 * _EPS
 _DISTRIBUTION: Final = 16.0 * _EPS
-"""Of Φ, relative, times 1 + z²: its exponential carries the rounding of its argument."""
+"""Of Φ's lower tail, relative, times 1 + z²: its exponential carries the rounding of its argument."""
 _UNDERFLOW: Final = 1e-300
 
 
@@ -72,9 +72,12 @@ class Bounded:
 
     def normal_distribution(self) -> Bounded:
         """Φ."""
-        value, size = normal_distribution(self.value), np.abs(self.value)
+        size = np.abs(self.value)
+        tail = normal_distribution(-size)
+        value = np.where(self.value > 0.0, 1.0 - tail, tail)
         steepest = INV_SQRT_2PI * np.exp(-0.5 * np.maximum(size - self.error, 0.0) ** 2)
-        return Bounded(value, steepest * self.error + _DISTRIBUTION * (1.0 + size * size) * value + _UNDERFLOW)
+        rounding = _DISTRIBUTION * (1.0 + size * size) * tail + _EPS * value
+        return Bounded(value, steepest * self.error + rounding + _UNDERFLOW)
 
     def clipped(self, largest: float) -> Bounded:
         """Kept within ±`largest`, for whoever knows that nothing depends on what is beyond."""

@@ -32,7 +32,7 @@ from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
 _FAR: Final = 1e4
 """Of d₁ and d₂: from 38.6 on φ is 0 in float64."""
 _EPS: Final = float(np.finfo(np.float64).eps)
-_OF_DIVIDENDS: Final = 1024.0 * _EPS
+OF_DIVIDENDS: Final = 1024.0 * _EPS
 """Relative error of a present value: a sum of a hundred exponentials of at most a hundred, taken off a larger spot."""
 
 
@@ -45,8 +45,8 @@ class Greek:
 
 
 @dataclass(frozen=True, slots=True)
-class _Terms:
-    """What the formulas are made of."""
+class Terms:
+    """What the formulas are made of, see the module's docstring."""
 
     spot: Bounded
     maturity: Bounded
@@ -67,6 +67,10 @@ class _Terms:
     """r·P"""
 
     @property
+    def delta(self) -> Bounded:
+        return self.carried * (self.d1 * self.side).normal_distribution() * self.side
+
+    @property
     def density(self) -> Bounded:
         return (self.d1 * self.d1 * -0.5).exp() * INV_SQRT_2PI
 
@@ -79,43 +83,41 @@ class _Terms:
         return self.spot * self.carried * self.density * self.maturity.sqrt()
 
 
-def _vanna(at: _Terms) -> Bounded:
+def _vanna(at: Terms) -> Bounded:
     return -(at.carried * at.density * at.d2 / at.volatility)
 
 
-def _volga(at: _Terms) -> Bounded:
+def _volga(at: Terms) -> Bounded:
     return at.vega * at.d1 * at.d2 / at.volatility
 
 
-def _charm(at: _Terms) -> Bounded:
-    probability = (at.d1 * at.side).normal_distribution()
-    bleed = at.carried * (at.dividend * probability * at.side - at.density * at.drift)
-    return bleed - at.gamma * at.growth
+def _charm(at: Terms) -> Bounded:
+    return at.dividend * at.delta - at.carried * at.density * at.drift - at.gamma * at.growth
 
 
-def _veta(at: _Terms) -> Bounded:
+def _veta(at: Terms) -> Bounded:
     return at.vega * (at.dividend + at.d1 * at.drift - at.pace) - _vanna(at) * at.growth
 
 
-def _color(at: _Terms) -> Bounded:
+def _color(at: Terms) -> Bounded:
     return at.gamma * (at.dividend + at.d1 * at.drift + at.pace) - _speed(at) * at.growth
 
 
-def _speed(at: _Terms) -> Bounded:
+def _speed(at: Terms) -> Bounded:
     return -(at.gamma / at.spot * (at.d1 / at.s + 1.0))
 
 
-def _zomma(at: _Terms) -> Bounded:
+def _zomma(at: Terms) -> Bounded:
     return at.gamma * (at.d1 * at.d2 - 1.0) / at.volatility
 
 
-def _ultima(at: _Terms) -> Bounded:
+def _ultima(at: Terms) -> Bounded:
     product = at.d1 * at.d2
     bracket = product * (-product + 1.0) + at.d1 * at.d1 + at.d2 * at.d2
     return -(at.vega * bracket / (at.volatility * at.volatility))
 
 
-_FORMULAS: Final[Mapping[str, Callable[[_Terms], Bounded]]] = {
+_FORMULAS: Final[Mapping[str, Callable[[Terms], Bounded]]] = {
     "vanna": _vanna,
     "volga": _volga,
     "charm": _charm,
@@ -138,7 +140,7 @@ def second_order(
     `escrow` is what was taken off the spots of `options` for dividends of known amounts.
     """
     with np.errstate(all="ignore"):
-        terms = _terms(options, escrow)
+        terms = terms_of(options, escrow)
         answerable = terms.s.value > 0.0
         if known is not None:
             answerable &= known
@@ -150,20 +152,21 @@ def second_order(
     return greeks
 
 
-def _terms(options: OptionBatch, escrow: Escrow | None) -> _Terms:
+def terms_of(options: OptionBatch, escrow: Escrow | None) -> Terms:
+    """The terms of European options; they mean nothing in rows without variance."""
     strike, maturity, rate, dividend, volatility = map(
         Bounded.exact, (options.strike, options.maturity, options.rate, options.dividend, options.volatility)
     )
     present_value = np.zeros_like(options.spot) if escrow is None else escrow.present_value
     growth = present_value if escrow is None else escrow.growth
-    spot = Bounded(options.spot, _OF_DIVIDENDS * present_value + (present_value > 0.0) * _EPS * options.spot)
+    spot = Bounded(options.spot, OF_DIVIDENDS * present_value + (present_value > 0.0) * _EPS * options.spot)
     s = volatility * maturity.sqrt()
     carry = rate - dividend
     moneyness = ((spot / strike).log() + carry * maturity) / s
     half = s * 0.5
     d1, d2 = (moneyness + half).clipped(_FAR), (moneyness - half).clipped(_FAR)
     pace = Bounded.exact(np.full_like(options.maturity, 0.5)) / maturity
-    return _Terms(
+    return Terms(
         spot=spot,
         maturity=maturity,
         volatility=volatility,
@@ -175,5 +178,5 @@ def _terms(options: OptionBatch, escrow: Escrow | None) -> _Terms:
         drift=carry / s - d2 * pace,
         pace=pace,
         side=Bounded.exact(np.where(options.is_call, 1.0, -1.0)),
-        growth=Bounded(growth, _OF_DIVIDENDS * np.abs(growth)),
+        growth=Bounded(growth, OF_DIVIDENDS * np.abs(growth)),
     )

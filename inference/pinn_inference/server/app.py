@@ -225,7 +225,7 @@ async def price(request: web.Request) -> web.StreamResponse:
         form=parsed.form,
         cached=cached,
         maturity=parsed.told_maturity,
-        greeks=greeks_of(parsed),
+        greeks=greeks_of(parsed, quotes, american_bounds=engine.greek_bounds),
     )
     timing = server_timing(parse=parse_seconds, price=priced_at - parsed_at, render=time.perf_counter() - priced_at)
     return web.Response(body=answer, content_type="application/json", headers={SERVER_TIMING: timing})

@@ -178,6 +178,12 @@ class PricingEngine:
         return model.american_label if american else self._label or ""
 
     @property
+    def greek_bounds(self) -> Mapping[str, float]:
+        """Of the model in use for American options, see `StyleModel`; empty where there is none."""
+        model = self._model
+        return {} if model is None or model.american is None else model.american.greek_bounds
+
+    @property
     def prices_american(self) -> bool:
         """Whether a model for American options is in use."""
         return self._model is not None and self._model.american is not None

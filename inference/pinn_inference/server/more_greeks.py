@@ -1,4 +1,4 @@
-"""The field `greeks` of a request for prices: Greeks of second order, by their names, for all of its options.
+"""The field `greeks` of a request for prices: Greeks with bounds of their errors, by their names, for all options.
 
 It stands beside the fields of a single option, beside `options` or beside `columns`. A request without it is read as it
 always was; one with it is read without it.
@@ -7,19 +7,24 @@ always was; one with it is read without it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
+from pinn_inference.pricing import first_order as first
+from pinn_inference.pricing import second_order as second
 from pinn_inference.pricing.american import never_exercised
-from pinn_inference.pricing.second_order import NAMES, Greek, second_order
+from pinn_inference.pricing.second_order import Greek
+from pinn_inference.pricing.types import Quotes
 from pinn_inference.server.documents import Body, read_document
 from pinn_inference.server.errors import Fault
 from pinn_inference.server.parsing import PriceRequest, demand_simple, parse_price_request, parse_quickly, shown
 from pinn_inference.server.rewriting import parse_rest
 
 FIELD: Final = "greeks"
+NAMES: Final = (*first.NAMES, *second.NAMES)
 _KEY: Final = FIELD.encode()
 _AT_HEAD: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"greeks"[ \t\r\n]*:[ \t\r\n]*(\[[^][{}]*\])[ \t\r\n]*,')
 _AT_TAIL: Final = re.compile(rb',[ \t\r\n]*"greeks"[ \t\r\n]*:[ \t\r\n]*(\[[^][{}]*\])[ \t\r\n]*\}[ \t\r\n]*\Z')
@@ -56,17 +61,27 @@ def _with(request: PriceRequest, names: tuple[str, ...]) -> PriceRequest:
     return replace(request, greeks=names) if names else request
 
 
-def greeks_of(request: PriceRequest) -> dict[str, Greek] | None:
+def greeks_of(
+    request: PriceRequest, answer: Quotes, *, american_bounds: Mapping[str, float]
+) -> dict[str, Greek] | None:  # fmt: skip
     """Those that were asked for, by name; None if none were.
 
-    American options have them where they are never exercised early, and are as European ones: of the others the
-    networks' derivatives are not known well enough.
+    Those of first order are as in `answer`, whose bounds for American options `american_bounds` are, see
+    `StyleModel.greek_bounds`. American options have those of second order where they are never exercised early, and are
+    as European ones: of the others the networks' derivatives are not known well enough.
     """
     if not request.greeks:
         return None
-    options = request.options
+    options, escrow = request.options, request.escrow
     as_european = ~options.is_american | (never_exercised(options) & ~options.waits_for_dividends)
-    return second_order(options, request.greeks, known=as_european, escrow=request.escrow)
+    found: dict[str, Greek] = {}
+    if names := [name for name in request.greeks if name in first.NAMES]:
+        found |= first.first_order(
+            options, answer, names, as_european=as_european, bounds=american_bounds, escrow=escrow
+        )
+    if names := [name for name in request.greeks if name in second.NAMES]:
+        found |= second.second_order(options, names, known=as_european, escrow=escrow)
+    return {name: found[name] for name in request.greeks}
 
 
 def _quickly(text: bytes) -> tuple[tuple[str, ...] | None, bytes]:

@@ -8,7 +8,7 @@ own; the protocol asks for the field `error` alone.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -33,10 +33,12 @@ from pinn_inference.server.oip_codec import (
     parse_infer_request,
     render_infer_answer,
 )
-from pinn_inference.server.timing import SERVER_TIMING, server_timing
+from pinn_inference.server.oip_statistics import ModelStatistics, model_config
+from pinn_inference.server.parsing import FIELDS
+from pinn_inference.server.timing import SERVER_TIMING, TIMING, Timing
 
 INFER_PATHS: Final = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
-EXTENSIONS: Final = ("binary_tensor_data",)
+EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "statistics")
 PLATFORM: Final = "pinn_npz"
 """Framework and file format of the models, in the form `<framework>_<format>` that the protocol asks for."""
 INLINE_BYTES: Final = 16 * 1024
@@ -86,6 +88,7 @@ class OpenInferencePages:
         self._server_ready = server_ready
         self._max_body_bytes = max_body_bytes
         self._max_batch = max_batch
+        self._statistics = {name: ModelStatistics() for name in MODELS}
 
     def routes(self) -> list[web.RouteDef]:
         model, one_version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
@@ -94,8 +97,11 @@ class OpenInferencePages:
             web.get("/v2/", self.server),
             web.get("/v2/health/live", self.live),
             web.get("/v2/health/ready", self.ready),
+            web.get("/v2/models/stats", self.all_statistics),
             *(web.get(path, self.model) for path in (model, one_version)),
             *(web.get(f"{path}/ready", self.model_ready) for path in (model, one_version)),
+            *(web.get(f"{path}/config", self.config) for path in (model, one_version)),
+            *(web.get(f"{path}/stats", self.statistics) for path in (model, one_version)),
             *(web.post(path, self.infer) for path in INFER_PATHS),
         ]
 
@@ -115,16 +121,24 @@ class OpenInferencePages:
 
     async def model(self, request: web.Request) -> web.Response:
         target = self._target(request)
-        outputs = AMERICAN_OUTPUTS if target.american else OUTPUTS
-        bytes_named = ("option_type", "method")
-        tensors = {
-            kind: [
-                {"name": name, "datatype": "BYTES" if name in bytes_named else "FP64", "shape": [-1]} for name in names
-            ]
-            for kind, names in (("inputs", INPUTS), ("outputs", outputs))
-        }
         versions = [] if target.version is None else [target.version]
-        return _json({"name": target.model, "versions": versions, "platform": PLATFORM, **tensors})
+        return _json({"name": target.model, "versions": versions, "platform": PLATFORM, **_tensors(target)})
+
+    async def config(self, request: web.Request) -> web.Response:
+        target = self._target(request)
+        optional = [field.name for field in FIELDS if field.default is not None] + ["option_type"]
+        return _json(model_config(name=target.model, platform=PLATFORM, optional=optional, **_tensors(target)))
+
+    async def statistics(self, request: web.Request) -> web.Response:
+        target = self._target(request)
+        return self._told_statistics([target.model])
+
+    async def all_statistics(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        return self._told_statistics(MODELS)
+
+    def _told_statistics(self, models: Sequence[str]) -> web.Response:
+        told = [self._statistics[it].document(name=it, version=self._state_of(it).version) for it in models]
+        return _json({"model_stats": told})
 
     async def model_ready(self, request: web.Request) -> web.Response:
         target = self._target(request)
@@ -135,7 +149,17 @@ class OpenInferencePages:
 
     async def infer(self, request: web.Request) -> web.StreamResponse:
         """Answered as POST /v1/price is: in closed form, and saying so, where no model can be used."""
-        target = self._target(request)
+        target, began = self._target(request), time.perf_counter()
+        statistics = self._statistics[target.model]
+        try:
+            response = await self._infer(request, target)
+        except ServerError:
+            statistics.failed(time.perf_counter() - began)
+            raise
+        statistics.succeeded(time.perf_counter() - began, request[TIMING])
+        return response
+
+    async def _infer(self, request: web.Request, target: InferTarget) -> web.StreamResponse:
         body = BodyReader(request, limit=self._max_body_bytes)
         start, is_whole = await body.start(INLINE_BYTES)
         if not is_whole:
@@ -148,9 +172,9 @@ class OpenInferencePages:
         priced_at = time.perf_counter()
         in_use = self._state_of(target.model).version
         response = infer_response(render_infer_answer(parsed, quotes, target=target, version=in_use))
-        response.headers[SERVER_TIMING] = server_timing(
-            parse=parsed_at - began, price=priced_at - parsed_at, render=time.perf_counter() - priced_at
-        )
+        spent = parsed_at - began, priced_at - parsed_at, time.perf_counter() - priced_at
+        request[TIMING] = timing = Timing(len(quotes), *spent)
+        response.headers[SERVER_TIMING] = timing.header
         return response
 
     def _target(self, request: web.Request) -> InferTarget:
@@ -167,6 +191,16 @@ class OpenInferencePages:
             fault: Fault = TensorFault(HEADER_LENGTH, "must be given once", value=f"{len(lengths)} times")
             raise InvalidRequest([fault])
         return InferTarget(model, in_use, lengths[0] if lengths else None)
+
+
+def _tensors(target: InferTarget) -> dict[str, list[dict[str, Any]]]:
+    """The inputs and outputs of a model, as its metadata have them."""
+    outputs = AMERICAN_OUTPUTS if target.american else OUTPUTS
+    words = ("option_type", "method")
+    return {
+        kind: [{"name": name, "datatype": "BYTES" if name in words else "FP64", "shape": [-1]} for name in names]
+        for kind, names in (("inputs", INPUTS), ("outputs", outputs))
+    }
 
 
 def infer_response(answer: InferAnswer) -> web.Response:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -29,15 +29,21 @@ EUROPEAN: Final = "european"
 AMERICAN: Final = "american"
 MODELS: Final = (EUROPEAN, AMERICAN)
 """One model for each exercise style, so that the metadata of each names exactly the tensors it takes and gives."""
-NUMBER_TYPES: Final = ("FP64", "FP32")
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "FP64": np.dtype("<f8"),
+    "FP32": np.dtype("<f4"),
+    **{f"{kind}{8 * size}": np.dtype(f"<{kind[0].lower()}{size}") for kind in ("INT", "UINT") for size in (8, 4, 2, 1)},
+}
+NUMBER_TYPES: Final = tuple(_DTYPES)
+"""Every whole number that an input may be, up to a thousand million, is exact in FP64."""
 OPTION_TYPE_TYPES: Final = ("BYTES", "INT8", "BOOL")
 INPUTS: Final = (*(field.name for field in FIELDS), "option_type")
 NUMBER_OUTPUTS: Final = ("price", "delta", "gamma", "vega", "theta", "rho", "error_bound")
 OUTPUTS: Final = (*NUMBER_OUTPUTS, "method")
 AMERICAN_OUTPUTS: Final = (*OUTPUTS, "exercise_boundary")
 
-_BYTES_OF: Final = {"FP64": 8, "FP32": 4, "INT8": 1, "BOOL": 1}
-_NUMBERS: Final = frozenset((int, float))
+_BYTES_OF: Final = {**{name: dtype.itemsize for name, dtype in _DTYPES.items()}, "BOOL": 1}
+_NUMBERS: Final[frozenset[type]] = frozenset((int, float))
 _REQUEST_FIELDS: Final = ("id", "model_name", "model_version", "parameters", "inputs", "outputs")
 _INPUT_FIELDS: Final = ("name", "shape", "datatype", "parameters", "data")
 _OUTPUT_FIELDS: Final = ("name", "parameters")
@@ -344,7 +350,7 @@ class _Reader:
         field = next(field for field in FIELDS if field.name == tensor.name)
         if tensor.raw is None:
             return self._numbers_of_list(tensor, field)
-        column = np.frombuffer(tensor.raw, dtype="<f8" if tensor.datatype == "FP64" else "<f4")
+        column: NDArray[Any] = np.frombuffer(tensor.raw, dtype=_DTYPES[tensor.datatype])
         if column.dtype != np.float64 or not column.flags.aligned:
             column = column.astype(np.float64)
         # Both are false for NaN, which minimum and maximum hand on.
@@ -358,15 +364,17 @@ class _Reader:
         data = self._flat(tensor)
         if data is None:
             return None
-        if set(map(type, data)) <= _NUMBERS:  # bool is a type of its own here
+        field, kinds = _narrowed(field, tensor.datatype)
+        if set(map(type, data)) <= kinds:  # bool is a type of its own here
             try:
                 column = np.fromiter(data, dtype=np.float64, count=len(data))
             except OverflowError:
                 column = np.array([np.nan])
             if column.min() >= field.low and column.max() <= field.high:
                 return column
-        bad = np.array([type(value) not in _NUMBERS or not field.low <= value <= field.high for value in data])
-        self._bad_rows(field.name, field.expected, bad, data)
+        bad = np.array([type(value) not in kinds or not field.low <= value <= field.high for value in data])
+        whole = "" if float in kinds else f", whole as {tensor.datatype} is"
+        self._bad_rows(field.name, field.expected + whole, bad, data)
         return None
 
     def _kinds_of_list(self, tensor: _Tensor) -> BoolArray | None:
@@ -463,6 +471,16 @@ class _Reader:
         self, field: str, message: str, *, index: int | None = None, value: Any = None, has_value: bool = True
     ) -> None:
         self._faults.append(TensorFault(field, message, index=index, value=shown(value), has_value=has_value))
+
+
+def _narrowed(field: NumberField, datatype: str) -> tuple[NumberField, frozenset[type]]:
+    """The field within what a datatype can hold, and the types of its numbers in JSON."""
+    dtype = _DTYPES[datatype]
+    if dtype.kind == "f":
+        return field, _NUMBERS
+    limits = np.iinfo(dtype)
+    narrow = replace(field, low=max(field.low, limits.min), high=min(field.high, limits.max))
+    return narrow, frozenset((int,))
 
 
 def _kind_expected(datatype: str) -> str:

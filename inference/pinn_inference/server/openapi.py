@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from pinn_inference.pricing.second_order import NAMES as GREEK_NAMES
+from pinn_inference.pricing import first_order, second_order
 from pinn_inference.pricing.types import FallbackReason, Method
 from pinn_inference.server.bodies import BODY_SECONDS
 from pinn_inference.server.config import ServerConfig
@@ -22,6 +22,7 @@ from pinn_inference.server.dates import PATTERN
 from pinn_inference.server.dividends import DIVIDENDS, LARGEST_AMOUNT, LATEST, MAX_DIVIDENDS
 from pinn_inference.server.errors import MAX_FAULTS
 from pinn_inference.server.inflate import RATIO
+from pinn_inference.server.more_greeks import NAMES as GREEK_NAMES
 from pinn_inference.server.oip import EXTENSIONS, PLATFORM
 from pinn_inference.server.oip_codec import (
     AMERICAN_OUTPUTS,
@@ -31,6 +32,7 @@ from pinn_inference.server.oip_codec import (
     NUMBER_TYPES,
     OPTION_TYPE_TYPES,
 )
+from pinn_inference.server.oip_statistics import KINDS
 from pinn_inference.server.openapi_page import render_page
 from pinn_inference.server.parsing import FIELDS, OPTION_TYPES, STYLES, NumberField
 
@@ -406,7 +408,7 @@ def _pricing_schemas(max_batch: int) -> Json:
         {"enum": list(GREEK_NAMES)},
         minItems=1,
         uniqueItems=True,
-        description="Greeks beyond the usual ones, answered for every option.",
+        description="Greeks with bounds of their errors, answered for every option.",
     )
     return {
         "Option": _object(fields, optional=optional, oneOf=by_time),
@@ -445,17 +447,20 @@ def _pricing_schemas(max_batch: int) -> Json:
 
 def _greek_schemas() -> Json:
     bound = "Bounds the value's error, for the very numbers of the request."
-    one = _object({"value": _number(), "error_bound": _number(bound, minimum=0)})
     maybe = {"type": ["number", "null"]}
+    known = _object({"value": _number(), "error_bound": _number(bound, minimum=0)})
+    usual = _object({"value": _number(), "error_bound": {**maybe, "minimum": 0, "description": f"{bound} Or null."}})
     many = _object({"value": _list(maybe), "error_bound": _list({**maybe, "minimum": 0})})
     description = (
-        "Those that were asked for: vanna ∂²V/∂S∂σ, volga ∂²V/∂σ², charm −∂Δ/∂T, veta −∂vega/∂T, speed ∂Γ/∂S, zomma "
-        "∂Γ/∂σ, color −∂Γ/∂T and ultima ∂³V/∂σ³, per 1.00 of volatility and per year; null without variance, and for "
-        "American options that can be exercised early."
+        "Those that were asked for: delta, gamma, vega, theta and rho as beside the price, with bounds; vanna "
+        "∂²V/∂S∂σ, volga ∂²V/∂σ², charm −∂Δ/∂T, veta −∂vega/∂T, speed ∂Γ/∂S, zomma ∂Γ/∂σ, color −∂Γ/∂T and ultima "
+        "∂³V/∂σ³, per 1.00 of volatility and per year, null without variance and for American options that can be "
+        "exercised early."
     )
-    nullable = {"anyOf": [one, {"type": "null"}]}
+    nullable = {"anyOf": [known, {"type": "null"}]}
+    each = {**dict.fromkeys(first_order.NAMES, usual), **dict.fromkeys(second_order.NAMES, nullable)}
     return {
-        "MoreGreeks": _object(dict.fromkeys(GREEK_NAMES, nullable), optional=GREEK_NAMES, description=description),
+        "MoreGreeks": _object(each, optional=GREEK_NAMES, description=description),
         "MoreGreeksColumns": _object(dict.fromkeys(GREEK_NAMES, many), optional=GREEK_NAMES, description=description),
     }
 
@@ -514,15 +519,16 @@ def _infer_schemas(max_batch: int) -> Json:
             {
                 "name": {"enum": list(INPUTS)},
                 "shape": shape,
-                "datatype": {"enum": [*NUMBER_TYPES, *OPTION_TYPE_TYPES]},
+                "datatype": {"enum": list(dict.fromkeys((*NUMBER_TYPES, *OPTION_TYPE_TYPES)))},
                 "parameters": parameters,
                 "data": {"type": "array", "minItems": 1, "description": "n elements; or n lists of one, for [n, 1]."},
             },
             optional=("parameters", "data"),
             oneOf=tensors,
             description="The elements are in data or come as bytes after the JSON, "
-            "little-endian: the length of each BYTES element in four bytes before it. FP32 is widened exactly. "
-            "An option_type of type BYTES is call or put; of INT8, 1 is a call and 0 a put; of BOOL, true is a call.",
+            "little-endian: the length of each BYTES element in four bytes before it. FP32 and whole numbers are "
+            "widened exactly. An option_type of type BYTES is call or put; of INT8, 1 is a call and 0 a put; of BOOL, "
+            "true is a call.",
         ),
         "InferRequestedOutput": _object(
             {
@@ -584,6 +590,43 @@ def _infer_schemas(max_batch: int) -> Json:
                 "shape": {"const": [-1]},
             }
         ),
+        **_extension_schemas(),
+    }
+
+
+def _extension_schemas() -> Json:
+    """What Triton's extensions for the configuration and the statistics of a model answer."""
+    count = {"type": "integer", "minimum": 0}
+    tensor = {
+        "name": {"enum": sorted({*INPUTS, *AMERICAN_OUTPUTS})},
+        "data_type": {"enum": ["TYPE_FP64", "TYPE_STRING"]},
+        "dims": {"const": [-1]},
+    }
+    spent = _object({"count": count, "ns": count})
+    one = _object(
+        {
+            "name": {"enum": list(MODELS)},
+            "version": _string("The one in use; empty where none is."),
+            "last_inference": {**count, "description": "Milliseconds since 1970, 0 before the first."},
+            "inference_count": {**count, "description": "Options."},
+            "execution_count": {**count, "description": "Requests that were answered."},
+            "inference_stats": _object(dict.fromkeys(KINDS, spent)),
+            "batch_stats": {"const": []},
+        },
+        description="Since the start of the process.",
+    )
+    return {
+        "ModelConfiguration": _object(
+            {
+                "name": {"enum": list(MODELS)},
+                "platform": {"const": PLATFORM},
+                "version_policy": _object({"latest": _object({"num_versions": {"const": 1}})}),
+                "max_batch_size": {"const": 0, "description": "The number of options is the tensors' first dimension."},
+                "input": _list(_object({**tensor, "optional": {"type": "boolean"}})),
+                "output": _list(_object(tensor)),
+            }
+        ),
+        "ModelStatistics": _object({"model_stats": _list(one, minItems=1, maxItems=len(MODELS))}),
     }
 
 
@@ -760,7 +803,7 @@ def _pricing_paths(config: ServerConfig) -> Json:
     description = (
         f"One option, a list of at most {config.max_batch}, or columns. Unknown and absent fields, NaN, infinity, "
         "numbers in quotes and values out of range are faults; one faulty option fails the whole request and is named "
-        "by its index. Nothing is rounded. Of a key that stands twice in one object the last one counts."
+        "by its index. Nothing is rounded. A key that stands twice in one object is a fault."
     )
     operation = _operation(
         "price", "Pricing", "Price options", answer, description=description, errors=_PRICING_ERRORS, requestBody=body
@@ -841,6 +884,9 @@ def _infer_paths(config: ServerConfig) -> Json:
             "get": _operation("v2_live", tag, "Alive?", _answer(_object({"live": {"const": True}}), "It lives."))
         },
         "/v2/health/ready": {"get": _ready_operation("v2_ready", tag, "Ready?", "live")},
+        "/v2/models/stats": {
+            "get": _operation("v2_stats", tag, "Statistics of both models", _answer(_ref("ModelStatistics"), "Counts."))
+        },
     }
     for prefix, suffix, path_parameters in (
         ("/v2/models/{model}", "", [model]),
@@ -867,6 +913,20 @@ def _infer_paths(config: ServerConfig) -> Json:
             parameters=[*path_parameters, length],
             requestBody=body,
         )
+        for page, summary, schema in (
+            ("config", "Model configuration", "ModelConfiguration"),
+            ("stats", "Statistics", "ModelStatistics"),
+        ):
+            told = _answer(_ref(schema), "As Triton's extension has it.")
+            page_of_model = _operation(
+                f"v2_{page}_of_model{suffix}",
+                tag,
+                summary,
+                told,
+                errors={404: "UnknownModel"},
+                parameters=path_parameters,
+            )
+            paths[f"{prefix}/{page}"] = {"get": page_of_model}
         paths[prefix] = {"get": metadata}
         paths[f"{prefix}/ready"] = {"get": ready}
         paths[f"{prefix}/infer"] = {"post": infer}

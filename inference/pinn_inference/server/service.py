@@ -41,7 +41,7 @@ from pinn_inference.server.metrics import ServerMetrics
 from pinn_inference.server.middleware import Observer
 from pinn_inference.server.oip_codec import HEADER_LENGTH
 from pinn_inference.server.served_model import options_of, quotes_of, scalars_of
-from pinn_inference.server.timing import SERVER_TIMING, server_timing
+from pinn_inference.server.timing import SERVER_TIMING, TIMING, Timing
 from pinn_inference.server.worker import PricingWorker
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,8 @@ class PricingService:
         return described
 
     def _labels(self) -> ModelLabels:
-        return ModelLabels(european=self._engine.label(), american=self._engine.label(american=True))
+        engine = self._engine
+        return ModelLabels(engine.label(), engine.label(american=True), engine.greek_bounds)
 
     # --- pricing ----------------------------------------------------------------------------------------------------
 
@@ -271,9 +272,9 @@ class PricingService:
         response.content_length = answer.length
         if answer.header_length is not None:
             response.headers[HEADER_LENGTH] = str(answer.header_length)
-        response.headers[SERVER_TIMING] = server_timing(
-            parse=counts.parse_seconds, price=counts.evaluation_seconds, render=counts.render_seconds
-        )
+        timing = Timing(sum(counts.methods), counts.parse_seconds, counts.evaluation_seconds, counts.render_seconds)
+        request[TIMING] = timing
+        response.headers[SERVER_TIMING] = timing.header
         self._observer.name_answer(request, response)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

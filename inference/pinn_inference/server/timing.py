@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
+from aiohttp import web
+
 SERVER_TIMING: Final = "Server-Timing"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of a request for `rows` options went, in seconds."""
+
+    rows: int
+    parse: float
+    price: float
+    render: float
+
+    @property
+    def header(self) -> str:
+        return server_timing(parse=self.parse, price=self.price, render=self.render)
+
+
+TIMING: Final = web.RequestKey("timing", Timing)
+"""Where whoever answers a request for prices leaves it."""
 
 
 def server_timing(*, parse: float, price: float, render: float) -> str:

@@ -13,6 +13,7 @@ from pinn_inference.pricing.american_artefact import GREEKS
 from pinn_inference.pricing.american_certificate import SAMPLING_MARGIN
 from pinn_inference.pricing.american_integral import Places, places, quasi_random
 from pinn_inference.pricing.american_network import AmericanDomain, inside
+from pinn_inference.pricing.first_order import near_boundary
 from pinn_inference.pricing.golden import greek_scales
 from pinn_inference.pricing.types import BoolArray, FloatArray, Method, OptionBatch
 from pinn_inference.training.accuracy import Pricer
@@ -143,17 +144,9 @@ def measure_american(model: Pricer, batch: OptionBatch) -> AmericanAccuracy:
     batch, found = batch.take(rows), found.take(rows)
     exact = integral_equation.price(batch)
     error = np.abs(found.price - exact.price)
-    put = put_terms(batch)
-    distance = np.abs(
-        put.x
-        - np.log(
-            np.where(batch.is_call, batch.spot, exact.exercise_boundary)
-            / np.where(batch.is_call, exact.exercise_boundary, batch.strike)
-        )
-    )
     scales = greek_scales(batch)
     greeks = {name: np.abs(getattr(found, name) - getattr(exact, name)) / scale for name, scale in scales.items()}
-    greeks["gamma"][distance < 0.02 * put.s] = 0.0
+    greeks["gamma"][near_boundary(batch, exact.exercise_boundary)] = 0.0
     return AmericanAccuracy(
         options=len(batch),
         price=float(np.max(error / batch.strike)),

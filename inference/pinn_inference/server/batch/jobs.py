@@ -42,10 +42,12 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class ModelLabels:
-    """What answers call the models behind the rows of method `pinn`, `name/version`; empty where there is none."""
+    """What answers say of the models behind the rows of method `pinn`: `name/version`; empty where there is none."""
 
     european: str = ""
     american: str = ""
+    greek_bounds: Mapping[str, float] = field(default_factory=dict)
+    """The American model's, see `StyleModel.greek_bounds`; empty where there is none."""
 
     def version(self, *, american: bool) -> str | None:
         """That of a style's model, None where there is none."""
@@ -483,13 +485,14 @@ def _parse(work: Work) -> Any:
 
 def _render(work: Work, request: Any, quotes: Quotes, labels: ModelLabels) -> _Rendered:
     if work.kind is JobKind.PRICE:
+        answer = request.settled(quotes)
         parts = render_parts(
-            request.settled(quotes),
+            answer,
             model=labels.european,
             american_model=labels.american,
             form=request.form,
             maturity=request.told_maturity,
-            greeks=greeks_of(request),
+            greeks=greeks_of(request, answer, american_bounds=labels.greek_bounds),
         )
         return _Rendered(parts)
     if work.kind is JobKind.SCENARIOS:

@@ -27,7 +27,12 @@ class ModelPricer:
         self._models = numpy_models(sources)
         self._models.warm_up()
         self._models.self_check()
-        self.labels = ModelLabels(european=_label(self._models.european), american=_label(self._models.american))
+        european, american = self._models.european, self._models.american
+        self.labels = ModelLabels(
+            european=_label(european),
+            american=_label(american),
+            greek_bounds={} if american is None else american.greek_bounds,
+        )
         self.where = "numpy"
 
     def price(self, options: OptionBatch) -> Quotes:

@@ -14,13 +14,7 @@ from pinn_inference.pricing.bounded import Bounded
 from pinn_inference.pricing.escrowed import Escrow
 from pinn_inference.pricing.second_order import NAMES, second_order
 from pinn_inference.pricing.types import OptionBatch
-
-
-def batch(
-    spot: Any, strike: Any, maturity: Any, rate: Any, dividend: Any, volatility: Any, *, call: Any = True
-) -> OptionBatch:
-    columns = np.broadcast_arrays(*np.atleast_1d(spot, strike, maturity, rate, dividend, volatility, call))
-    return OptionBatch(*(column.astype(np.float64) for column in columns[:6]), columns[6].astype(np.bool_))
+from tests.support.exact_greeks import LEFT, batch, exact, random_options
 
 
 def value(name: str, options: OptionBatch) -> float:
@@ -47,59 +41,15 @@ def test_the_examples_in_haugs_book_come_out(name: str, options: OptionBatch, pu
 # --- exact values -----------------------------------------------------------------------------------------------------
 
 
-def exact_price(spot: Any, strike: Any, maturity: Any, rate: Any, dividend: Any, volatility: Any, sign: int) -> Any:
-    s = volatility * mp.sqrt(maturity)
-    d1 = (mp.log(spot / strike) + (rate - dividend) * maturity) / s + s / 2
-    asset, cash = spot * mp.exp(-dividend * maturity), strike * mp.exp(-rate * maturity)
-    return sign * (asset * mp.ncdf(sign * d1) - cash * mp.ncdf(sign * (d1 - s)))
-
-
-ORDERS = {  # of spot, maturity and volatility
-    "vanna": (1, 0, 1),
-    "volga": (0, 0, 2),
-    "charm": (1, 1, 0),
-    "veta": (0, 1, 1),
-    "speed": (3, 0, 0),
-    "zomma": (2, 0, 1),
-    "color": (2, 1, 0),
-    "ultima": (0, 0, 3),
-}
-
-
-def exact(name: str, options: OptionBatch, row: int) -> Any:
-    """The derivative of the price by spot, maturity and volatility; what depends on time falls with it."""
-    spot, strike, maturity, rate, dividend, volatility = (
-        mp.mpf(float(getattr(options, field)[row]))
-        for field in ("spot", "strike", "maturity", "rate", "dividend", "volatility")
-    )
-    sign = 1 if options.is_call[row] else -1
-
-    def price(s: Any, t: Any, v: Any) -> Any:
-        return exact_price(s, strike, t, rate, dividend, v, sign)
-
-    order = ORDERS[name]
-    derivative = mp.diff(price, (spot, maturity, volatility), order)
-    return -derivative if order[1] else derivative
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_each_is_the_derivative_that_it_is_named_for_within_its_bound(name: str) -> None:
-    draw, n = np.random.default_rng(7), 60
-    options = batch(
-        100.0 * np.exp(draw.normal(0.0, 0.3, n)),
-        100.0,
-        10 ** draw.uniform(-2.5, 1.0, n),
-        draw.uniform(-0.05, 0.15, n),
-        draw.uniform(-0.05, 0.15, n),
-        10 ** draw.uniform(-1.2, 0.3, n),
-        call=draw.uniform(size=n) < 0.5,
-    )
+    options = random_options(60)
     found = second_order(options, [name])[name]
     with mp.workdps(90):
-        for row in range(n):
+        for row in range(len(options)):
             truth = exact(name, options, row)
             error = abs(mp.mpf(float(found.value[row])) - truth)
-            assert error <= found.error_bound[row] + 1e-60, row  # what mpmath's own differences leave
+            assert error <= found.error_bound[row] + LEFT, row
     size = np.abs(found.value)
     assert np.median(found.error_bound[size > 1e-6] / size[size > 1e-6]) < 1e-12
 

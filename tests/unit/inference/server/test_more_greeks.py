@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from pinn_inference.pricing import closed_form
-from pinn_inference.pricing.second_order import NAMES, second_order
+from pinn_inference.pricing.second_order import second_order
 from pinn_inference.server.errors import BatchTooLarge, InvalidRequest
-from pinn_inference.server.more_greeks import greeks_of, parse_request
+from pinn_inference.server.more_greeks import NAMES, greeks_of, parse_request
 from pinn_inference.server.parsing import PriceRequest, parse_price_request
 from tests.support.server import PUT, Client, running
 
@@ -22,6 +22,11 @@ ASKED = ["vanna", "volga", "charm"]
 async def post(client: Client, document: Any) -> tuple[int, Any]:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
     async with client.post("/v1/price", data=data) as response:
+        return response.status, orjson.loads(await response.read())
+
+
+async def get(client: Client, path: str) -> tuple[int, Any]:
+    async with client.get(path) as response:
         return response.status, orjson.loads(await response.read())
 
 
@@ -92,6 +97,37 @@ async def test_they_are_null_without_variance_and_for_american_options_that_can_
     assert columns["columns"]["greeks"]["vanna"]["error_bound"][0] is None
 
 
+async def test_the_usual_greeks_come_with_their_bounds_and_are_those_beside_the_price() -> None:
+    american = {**PUT, "style": "american"}
+    beyond = {**american, "maturity": 30}
+    dead = {**PUT, "maturity": 0}
+    names = ["rho", "vanna", "delta"]
+    async with running() as client:
+        _, answer = await post(client, {"options": [PUT, american, beyond, dead], "greeks": names})
+        _, large = await post(client, {"options": [PUT, american, beyond, dead] * 200, "greeks": names})
+        _, health = await get(client, "/health/pinn")
+    assert large["results"][:4] == answer["results"]
+    of_model = health["model"]["american"]["greek_bounds"]
+    for row in answer["results"]:
+        assert list(row["greeks"]) == names
+        assert all(row["greeks"][name]["value"] == row[name] for name in ("rho", "delta"))
+    european, by_network, by_equation, without_variance = (row["greeks"]["rho"] for row in answer["results"])
+    assert 0.0 < european["error_bound"] < 1e-5
+    assert by_network["error_bound"] == pytest.approx(of_model["rho"] * PUT["strike"] * PUT["maturity"])
+    assert by_equation["error_bound"] is None
+    assert without_variance["error_bound"] is None
+
+
+async def test_in_columns_a_bound_that_nobody_knows_is_null() -> None:
+    async with running() as client:
+        _, answer = await post(client, {"columns": {**PUT, "maturity": [0.5, 0]}, "greeks": ["delta"]})
+    columns = answer["columns"]
+    assert columns["greeks"]["delta"]["value"] == columns["delta"]
+    first, second = columns["greeks"]["delta"]["error_bound"]
+    assert 0.0 < first < 1e-6
+    assert second is None
+
+
 async def test_without_the_field_answers_are_byte_for_byte_what_they_were() -> None:
     async with running() as client, client.post("/v1/price", json=PUT) as response:
         text = await response.text()
@@ -117,7 +153,8 @@ def test_with_dividends_of_known_amounts_they_are_by_the_true_spot(name: str, of
         asked = request(step, "vanna")
         return float(getattr(asked.settled(closed_form.price(asked.options)), of)[0])
 
-    greeks = greeks_of(request(0.0, name))
+    asked = request(0.0, name)
+    greeks = greeks_of(asked, closed_form.price(asked.options), american_bounds={})
     assert greeks is not None
     assert greeks[name].value[0] == pytest.approx((first(1e-5) - first(-1e-5)) / 2e-5, rel=1e-6, abs=1e-8)
     assert greeks[name].error_bound[0] < 1e-9
@@ -163,7 +200,7 @@ def faults_of(text: bytes) -> list[tuple[str, int | None]]:
 
 
 @pytest.mark.parametrize(
-    "asked", [[], "vanna", None, {}, 1, ["delta"], ["vanna", "vanna"], [["vanna"]], [1], ["Vanna"]]
+    "asked", [[], "vanna", None, {}, 1, ["price"], ["vanna", "vanna"], [["vanna"]], [1], ["Vanna"]]
 )
 def test_anything_but_a_list_of_known_names_is_a_fault(asked: Any) -> None:
     assert faults_of(json.dumps({**PUT, "greeks": asked}).encode()) == [("greeks", None)]

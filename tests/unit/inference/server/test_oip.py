@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,7 +29,16 @@ from pinn_inference.server.oip_codec import (
     parse_infer_request,
     render_infer_answer,
 )
-from tests.support.oip import PUT_COLUMNS, binary_request, bytes_elements, json_request, random_columns, tensor
+from pinn_inference.server.timing import TIMING, Timing
+from tests.support.oip import (
+    PUT_COLUMNS,
+    binary_request,
+    bytes_elements,
+    json_request,
+    random_columns,
+    tensor,
+    with_input,
+)
 
 Client = TestClient[web.Request, web.Application]
 LOADED = {"european": ModelState(True, "7f", ""), "american": ModelState(True, "a1", "")}
@@ -49,6 +59,7 @@ async def large(
     parsed = parse_infer_request(body, target=target, max_batch=100_000)
     response = infer_response(render_infer_answer(parsed, await price(parsed.options), target=target, version="7f"))
     response.headers["X-Large"] = "yes"
+    request[TIMING] = Timing(len(parsed.options), 0.001, 0.002, 0.003)
     return response
 
 
@@ -90,10 +101,11 @@ async def infer(client: Client, document: Any, path: str = "/v2/models/european/
 
 
 @pytest.mark.parametrize("path", ["/v2", "/v2/"])
-async def test_the_server_says_its_name_and_that_it_takes_binary_tensors(path: str) -> None:
+async def test_the_server_says_its_name_and_what_it_can_beyond_the_protocol(path: str) -> None:
     async with serving() as client:
         status, document = await get(client, path)
-    assert (status, document["name"], document["extensions"]) == (200, "pinn-inference", ["binary_tensor_data"])
+    assert (status, document["name"]) == (200, "pinn-inference")
+    assert document["extensions"] == ["binary_tensor_data", "model_configuration", "statistics"]
 
 
 async def test_health_is_told_by_status_and_body() -> None:
@@ -122,7 +134,55 @@ async def test_a_model_lists_its_tensors(model: str, outputs: tuple[str, ...]) -
     assert document["inputs"][-1]["datatype"] == "BYTES"
 
 
-@pytest.mark.parametrize("rest", ["", "/ready", "/infer"])
+@pytest.mark.parametrize("model", LOADED)
+async def test_the_configuration_has_the_tensors_of_the_metadata(model: str) -> None:
+    async with serving() as client:
+        _, metadata = await get(client, f"/v2/models/{model}")
+        status, document = await get(client, f"/v2/models/{model}/config")
+        assert (await get(client, f"/v2/models/{model}/versions/{LOADED[model].version}/config"))[1] == document
+    assert (status, document["name"], document["max_batch_size"]) == (200, model, 0)
+    for kind in ("input", "output"):
+        assert [it["name"] for it in document[kind]] == [it["name"] for it in metadata[f"{kind}s"]]
+        assert all(it["dims"] == [-1] for it in document[kind])
+    types = {it["name"]: it["data_type"] for it in (*document["input"], *document["output"])}
+    assert (types["spot"], types["option_type"], types["method"]) == ("TYPE_FP64", "TYPE_STRING", "TYPE_STRING")
+    assert [it["name"] for it in document["input"] if it["optional"]] == ["dividend", "option_type"]
+
+
+async def test_statistics_count_requests_options_and_failures_of_each_model() -> None:
+    async with serving() as client:
+        before = (await get(client, "/v2/models/european/stats"))[1]["model_stats"]
+        await infer(client, json_request(3))
+        await infer(client, json_request(2))
+        await infer(client, with_input(json_request(), "spot", data=[-1]))
+        await infer(client, json_request(1), "/v2/models/american/infer")
+        _, both = await get(client, "/v2/models/stats")
+        _, one = await get(client, "/v2/models/european/versions/7f/stats")
+    assert [(it["name"], it["inference_count"], it["last_inference"]) for it in before] == [("european", 0, 0)]
+    assert [it["name"] for it in both["model_stats"]] == ["european", "american"]
+    [found] = one["model_stats"]
+    assert found == both["model_stats"][0]
+    assert (found["version"], found["inference_count"], found["execution_count"]) == ("7f", 5, 2)
+    spent = found["inference_stats"]
+    assert (spent["success"]["count"], spent["fail"]["count"], spent["compute_infer"]["count"]) == (2, 1, 2)
+    parts = sum(spent[part]["ns"] for part in ("queue", "compute_input", "compute_infer", "compute_output"))
+    assert 0 < parts == pytest.approx(spent["success"]["ns"], abs=8)
+    assert abs(found["last_inference"] / 1e3 - time.time()) < 60
+    assert both["model_stats"][1]["inference_count"] == 1
+
+
+async def test_statistics_have_large_requests_and_the_times_that_they_took_elsewhere() -> None:
+    request = json_request(999)
+    assert len(json.dumps(request)) > INLINE_BYTES
+    async with serving() as client:
+        await infer(client, request)
+        _, document = await get(client, "/v2/models/european/stats")
+    [found] = document["model_stats"]
+    assert found["inference_count"] == 999
+    assert found["inference_stats"]["compute_infer"]["ns"] == 2_000_000
+
+
+@pytest.mark.parametrize("rest", ["", "/ready", "/infer", "/config", "/stats"])
 async def test_a_model_or_version_that_is_not_served_is_404_and_named(rest: str) -> None:
     async with serving() as client:
         for path, named in ((f"/v2/models/bermudan{rest}", "bermudan"), (f"/v2/models/european/versions/2{rest}", "2")):

@@ -135,6 +135,45 @@ def test_numbers_of_both_widths_are_read_and_none_is_rounded(datatype: str) -> N
     assert parse(with_input(json_request(), "volatility", datatype=datatype)).options.volatility[0] == 0.22
 
 
+WHOLE = [f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize("datatype", WHOLE)
+def test_whole_numbers_of_every_width_are_read_exactly(datatype: str) -> None:
+    dtype = np.dtype(datatype.lower())
+    most = min(int(np.iinfo(dtype).max), 10**9)
+    body, header = binary_request(
+        {**raw_columns(), "spot": np.array([most], dtype).tobytes()}, datatypes={"spot": datatype}
+    )
+    assert parse(body, header).options.spot[0] == most
+    assert parse(with_input(json_request(), "spot", datatype=datatype, data=[most])).options.spot[0] == most
+
+
+@pytest.mark.parametrize("datatype", WHOLE)
+@pytest.mark.parametrize("wrong", [99.5, 100.0, True, "100", None])
+def test_in_a_tensor_of_whole_numbers_nothing_else_may_stand(datatype: str, wrong: Any) -> None:
+    request = with_input(json_request(2), "spot", datatype=datatype, data=[100, wrong])
+    with pytest.raises(InvalidRequest) as caught:
+        parse(request)
+    [fault] = caught.value.faults
+    assert (fault.field, fault.index, fault.value) == ("spot", 1, wrong)
+    assert fault.message.endswith(f"whole as {datatype} is")
+
+
+@pytest.mark.parametrize(("datatype", "data"), [("INT8", 128), ("UINT8", 256), ("INT16", 40_000), ("UINT32", -1)])
+def test_what_its_datatype_cannot_hold_is_refused_and_the_range_is_named(datatype: str, data: int) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(with_input(json_request(), "spot", datatype=datatype, data=[data]))
+    assert str(min(int(np.iinfo(datatype.lower()).max), 10**9)) in str(caught.value)
+
+
+def test_a_whole_number_beyond_what_an_option_may_be_is_refused_in_binary_too() -> None:
+    huge = np.array([2**63 + 1], np.uint64).tobytes()
+    body, header = binary_request({**raw_columns(), "spot": huge}, datatypes={"spot": "UINT64"})
+    with pytest.raises(InvalidRequest, match="spot"):
+        parse(body, header)
+
+
 @pytest.mark.parametrize(
     ("datatype", "data", "raw"),
     [
@@ -313,7 +352,7 @@ def test_an_absent_input_is_named_as_required(name: str) -> None:
         ({"shape": "1"}, "spot.shape"),
         ({"shape": [10**300]}, "spot.shape"),
         ({"datatype": ...}, "spot.datatype"),
-        ({"datatype": "INT64"}, "spot.datatype"),
+        ({"datatype": "INT128"}, "spot.datatype"),
         ({"datatype": []}, "spot.datatype"),
         ({"data": ...}, "spot.data"),
         ({"data": []}, "spot.data"),

@@ -64,6 +64,8 @@ class Oracle:
         self.reachable = True
         self.questions: list[PriceQuestion] = []
         """Every one that was asked."""
+        self.counted: Callable[[PricePod, PriceReply], None] = lambda pod, reply: None
+        """Told of each answer: it stands in the pod's counters, as those to clients do."""
 
     def news(self, seconds: float) -> str:
         """Which answer is there: it wakes the operator when it comes."""
@@ -113,6 +115,8 @@ class Oracle:
         if not pod.full:
             requests = [(-1, question.sample)] * question.sample_times
         replies = tuple(self._reply(question, how, quotes, wave, request) for wave, request in requests)
+        for reply in replies:
+            self.counted(pod, reply)
         return PodPrices(pod, PriceProtocol.PRICE, replies)
 
     def _reply(

@@ -114,11 +114,12 @@ class SimulatedPod:
         if fallback:
             self.counters[_FALLBACK] += 1
         if latency < 0.5:
-            self._count(status, latency)
+            self.count(status, latency)
         else:
             heappush(self._underway, (time + latency, status, latency))
 
-    def _count(self, status: str, latency: float) -> None:
+    def count(self, status: str, latency: float) -> None:
+        """A request was answered."""
         line = _request(status)
         self.counters[line] = self.counters.get(line, 0.0) + 1
         self.buckets[bisect_left(BOUNDS, latency)] += 1
@@ -131,7 +132,7 @@ class SimulatedPod:
             self.restart()
         while self._underway and self._underway[0][0] <= time:
             _, status, latency = heappop(self._underway)
-            self._count(status, latency)
+            self.count(status, latency)
 
     def restart(self) -> None:
         """Its container starts again, and counts from zero."""

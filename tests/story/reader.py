@@ -18,8 +18,9 @@ from pinn_operator.pods.history import History
 from pinn_operator.pods.reader import BadAnswers, LastCounts
 from tests.story.prometheus import REQUESTS, Key, SimulatedPod, Trouble
 
-REST, CLOSE, CLOSE_FOR = 1.0, 0.25, 10.0
-"""Seconds between two reads at rest, while the canary's answers are looked at closely, and for how long they are."""
+REST, CANARY_REST, CLOSE, CLOSE_FOR = 1.0, 0.5, 0.25, 10.0
+"""Seconds between two reads at rest, of stable's pods and of the canary's, while its answers are looked at closely, and
+for how long they are."""
 FAILURES = 2
 """A pod is reported after so many reads in a row that failed."""
 _SILENCE = {
@@ -65,19 +66,22 @@ class Reader:
     def live(self, pods: Iterable[SimulatedPod], canary: str, seconds: float, now: float) -> None:
         """Read the pods that are due: `seconds` since the story began are `now` by the operator's clock, in unix
         seconds. `canary` is its revision."""
-        for pod in pods:
-            known = self._known(pod.name)
-            if seconds < known.due:
+        grew = False
+        for pod in sorted(pods, key=lambda it: it.revision != canary):
+            known, ours = self._known(pod.name), pod.revision == canary
+            # A bad answer is judged beside what stable answers at the same moment.
+            if seconds < known.due and (ours or not grew):
                 continue
-            known.due = seconds + (CLOSE if seconds < self._close_until else REST)
+            known.due = seconds + (CLOSE if seconds < self._close_until else CANARY_REST if ours else REST)
             trouble = pod.trouble if pod.scraped else Trouble.REFUSED
             if trouble is not None:
                 known.failures, known.message = known.failures + 1, _SILENCE[trouble]
                 continue
             shown = {line: value for line, value in pod.exported(seconds).items() if line[0] in self._families}
             self.take(pod.name, now, shown, shown.values())
-            if pod.revision == canary and known.history.bad_grew:
-                self._close_until, self.alarmed = seconds + CLOSE_FOR, True
+            if ours and known.history.bad_grew:
+                self._close_until, self.alarmed, grew = seconds + CLOSE_FOR, True, True
+                known.due = seconds + CLOSE
 
     def take(self, pod: str, moment: float, lines: Collection[Key], values: Iterable[float]) -> None:
         """What a read of a pod showed."""

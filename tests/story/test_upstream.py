@@ -203,3 +203,75 @@ def test_bounds_that_stable_exceeds_as_well_reject_nothing(
     how(world, 30)
     world.run(150, tick=1)
     assert not gone_bad(world)
+
+
+# --- little traffic beside stable -------------------------------------------------------------------------------------
+
+
+def beside_stable(rate: float, *, seed: int = 1, weight: int = 10) -> World:
+    """A good revision with little traffic; the operator may ask pods for prices."""
+    spec = service(**steps((weight, 3000), (100, 60)), analysis={"sources": ["Pods"]}, verification=VERIFIED)
+    usual = Behaviour()
+    world = World(spec, images={"pinn:1": usual, "pinn:2": usual}, rate=rate, seed=seed)
+    serving(world).run(90)
+    world.apply(image="pinn:2")
+    return world.run_until(lambda it: it.weight == weight).run(100)
+
+
+def failed(world: World, image: str = "pinn:2") -> float:
+    return sum(pod.requests[1] for pod in [*world.pods, *world.gone] if pod.image == image)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pods_are_asked_at_the_first_failures_so_few_clients_see_a_revision_that_fails_always(seed: int) -> None:
+    world = beside_stable(30.0, seed=seed)
+    from_now_on(world, "pinn:2", errors=lambda _: 1.0)
+    world.run_until(failed, at_most=20, tick=0.05)
+    first = world.seconds
+    world.run_until(lambda it: it.weight == 0, at_most=5, tick=0.05)
+    assert world.seconds - first <= 1.25
+    assert failed(world) <= 4
+
+
+def test_with_a_request_in_ten_seconds_the_first_failure_is_enough() -> None:
+    world = beside_stable(1.0)
+    from_now_on(world, "pinn:2", errors=lambda _: 1.0)
+    world.run_until(lambda it: it.weight == 0, at_most=120, tick=0.25)
+    assert failed(world) <= 2
+
+
+def test_a_canary_that_answers_the_operator_is_asked_again_after_a_while_alone_and_loses_nothing() -> None:
+    world = beside_stable(30.0)
+    asked = len(world.oracle.questions)
+    # Every tenth second one answer in ten fails, of stable's too.
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=lambda now: 0.1 * (int(now) % 10 == 0))
+    world.run(200, tick=0.25)
+    assert world.weight == 10
+    doubts = [it for it in world.oracle.questions[asked:] if "/doubt/" in it.identity]
+    assert 0 < len(doubts) <= 20
+    assert world.state.rollout is not None
+    assert world.state.rollout.doubt is not None
+    assert world.state.rollout.doubt.asked == len(doubts)
+
+
+def test_what_fails_for_everybody_beside_stable_rejects_nobody_who_was_asked() -> None:
+    world = beside_stable(30.0)
+    away(world, 20)
+    world.run(100, tick=0.25)
+    assert world.weight == 10
+    assert not gone_bad(world)
+
+
+def test_requests_of_the_operator_s_own_are_not_taken_for_clients() -> None:
+    """Each failure has pods asked; none of these answers counts towards `minSamples`."""
+    world = beside_stable(2.0)
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=lambda _: 0.05)
+    world.run(300, tick=0.25)
+    assert world.state.rollout is not None
+    assert world.state.rollout.doubt is not None
+    clients = sum(pod.requests[0] + pod.requests[1] for pod in world.of("pinn:2"))
+    [found] = [it for it in world.state.rollout.gates if it.name == "error-rate"]
+    assert clients < found.min_samples
+    assert found.verdict == "Collecting"

@@ -28,6 +28,7 @@ from pinn_operator.core.samples import (
     PodQuestion,
     PricePod,
     PriceQuestion,
+    PriceReply,
     Query,
     Question,
     Samples,
@@ -128,6 +129,7 @@ class World:
         self.dress: Callable[[SimulatedPod], None] = lambda pod: None
         """What is special about pods; called for each of them all the time."""
         self.oracle = Oracle(self._pricing, seed=seed)
+        self.oracle.counted = self._count_own
         self.reads_alarm = True
         """Bad answers of the canary wake the operator."""
         self.strangers: list[SimulatedPod] = []
@@ -292,6 +294,12 @@ class World:
             how.prices, errors=how.errors(self.seconds), slow=how.slow(self.seconds),
             latency=how.latency(self.seconds), api=how.price_api,
         )  # fmt: skip
+
+    def _count_own(self, asked: PricePod, reply: PriceReply) -> None:
+        """An answer to the operator is counted as one to a client is."""
+        pod = next((pod for pod in self.pods if pod.name == asked.name), None)
+        if pod is not None and reply.status:
+            pod.count(str(reply.status), reply.seconds)
 
     def _decided(self, resource: Resource, observed: Observed, samples: Samples) -> Decision:
         with patch.object(deciding, "plan", self._plan):

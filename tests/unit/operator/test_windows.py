@@ -178,6 +178,32 @@ def test_a_canary_without_requests_before_its_weight_is_counted_from_its_last_sa
     assert found.whole.canary_counts(("5",), ("5",)).bad == 40
 
 
+def test_requests_of_the_operators_own_before_a_weight_are_nobodys_of_that_weight() -> None:
+    """All options were asked between two samples: of the canary, which had answered nobody, and of stable."""
+    found_tracks = tracks(
+        (
+            Series({"pod": "c", "status": "2"}, ((280.0, 0.0), (310.0, 484.0), (340.0, 490.0), (370.0, 496.0))),
+            Series({"pod": "s", "status": "2"}, ((275.0, 90.0), (305.0, 604.0), (335.0, 634.0), (365.0, 664.0))),
+        ),
+        lambda labels: labels["status"],
+    )
+    canary, stable = [found_tracks["c"]], [found_tracks["s"]]
+    found = windows(canary, stable, 300.0, asked=True)
+    assert found.whole is not None
+    assert found.whole.canary_counts(("2",), ()).total == 6
+    assert found.whole.stable_counts(("2",), ()).total == pytest.approx(30)
+
+
+def test_a_stable_pod_that_came_after_the_weight_moves_no_beginning() -> None:
+    canary = [read("c", [*range(101)], rate=3, bad=steady(0.0))]
+    stable = [read("s1", [*range(101)], rate=10, bad=steady(0.0)), read("s2", [*range(101)], rate=10, bad=steady(0.0))]
+    late = read("s3", [*range(60, 101)], rate=10, bad=steady(0.0))
+    found, without = windows(canary, [*stable, late], 10.0, asked=True), windows(canary, stable, 10.0)
+    assert found.whole is not None
+    assert without.whole is not None
+    assert found.whole.canary_counts(TOTAL, BAD) == without.whole.canary_counts(TOTAL, BAD)
+
+
 def test_alone_a_canary_is_judged_up_to_its_own_newest_sample() -> None:
     found = alone([read("c", [*range(101)], rate=3, bad=burst(98, 2))], 10.0)
     assert found.end == 100

@@ -41,6 +41,8 @@ FAILED: Final = ("5",)
 UNKNOWN_PATHS: Final = ("u3", "u4", "u5")
 OTHER_CLASSES: Final = ((("4", "u4"), "4xx"), (("3", "u3"), "3xx"))
 """Refused and redirected requests have no bound of their own: there are services in which they are usual."""
+SUSPICIOUS, SUSPICIOUS_SECONDS = 0.1, 1.5
+"""The share of bad answers in the last moments from which on the operator asks the pods itself."""
 LABELS_KEY: Final = f"{PROMETHEUS_KEY}labels"
 
 
@@ -84,6 +86,7 @@ class ErrorRate:
             worse_share=worst.window.canary.share if words and worst and worst.window else None,
             alone=not scope.concurrent,
             mounting=worst is not None and worst.mounting,
+            suspected=window is not None and window.canary.bad > 0 and _looks_dead(found.fast, scope),
             more_requests=worst.more_requests if worst else None,
             age=age_of(found.fast, scope),
             source=found.whole.source,
@@ -93,6 +96,14 @@ class ErrorRate:
             reference=reference,
             present=_present(found.whole, window, scope),
         )
+
+
+def _looks_dead(reading: Reading, scope: Scope) -> bool:
+    """Whether the newest answers of the canary are as those of one that fails always, and stable's are not."""
+    newest = reading.windows.make(SUSPICIOUS_SECONDS) if scope.concurrent else None
+    if newest is None or (newest.canary_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS:
+        return False
+    return (newest.stable_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS / 2
 
 
 def _present(reading: Reading, window: Window | None, scope: Scope) -> Reference | None:

@@ -71,6 +71,8 @@ class Judgement:
     """A source has not answered yet: nothing passes, and what needs its answer is as it was."""
     mounting: bool = False
     """There is evidence against the canary, not yet enough to condemn it: worth another look soon."""
+    suspected: bool = False
+    """Its newest answers are those of a revision that fails always: its pods are better asked at once."""
     complete: bool = True
     """The whole time at this weight was judged: without that nothing passes."""
     idle: frozenset[str] = frozenset()
@@ -114,7 +116,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         None,
     )  # fmt: skip
     judged, faults = list[_Judged](), [missing] if missing else []
-    unread = answers.unread()
+    unread, suspected = answers.unread(), False
     room = max(48, QUERIES_LENGTH // max(1, len(gates)))
     for gate in gates:
         old = _earlier(gate, scope)
@@ -132,6 +134,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
             faults.append(evidence)
             judged.append(_Judged(_with_error(gate, old, evidence, scope)))
             continue
+        suspected = suspected or (evidence.suspected and not gate.dry_run)
         found = _judge_gate(gate, old, evidence, scope)
         if missing is not None and found.status.verdict is not Verdict.FAIL and evidence.source in tuple(SourceKind):
             found = replace(found, status=replace(found.status, verdict=Verdict.ERROR, message=_cut(missing.message)))
@@ -149,6 +152,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         asked=True,
         awaited=bool(awaited),
         mounting=any(it.mounting for it in judged),
+        suspected=suspected,
         complete=scope.advance_due,
         idle=frozenset(gate.name for gate in gates if gate.dry_run or gate.action is GateAction.WARN),
         notices=tuple(it.notice for it in judged if it.notice),

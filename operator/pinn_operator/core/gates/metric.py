@@ -138,6 +138,8 @@ class Evidence:
     """It is worse than stable was before; stable answers no clients at the same moment."""
     mounting: bool = False
     """It seems worse than stable in some window, by chance or not."""
+    suspected: bool = False
+    """So many of its newest answers are bad that its pods are better asked at once."""
     more_requests: float | None = None
     """So many more canary requests would decide, at the present effect."""
     age: float | None = None

@@ -119,7 +119,7 @@ class Windows:
         return tuple(self.each())
 
 
-def windows(canary: Sequence[Track], stable: Sequence[Track], start: float) -> Windows:
+def windows(canary: Sequence[Track], stable: Sequence[Track], start: float, *, asked: bool = False) -> Windows:
     """The windows in which a canary is compared with a stable revision that has traffic too.
 
     Args:
@@ -127,6 +127,7 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float) -> W
         stable: tracks of the stable pods. Those that are stale beside the others, or were first read later, say
             nothing: the others stand for them.
         start: unix seconds, since when the canary has its present weight.
+        asked: the operator has sent its pods requests of its own before that.
     """
     interval = interval_of([*canary, *stable])
     fresh = fresh_tracks(stable)
@@ -135,7 +136,10 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float) -> W
     begin = max(start, first)
     if end <= begin or not canary:
         return Windows(None, end, interval)
-    return _windows(canary, fresh, begin, end, interval, first)
+    # A sample of stable from before the operator's own requests would make these requests of this weight, too.
+    known = [track for track in fresh if track.times[0] < start] if asked else []
+    whole = max([begin, *(track.times[track.at_or_after(start)] for track in known)])
+    return _windows(canary, fresh, begin, end, interval, first, whole=whole, asked=asked)
 
 
 def alone(canary: Sequence[Track], start: float, *, first: float = -inf) -> Windows:
@@ -147,15 +151,16 @@ def alone(canary: Sequence[Track], start: float, *, first: float = -inf) -> Wind
     end = newest(canary)
     if end <= start:
         return Windows(None, end, interval)
-    return _windows(canary, (), start, end, interval, first)
+    return _windows(canary, (), start, end, interval, first, whole=start)
 
 
 def _windows(
-    canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, interval: float | None, first: float
-) -> Windows:
+    canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, interval: float | None, first: float,
+    *, whole: float, asked: bool = False,
+) -> Windows:  # fmt: skip
     upto = [(track, last) for track in canary if (last := track.at_or_before(end)) >= 0]
     return Windows(
-        _span(upto, stable, begin, end, first=first, fresh_start=True),
+        _span(upto, stable, whole, end, first=first, fresh_start=True, asked=asked),
         end,
         interval,
         tuple(lengths(end - begin, interval)),
@@ -203,15 +208,16 @@ def _first_of_most(tracks: Sequence[Track]) -> float:
 
 def _span(
     canary: Sequence[tuple[Track, int]], stable: Sequence[Track], begin: float, end: float, *, first: float,
-    fresh_start: bool = False,
+    fresh_start: bool = False, asked: bool = False,
 ) -> Span | None:  # fmt: skip
     """`canary` has tracks with the index of their newest sample at or before `end`."""
     parts, low, high = list[Part](), inf, -inf
     for track, last in canary:
         times = track.times
         start = track.at_or_before(begin)
-        # At the start of a weight a sample from before it may hold requests of the weight before.
-        older = fresh_start and start >= 0 and times[start] < begin and track.has_counted(start)
+        # At the start of a weight a sample from before it may hold requests of the weight before, and one from before
+        # the operator's own requests would make these requests of this weight.
+        older = fresh_start and start >= 0 and times[start] < begin and (asked or track.has_counted(start))
         if start < 0 or times[start] < first or older:
             start = track.at_or_after(max(begin, first))
         if 0 <= start < last:

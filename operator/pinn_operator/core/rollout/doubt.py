@@ -1,8 +1,13 @@
-"""A canary that has all traffic and fails: is it the revision, or something that fails for everybody at this moment?
+"""A canary that fails: is it the revision, or something that fails for everybody at this moment?
 
-During the bake no stable pod answers clients, so their answers cannot tell. But stable's pods still run. As soon as the
-canary's counts would reject it, pods of both revisions are asked for the same prices at the same moment, which takes a
-tenth of a second, and their answers decide:
+**Beside stable** the answers to clients tell, but few clients reach a canary with little traffic: the third failure of
+three requests a second takes a second. So from the first ones on pods of both revisions are asked as well. That takes a
+tenth of a second, and stands in their counters as what clients get: nothing else has to be looked at, and a canary
+that answers has lost nothing.
+
+**During the bake** no stable pod answers clients, so their answers cannot tell. But stable's pods still run. As soon as
+the canary's counts would reject it, pods of both revisions are asked for the same prices at the same moment, which
+takes a tenth of a second, and their answers decide:
 
 | canary's pods | stable's pods | |
 |---|---|---|
@@ -35,8 +40,23 @@ FEWEST_BAD = 2
 """Of the canary's: a single bad answer is what a good revision gives now and then."""
 UNEXPLAINED = 2
 """Times in a row that clients may get bad answers while no pod gives the operator any, or nobody hears what they do."""
+SUSPECTED_AGAIN = timedelta(seconds=10.0)
+"""So long after pods were asked beside stable they are not asked again."""
 QUIET_SECONDS = 60.0
 """Between two events about the same."""
+
+
+def ask_if_suspected(this: Pass, draft: Draft) -> None:
+    """Have pods of both revisions asked now, if the canary's newest answers beside stable's are those of a dead one."""
+    rollout = draft.rollout
+    doubt = rollout.doubt
+    if not this.judgement.suspected or not 0 < rollout.weight < 100:
+        return
+    if doubt is not None and this.now < doubt.time + SUSPECTED_AGAIN:
+        return
+    begun = DoubtStatus(this.now) if doubt is None else replace(doubt, time=this.now, asked=doubt.asked + 1)
+    if _question_of(this, draft, begun) is not None:
+        draft.change_rollout(replace(rollout, doubt=begun))
 
 
 def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
@@ -52,7 +72,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
         begun = (
             DoubtStatus(this.now)
             if doubt is None
-            else (replace(doubt, time=this.now, unexplained=doubt.unexplained + unheard))
+            else replace(doubt, time=this.now, unexplained=doubt.unexplained + unheard, asked=doubt.asked + 1)
         )
         if _question_of(this, draft, begun) is None:
             return False
@@ -84,7 +104,10 @@ def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers)
     if not upstream and (ours >= FEWEST_BAD or unexplained >= UNEXPLAINED):
         return False
     draft.change_rollout(
-        replace(draft.rollout, doubt=DoubtStatus(doubt.time, this.now, unexplained, said[:MESSAGE_LIMIT]))
+        replace(
+            draft.rollout,
+            doubt=replace(doubt, settled_time=this.now, unexplained=unexplained, message=said[:MESSAGE_LIMIT]),
+        )
     )
     if doubt.settled_time is None or this.now >= doubt.settled_time + timedelta(seconds=QUIET_SECONDS):
         draft.warning("FaultUpstream", f"revision {draft.canary.revision} is not held to what clients got: {said}")

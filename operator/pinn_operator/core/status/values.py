@@ -182,7 +182,7 @@ class RetryStatus:
 
 @dataclass(frozen=True, slots=True)
 class DoubtStatus:
-    """The canary has all traffic and fails, and nobody else answers clients: the pods of both revisions are asked."""
+    """The canary fails clients: the pods of both revisions are asked."""
 
     time: datetime
     """When they were to be asked."""
@@ -192,6 +192,8 @@ class DoubtStatus:
     """How many times in a row no pod failed, of either revision, or no pass came while the answers were there."""
     message: str = ""
     """What the pods answered."""
+    asked: int = 1
+    """How many times at this weight."""
 
     @property
     def open(self) -> bool:

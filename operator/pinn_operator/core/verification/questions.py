@@ -45,7 +45,7 @@ ANSWERED_SECONDS: Final = 2.0
 OPINION_PODS: Final = 4
 """So many pods of each revision are asked when the canary is in doubt."""
 OPINION_TIMES: Final = 4
-"""So often each of them."""
+"""So often each of them, a single one twice as often."""
 OPINION_SECONDS: Final = 1.0
 """For one of these requests."""
 OPINION_PATIENCE: Final = timedelta(seconds=2.5)
@@ -184,7 +184,9 @@ def own_questions(spec: Spec, status: Status, observed: Observed) -> OwnQuestion
     here = observed.living(known.revision)
     old = {it.name for it in here if it.ready and (it.ready_changed is None or it.ready_changed <= rollout.weight_time)}
     fresh = sum(name not in old for name in known.pods)
-    in_doubt = OPINION_TIMES * min(OPINION_PODS, len(here)) if rollout.doubt is not None else 0
+    in_doubt = 0
+    if rollout.doubt is not None:
+        in_doubt = rollout.doubt.asked * max(opinion_times(pods) * pods for pods in range(1, OPINION_PODS + 1))
     asked_again = ordinary(spec.verification.options)
     both_styles = known.protocol == PriceProtocol.OPEN_INFERENCE and "," in known.styles
     return OwnQuestions(
@@ -268,8 +270,8 @@ def _sample(
 def second_opinion(situation: Situation, asked: Subject, now: datetime) -> PriceQuestion | None:
     """What is asked of pods of both revisions while the canary is in doubt; None where that cannot be.
 
-    The canary has all traffic and its answers to clients are bad, or were: pods of stable that run but get no traffic
-    tell whether it is the revision or the moment.
+    Its answers to clients are bad, or were. Beside stable, more answers decide sooner; where it has all traffic, pods
+    of stable that run but get none tell whether it is the revision or the moment.
     """
     spec, rollout, known = situation.spec, situation.resource.status.rollout, asked.known
     if spec is None or rollout is None or rollout.doubt is None or not rollout.doubt.open or known is None:
@@ -294,8 +296,13 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
         timeout_seconds=2 * OPINION_SECONDS,
         request_seconds=OPINION_SECONDS,
         protocol=_protocol(known),
-        sample_times=OPINION_TIMES,
+        sample_times=opinion_times(min(OPINION_PODS, len(canaries))),
     )
+
+
+def opinion_times(pods: int) -> int:
+    """How often each of so many pods of the canary is asked, and each of stable's."""
+    return max(OPINION_TIMES, ceil(2 * OPINION_TIMES / pods))
 
 
 def _protocol(known: VerificationStatus) -> PriceProtocol:

@@ -260,7 +260,7 @@ def _apply(line: Line, service: Service, *, run: str) -> None:
         rollback={"scaleDownDelaySeconds": 0, "drainSeconds": 1},
     )
     # The profile Standard with every default: nothing of the judgement is made stricter or quicker.
-    del applied["spec"]["analysis"]
+    del applied["spec"]["analysis"], applied["spec"]["verification"]
     service.kube.apply(applied)
 
 

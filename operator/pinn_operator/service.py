@@ -82,12 +82,13 @@ class Operator:
             wake=self._wake_now,
         )
         pods = PodClient()
+        self._counters = PodReader(pods, wake=self._wake_now, observer=self.telemetry.pod_read)
         self._pods = PodCounters(
-            PodReader(pods, wake=self._wake_now, observer=self.telemetry.pod_read),
+            self._counters,
             pods,
             data={DataKind.SECRET: self._cluster.read_secret, DataKind.CONFIG_MAP: self._cluster.read_config_map},
         )
-        self._prices = PriceReader(wake=self._wake_now)
+        self._prices = PriceReader(wake=self._prices_answered)
         self._reconciler = Reconciler(
             cluster=self._cluster,
             sources={
@@ -200,6 +201,11 @@ class Operator:
 
     def _wake_now(self, namespace: str, name: str) -> None:
         self._loops.wake_known(namespace, name)
+
+    def _prices_answered(self, namespace: str, name: str) -> None:
+        # What the pods answered is in their counters, too.
+        self._counters.read_now(namespace, name)
+        self._wake_now(namespace, name)
 
     def _watches(self) -> list[Watch]:
         return [

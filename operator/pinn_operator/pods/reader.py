@@ -254,6 +254,16 @@ class PodReader:
             rollout.changed.set()
         rollout.asked = time.monotonic()
 
+    def read_now(self, namespace: str, name: str) -> None:
+        """What is looked at closely has news: its pods have just answered something else."""
+        rollout, now = self._rollouts.get((namespace, name)), time.monotonic()
+        if rollout is None or now >= rollout.close_until:
+            return
+        for pod in rollout.pods.values():
+            if not pod.failures:
+                pod.due = min(pod.due, now)
+        rollout.changed.set()
+
     def end_soon(self, namespace: str, name: str) -> None:
         """Read no more for this resource, unless a pass asks again within the grace."""
         rollout = self._rollouts.get((namespace, name))

@@ -258,6 +258,24 @@ async def test_a_bad_answer_of_the_canary_wakes_the_pass_after_stable_was_read(s
             assert stable.reads[woken[-1][1] - 1][0] > bad_seen
 
 
+async def test_what_is_looked_at_closely_can_be_read_at_once_and_nothing_else_can(serve: Pods) -> None:
+    canary, stable = await serve(FakePod()), await serve(FakePod())
+    cadence = Cadence(rest=3600.0, canary_rest=0.2, close=3600.0)
+    async with reader(cadence=cadence) as pods:
+        pods.read("ns", "eu", reading(canary=canary.address, stable=stable.address))
+        await until(lambda: bool(stable.reads))
+        pods.read_now("ns", "eu")
+        pods.read_now("ns", "another")
+        await asyncio.sleep(0.05)
+        assert len(stable.reads) == 1
+        canary.bad = 1
+        await until(lambda: len(stable.reads) == 2)
+        before = len(canary.reads)
+        pods.read_now("ns", "eu")
+        await until(lambda: len(stable.reads) == 3)
+        assert len(canary.reads) == before + 1
+
+
 async def test_bad_answers_of_stable_and_of_probes_wake_nobody(serve: Pods) -> None:
     canary, stable = await serve(FakePod()), await serve(FakePod())
     woken: list[str] = []

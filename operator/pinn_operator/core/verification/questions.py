@@ -184,9 +184,7 @@ def own_questions(spec: Spec, status: Status, observed: Observed) -> OwnQuestion
     here = observed.living(known.revision)
     old = {it.name for it in here if it.ready and (it.ready_changed is None or it.ready_changed <= rollout.weight_time)}
     fresh = sum(name not in old for name in known.pods)
-    in_doubt = 0
-    if rollout.doubt is not None:
-        in_doubt = rollout.doubt.asked * max(opinion_times(pods) * pods for pods in range(1, OPINION_PODS + 1))
+    in_doubt = rollout.doubt.asked * OPINION_PODS * OPINION_TIMES if rollout.doubt is not None else 0
     asked_again = ordinary(spec.verification.options)
     both_styles = known.protocol == PriceProtocol.OPEN_INFERENCE and "," in known.styles
     return OwnQuestions(

@@ -270,6 +270,7 @@ async def test_what_is_looked_at_closely_can_be_read_at_once_and_nothing_else_ca
         assert len(stable.reads) == 1
         canary.bad = 1
         await until(lambda: len(stable.reads) == 2)
+        await asyncio.sleep(0.1)  # until that answer was taken
         before = len(canary.reads)
         pods.read_now("ns", "eu")
         await until(lambda: len(stable.reads) == 3)

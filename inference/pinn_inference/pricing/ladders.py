@@ -14,11 +14,13 @@ from typing import Final
 import numpy as np
 
 from pinn_inference.pricing.escrow import NO_DIVIDENDS, Schedule
-from pinn_inference.pricing.types import FloatArray, OptionBatch
+from pinn_inference.pricing.types import BoolArray, FloatArray, OptionBatch
 
 AXES: Final = ("spot", "volatility", "rate", "time")
 NEUTRAL: Final = {"spot": 1.0, "volatility": 0.0, "rate": 0.0, "time": 0.0}
 """The shift that changes nothing."""
+MOMENT: Final = 1e-12
+"""Years, thirty millionths of a second: what sums like 0.1 + 0.2 are off by is no time that is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Ladders:
         def grid(values: FloatArray) -> FloatArray:
             return np.broadcast_to(values, (n, *shape)).reshape(-1).copy()
 
-        maturity = np.maximum(axis(options.maturity, 0) - axis(self.time, 4), 0.0)
+        maturity = axis(options.maturity, 0) - axis(self.time, 4)
+        maturity = np.where(maturity > MOMENT, maturity, 0.0)
         made = OptionBatch(
             spot=grid(axis(options.spot, 0) * axis(self.spot, 1)),
             strike=np.repeat(options.strike, self.size),
@@ -73,10 +76,15 @@ class Ladders:
         left = [[_after(schedule, float(time)) for time in self.time] for schedule in schedules]
         return made, [schedule for row in left for schedule in row * others]
 
+    def past(self, maturity: FloatArray) -> BoolArray:
+        """Which of the options of `expanded` have expired before; `maturity`, shape (n,), is that of the options."""
+        over = maturity[:, None] - self.time < -MOMENT
+        return np.repeat(over[:, None, :], self.size // len(self.time), axis=1).reshape(-1)
+
 
 def _after(schedule: Schedule, time: float) -> Schedule:
     """What is still to be paid once so many years have passed, counted from then on."""
     if time == 0.0 or not schedule.dividends:
         return schedule
-    left = tuple((paid - time, amount) for paid, amount in schedule.dividends if paid >= time)
+    left = tuple((max(paid - time, 0.0), amount) for paid, amount in schedule.dividends if paid >= time - MOMENT)
     return Schedule(left) if left else NO_DIVIDENDS

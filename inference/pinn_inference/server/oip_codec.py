@@ -43,7 +43,7 @@ OUTPUTS: Final = (*NUMBER_OUTPUTS, "method")
 AMERICAN_OUTPUTS: Final = (*OUTPUTS, "exercise_boundary")
 
 _BYTES_OF: Final = {**{name: dtype.itemsize for name, dtype in _DTYPES.items()}, "BOOL": 1}
-_NUMBERS: Final[frozenset[type]] = frozenset((int, float))
+_NUMBERS: Final = frozenset((int, float))
 _REQUEST_FIELDS: Final = ("id", "model_name", "model_version", "parameters", "inputs", "outputs")
 _INPUT_FIELDS: Final = ("name", "shape", "datatype", "parameters", "data")
 _OUTPUT_FIELDS: Final = ("name", "parameters")
@@ -364,17 +364,18 @@ class _Reader:
         data = self._flat(tensor)
         if data is None:
             return None
-        field, kinds = _narrowed(field, tensor.datatype)
-        if set(map(type, data)) <= kinds:  # bool is a type of its own here
+        is_whole = _DTYPES[tensor.datatype].kind != "f"
+        field = _narrowed(field, tensor.datatype) if is_whole else field
+        if set(map(type, data)) <= _NUMBERS:  # bool is a type of its own here
             try:
                 column = np.fromiter(data, dtype=np.float64, count=len(data))
             except OverflowError:
                 column = np.array([np.nan])
-            if column.min() >= field.low and column.max() <= field.high:
+            right = column.min() >= field.low and column.max() <= field.high
+            if right and not (is_whole and (column % 1.0).any()):
                 return column
-        bad = np.array([type(value) not in kinds or not field.low <= value <= field.high for value in data])
-        whole = "" if float in kinds else f", whole as {tensor.datatype} is"
-        self._bad_rows(field.name, field.expected + whole, bad, data)
+        bad = np.array([not _is_right(value, field, is_whole=is_whole) for value in data])
+        self._bad_rows(field.name, field.expected + (f", whole as {tensor.datatype} is" if is_whole else ""), bad, data)
         return None
 
     def _kinds_of_list(self, tensor: _Tensor) -> BoolArray | None:
@@ -473,14 +474,14 @@ class _Reader:
         self._faults.append(TensorFault(field, message, index=index, value=shown(value), has_value=has_value))
 
 
-def _narrowed(field: NumberField, datatype: str) -> tuple[NumberField, frozenset[type]]:
-    """The field within what a datatype can hold, and the types of its numbers in JSON."""
-    dtype = _DTYPES[datatype]
-    if dtype.kind == "f":
-        return field, _NUMBERS
-    limits = np.iinfo(dtype)
-    narrow = replace(field, low=max(field.low, limits.min), high=min(field.high, limits.max))
-    return narrow, frozenset((int,))
+def _is_right(value: Any, field: NumberField, *, is_whole: bool) -> bool:
+    return type(value) in _NUMBERS and field.low <= value <= field.high and not (is_whole and value % 1)
+
+
+def _narrowed(field: NumberField, datatype: str) -> NumberField:
+    """The field within what a datatype of whole numbers can hold."""
+    limits = np.iinfo(_DTYPES[datatype])
+    return replace(field, low=max(field.low, limits.min), high=min(field.high, limits.max))
 
 
 def _kind_expected(datatype: str) -> str:

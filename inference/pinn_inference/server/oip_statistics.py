@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from pinn_inference.server.timing import Timing
 
-KINDS: Final = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
-"""What the time of requests is told apart by."""
+_TIMED: Final = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+KINDS: Final = (*_TIMED, "cache_hit", "cache_miss")
+"""What the time of requests is told apart by. No answer comes from a cache of whole requests, as Triton has one."""
 _TYPES: Final = {"BYTES": "TYPE_STRING"}
 
 
@@ -25,7 +26,7 @@ class ModelStatistics:
         self._last = 0.0
         self._rows = 0
         self._counts = {"success": 0, "fail": 0}
-        self._seconds = dict.fromkeys(KINDS, 0.0)
+        self._seconds = dict.fromkeys(_TIMED, 0.0)
 
     def succeeded(self, seconds: float, timing: Timing) -> None:
         """A request was answered, `seconds` after its head had come."""
@@ -52,6 +53,7 @@ class ModelStatistics:
         `queue`: above all the way of the body, and waiting for a turn in the batch process.
         """
         done = self._counts["success"]
+        nothing = {"count": 0, "ns": 0}
         return {
             "name": name,
             "version": version or "",
@@ -61,7 +63,8 @@ class ModelStatistics:
             "inference_stats": {
                 kind: {"count": self._counts.get(kind, done), "ns": round(1e9 * seconds)}
                 for kind, seconds in self._seconds.items()
-            },
+            }
+            | {"cache_hit": nothing, "cache_miss": nothing},
             "batch_stats": [],
         }
 

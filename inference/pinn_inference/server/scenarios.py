@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ import orjson
 
 from pinn_inference.pricing.escrowed import Escrow
 from pinn_inference.pricing.ladders import AXES, NEUTRAL, Ladders
-from pinn_inference.pricing.types import FallbackReason, FloatArray, Method, OptionBatch, Quotes
+from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
 from pinn_inference.server.documents import Body
 from pinn_inference.server.errors import Fault, InvalidRequest, NonFiniteResult, ServerError
 from pinn_inference.server.parsing import FIELDS, Form, PriceRequest, shown
@@ -44,7 +44,7 @@ _RULES: Final = {
     "spot": "must be a factor above 0: 1 changes nothing, 1.1 is 10 % more",
     "volatility": "must be a number, added to the volatility: 0.01 is one point",
     "rate": "must be a number, added to the rate: 0.0001 is one basis point",
-    "time": "must be a number of years that pass, 0 or more",
+    "time": f"must be a number of years that pass, from 0 to {_LARGEST_SHIFT:g}",
 }
 
 
@@ -71,6 +71,8 @@ class ScenarioRequest:
     quantity: FloatArray
     escrow: Escrow | None = None
     """What was taken off the spots of `options` for their dividends; None where there are none."""
+    past: BoolArray | None = None
+    """Which of `options` have expired before, so that time changes them no more; None: not one."""
     per_option: bool = False
     """Whether the price of every option at every point is asked for too."""
 
@@ -99,7 +101,8 @@ def parse_scenarios(body: Body, *, max_batch: int) -> ScenarioRequest:
         raise InvalidRequest([Fault("quantity", message, value=shown(quantities))])
     quantity = np.broadcast_to(np.array(quantities, dtype=np.float64), (positions,))
     options, escrow = _expanded(parsed, ladders)
-    return ScenarioRequest(options, ladders, quantity, escrow, per_option)
+    past = ladders.past(parsed.options.maturity)
+    return ScenarioRequest(options, ladders, quantity, escrow, past if past.any() else None, per_option)
 
 
 def _shifts(given: Any, is_there: bool, faults: list[Fault]) -> dict[str, list[float]]:
@@ -166,7 +169,7 @@ def _expanded(parsed: PriceRequest, ladders: Ladders) -> tuple[OptionBatch, Escr
         for place in np.flatnonzero(outside.any(axis=0)).tolist():
             option = int(np.argmax(outside[:, place]))
             whose = "the option" if single else f"options[{option}]"
-            message = f"takes the {name} of {whose} to {moved[option, place]:g}: it {field.expected}"
+            message = f"takes the {name} of {whose} to {float(moved[option, place])!r}: it {field.expected}"
             faults.append(Fault(f"ladders.{name}[{place}]", message, value=float(shifts[place])))
     if faults:
         raise InvalidRequest(faults)
@@ -198,6 +201,8 @@ def render_scenarios(request: ScenarioRequest, quotes: Quotes, *, model: str, am
     NonFiniteResult before the first part.
     """
     quotes = quotes if request.escrow is None else request.escrow.settled(quotes)
+    if request.past is not None:
+        quotes = replace(quotes, theta=np.where(request.past, 0.0, quotes.theta))
     shape = request.ladders.shape
     positions = len(request.quantity)
 

@@ -139,6 +139,11 @@ WHOLE = [f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)
 
 
 @pytest.mark.parametrize("datatype", WHOLE)
+def test_a_whole_number_may_be_written_with_a_point(datatype: str) -> None:
+    assert parse(with_input(json_request(), "spot", datatype=datatype, data=[100.0])).options.spot[0] == 100.0
+
+
+@pytest.mark.parametrize("datatype", WHOLE)
 def test_whole_numbers_of_every_width_are_read_exactly(datatype: str) -> None:
     dtype = np.dtype(datatype.lower())
     most = min(int(np.iinfo(dtype).max), 10**9)
@@ -150,7 +155,7 @@ def test_whole_numbers_of_every_width_are_read_exactly(datatype: str) -> None:
 
 
 @pytest.mark.parametrize("datatype", WHOLE)
-@pytest.mark.parametrize("wrong", [99.5, 100.0, True, "100", None])
+@pytest.mark.parametrize("wrong", [99.5, True, "100", None])
 def test_in_a_tensor_of_whole_numbers_nothing_else_may_stand(datatype: str, wrong: Any) -> None:
     request = with_input(json_request(2), "spot", datatype=datatype, data=[100, wrong])
     with pytest.raises(InvalidRequest) as caught:

@@ -77,6 +77,8 @@ async def test_every_point_is_the_sum_of_the_quotes_of_its_options() -> None:
     shape = tuple(len(LADDERS[axis]) for axis in AXES)
     for name, column in TOTALS.items():
         each = np.array([row[column] for row in quotes]).reshape(len(points), len(positions))
+        if name == "theta":  # 0 once the last moment has passed, where `/v1/price` says what it was
+            each[[[option["maturity"] < point[3] for option in positions] for point in points]] = 0.0
         assert np.array(answer["totals"][name]).shape == shape
         assert np.array(answer["totals"][name]).ravel() == pytest.approx(each @ quantity, rel=1e-11, abs=1e-9), name
         if name == "value":
@@ -202,7 +204,7 @@ def test_what_waits_for_dividends_waits_for_those_that_are_left() -> None:
         ({"ladders": {"spot": [True]}}, "ladders.spot[0]", "above 0"),
         ({"ladders": {"rate": ["1"]}}, "ladders.rate[0]", "basis point"),
         ({"ladders": {"rate": [10**400]}}, "ladders.rate[0]", "basis point"),
-        ({"ladders": {"time": [-0.1]}}, "ladders.time[0]", "0 or more"),
+        ({"ladders": {"time": [-0.1]}}, "ladders.time[0]", "from 0 to 1e+12"),
         ({"ladders": {"volatility": [0, -0.3]}}, "ladders.volatility[1]", "from 0 to 10"),
         ({"ladders": {"rate": [0.99]}}, "ladders.rate[0]", "from -1 to 1"),
         ({"ladders": {"spot": [1e9]}}, "ladders.spot[0]", "takes the spot"),
@@ -260,3 +262,43 @@ def test_more_options_than_fit_are_refused_before_they_are_made() -> None:
     with pytest.raises(BatchTooLarge):
         parsed({"options": [PUT] * 11, "ladders": {"spot": [1]}}, max_batch=10)
     assert len(parsed({"options": [PUT] * 10, "ladders": {"spot": [1]}}, max_batch=10).options) == 10
+
+
+# --- the end of an option's life --------------------------------------------------------------------------------------
+
+
+async def told(document: Any) -> Any:
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        return await ask(client, document)
+
+
+@pytest.mark.parametrize(
+    ("maturity", "times"),
+    [(0.1, np.linspace(0, 0.3, 4)), (0.5, np.cumsum([1 / 52] * 26)), (0.8, [0.1 + 0.7]), (0.3, [0.1 + 0.2])],
+)
+@pytest.mark.parametrize("style", ["european", "american"])
+async def test_what_a_sum_of_years_is_off_by_is_no_time_that_is_left(maturity: float, times: Any, style: str) -> None:
+    """An option at the money has an enormous gamma in its last microsecond."""
+    option = {**PUT, "strike": PUT["spot"], "maturity": maturity, "style": style}
+    answer = await told({**option, "ladders": {"time": list(map(float, times))}})
+    for name, most in (("gamma", 1.0), ("theta", 100.0)):
+        assert np.max(np.abs(answer["totals"][name])) < most
+
+
+async def test_a_dividend_of_this_very_moment_counts_whatever_its_time_is_the_sum_of() -> None:
+    option = {**PUT, "dividends": [{"time": 0.3, "amount": 5.0}]}
+    answer = await told({**option, "ladders": {"time": [0.3, 0.1 + 0.2]}})
+    first, second = np.ravel(answer["totals"]["value"])
+    assert first == pytest.approx(second, rel=1e-12)
+
+
+@pytest.mark.parametrize("style", ["european", "american"])
+@pytest.mark.parametrize("kind", ["call", "put"])
+async def test_time_changes_an_option_no_more_once_its_last_moment_has_passed(style: str, kind: str) -> None:
+    option = {**PUT, "strike": 95 if kind == "call" else 105, "option_type": kind, "style": style}
+    answer = await told({**option, "ladders": {"time": [0.6, 0.7], "spot": [0.95, 1.0]}})
+    assert np.ravel(answer["totals"]["theta"]).tolist() == [0.0] * 4
+    value, delta = (np.array(answer["totals"][name]) for name in ("value", "delta"))
+    assert np.array_equal(value[..., 0], value[..., 1])
+    sign = 1.0 if kind == "call" else -1.0
+    assert np.ravel(delta)[-1] == pytest.approx(sign, abs=1e-12)

@@ -46,7 +46,7 @@ def _request(status: str, *, method: str = "POST", handler: str = HANDLER) -> Ke
 _BUCKETS = [key(f"{LATENCY}_bucket", le=bound) for bound in _BOUND_NAMES]
 _COUNT, _SUM = key(f"{LATENCY}_count"), key(f"{LATENCY}_sum")
 _HITS, _MISSES = key("pinn_cache_hits_total"), key("pinn_cache_misses_total")
-_PRICED, _FALLBACK = key("pinn_options_priced_total", method="pinn"), key("pinn_fallback_total", reason="domain")
+PRICED, _FALLBACK = key("pinn_options_priced_total", method="pinn"), key("pinn_fallback_total", reason="domain")
 _MEMORY, _TREE = key("process_resident_memory_bytes"), key("pinn_process_tree_resident_memory_bytes")
 _CPU = key("process_cpu_seconds_total")
 _SPREAD = {"moneyness": "1.00-1.05", "maturity": "0.25-0.5"}
@@ -54,7 +54,7 @@ _PRICES, _PRICE_SUM = key("pinn_price_to_strike_count", **_SPREAD), key("pinn_pr
 _SQUARES = key("pinn_price_to_strike_sum_of_squares_total", **_SPREAD)
 _BORN = (
     *(_request(status) for status in ("200", "400", "413", "429", "500", "503")),
-    _HITS, _MISSES, _PRICED, _FALLBACK, _PRICES, _PRICE_SUM, _SQUARES,
+    _HITS, _MISSES, PRICED, _FALLBACK, _PRICES, _PRICE_SUM, _SQUARES,
 )  # fmt: skip
 """What the bundled server shows before its first request."""
 
@@ -107,7 +107,7 @@ class SimulatedPod:
         self.requests[status[0] == "5"] += 1
         self.last_request = time
         self.counters[_HITS if hit else _MISSES] += 1
-        self.counters[_PRICED] += 1
+        self.counters[PRICED] += 1
         self.counters[_PRICES] += 1
         self.counters[_PRICE_SUM] += price
         self.counters[_SQUARES] += price * price

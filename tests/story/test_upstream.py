@@ -12,7 +12,7 @@ import pytest
 
 from pinn_operator.core.status.json import status_to_manifest
 from pinn_operator.core.status.values import DoubtStatus
-from tests.story.prometheus import Prometheus
+from tests.story.prometheus import Prometheus, SimulatedPod, Trouble
 from tests.story.test_measurement import blind, from_now_on, gate, gone_bad, steps
 from tests.story.world import Behaviour, Clock, World, service, serving
 
@@ -275,3 +275,37 @@ def test_requests_of_the_operator_s_own_are_not_taken_for_clients() -> None:
     [found] = [it for it in world.state.rollout.gates if it.name == "error-rate"]
     assert clients < found.min_samples
     assert found.verdict == "Collecting"
+
+
+def doubts(world: World) -> int:
+    return sum("/doubt/" in it.identity for it in world.oracle.questions)
+
+
+def test_one_bad_answer_is_asked_about_once_however_long_nothing_else_is_read() -> None:
+    world = beside_stable(5.0)
+    world.of("pinn:2")[0].serve(world.seconds, "500", 0.004)
+    world.run(1.0, tick=0.25)
+    asked = doubts(world)
+
+    def deaf(pod: SimulatedPod) -> None:
+        pod.trouble = Trouble.REFUSED
+
+    world.dress = deaf
+    world.run(100, tick=0.5)
+    assert asked <= 1
+    assert doubts(world) == asked
+
+
+def test_a_stable_pod_that_is_read_again_takes_nothing_away_from_what_was_counted() -> None:
+    spec = service(**steps((10, 60), (30, 6000), (100, 60)), analysis={"sources": ["Pods"]}, verification=VERIFIED)
+    world = World(spec, images={it: Behaviour() for it in ("pinn:1", "pinn:2")}, rate=30)
+    serving(world).run(90)
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 10).run(40)
+    silent = world.of("pinn:1")[0]
+    silent.trouble = Trouble.SLOW
+    world.run_until(lambda it: it.weight == 30, at_most=1500).run(300)
+    before = gate(world).samples
+    silent.trouble = None
+    world.run(30)
+    assert gate(world).samples >= before > 2000

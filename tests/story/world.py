@@ -48,7 +48,7 @@ from tests.story.kubelet import (
     moment,
 )
 from tests.story.prices import Oracle, Pricing
-from tests.story.prometheus import START, Prometheus, SimulatedPod
+from tests.story.prometheus import PRICED, START, Prometheus, SimulatedPod
 from tests.story.reader import Reader
 from tests.support.prices import Change, same
 
@@ -300,6 +300,7 @@ class World:
         pod = next((pod for pod in self.pods if pod.name == asked.name), None)
         if pod is not None and reply.status:
             pod.count(str(reply.status), reply.seconds)
+            pod.counters[PRICED] += len(reply.quotes)
 
     def _decided(self, resource: Resource, observed: Observed, samples: Samples) -> Decision:
         with patch.object(deciding, "plan", self._plan):

@@ -20,6 +20,7 @@ from pinn_operator.core.verification.questions import (
     NEW_POD_SAMPLES,
     OTHER_PODS,
     SAMPLE_OPTIONS,
+    OwnQuestions,
     due_prices,
     own_questions,
     price_question,
@@ -235,3 +236,26 @@ def test_what_is_asked_in_traffic_is_priced_at_once_by_any_method(options: int) 
     american = [it for it in (grid(options).options[number] for number in asked) if it.american]
     assert all(it.rate >= 0.03 and it.maturity >= 14 / 365 and it.volatility <= 0.6 for it in american), american
     assert {it.call for it in (grid(options).options[number] for number in asked)} == {True, False}
+
+
+# --- what the operator itself asked, in counts of a stretch of time ---------------------------------------------------
+
+DOUBTED = OwnQuestions(since=1000.0, seconds=0.0, asks=10, asked=1900.0, each=9, options=10)
+"""At a weight for 1,000 seconds, asked ten times because of errors, for the last time 100 seconds ago."""
+
+
+@pytest.mark.parametrize(
+    ("begin", "requests"), [(1000.0, 90), (1500.0, 45), (1890.0, 9), (1901.0, 9), (1903.0, 0), (1990.0, 0)]
+)
+def test_of_what_was_asked_in_doubt_a_window_has_what_falls_to_its_time(begin: float, requests: int) -> None:
+    assert DOUBTED.samples(begin, 2000.0) == requests
+    assert DOUBTED.options_asked(begin, 2000.0) == requests, "each was for one option"
+
+
+def test_a_doubt_takes_nothing_off_counts_from_before_its_weight() -> None:
+    assert DOUBTED.samples(0.0, 999.0) == DOUBTED.options_asked(0.0, 999.0) == 0
+
+
+def test_regular_samples_are_of_ten_options_each() -> None:
+    regular = replace(DOUBTED, seconds=10.0, asks=0)
+    assert regular.options_asked(1000.0, 2000.0) == 10 * regular.samples(1000.0, 2000.0) == 1010

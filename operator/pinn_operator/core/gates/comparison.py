@@ -62,7 +62,7 @@ def own_options(span: Span, own: OwnQuestions) -> Counts:
         return Counts(0, 0)
     begin = min(part.track.times[part.begin] for part in span.canary)
     end = max(part.track.times[part.end] for part in span.canary)
-    options = float(own.options * own.samples(begin, end))
+    options = float(own.options_asked(begin, end))
     return Counts(options, options * own.fallback_share)
 
 

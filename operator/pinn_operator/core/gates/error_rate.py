@@ -100,7 +100,11 @@ class ErrorRate:
 
 def _looks_dead(reading: Reading, scope: Scope) -> bool:
     """Whether the newest answers of the canary are as those of one that fails always, and stable's are not."""
-    newest = reading.windows.make(SUSPICIOUS_SECONDS) if scope.concurrent else None
+    begin = reading.windows.end - SUSPICIOUS_SECONDS
+    if not scope.concurrent or begin < scope.own.asked or stale(reading, scope):
+        # Nothing was answered since the pods were asked last.
+        return False
+    newest = reading.windows.make(SUSPICIOUS_SECONDS)
     if newest is None or (newest.canary_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS:
         return False
     return (newest.stable_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS / 2

@@ -136,10 +136,14 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float, *, a
     begin = max(start, first)
     if end <= begin or not canary:
         return Windows(None, end, interval)
-    # A sample of stable from before the operator's own requests would make these requests of this weight, too.
-    known = [track for track in fresh if track.times[0] < start] if asked else []
-    whole = max([begin, *(track.times[track.at_or_after(start)] for track in known)])
-    return _windows(canary, fresh, begin, end, interval, first, whole=whole, asked=asked)
+    if not asked:
+        return _windows(canary, fresh, begin, end, interval, first, whole=begin)
+    # A sample of stable from before the operator's own requests would make these requests of this weight, too. A pod
+    # that was not read again for long says nothing of the whole.
+    latest = start + stale_after(interval)
+    cover = [it for it in fresh if it.times[0] >= start or it.times[it.at_or_after(start)] <= latest] or fresh
+    firsts = (it.times[it.at_or_after(start)] for it in cover if it.times[0] < start)
+    return _windows(canary, fresh, begin, end, interval, first, whole=max([begin, *firsts]), asked=cover)
 
 
 def alone(canary: Sequence[Track], start: float, *, first: float = -inf) -> Windows:
@@ -156,11 +160,20 @@ def alone(canary: Sequence[Track], start: float, *, first: float = -inf) -> Wind
 
 def _windows(
     canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, interval: float | None, first: float,
-    *, whole: float, asked: bool = False,
+    *, whole: float, asked: Sequence[Track] | None = None,
 ) -> Windows:  # fmt: skip
+    """`asked` are the stable pods that say something of the whole where the operator has asked both before that."""
     upto = [(track, last) for track in canary if (last := track.at_or_before(end)) >= 0]
     return Windows(
-        _span(upto, stable, whole, end, first=first, fresh_start=True, asked=asked),
+        _span(
+            upto,
+            stable if asked is None else asked,
+            whole,
+            end,
+            first=first,
+            fresh_start=True,
+            asked=asked is not None,
+        ),
         end,
         interval,
         tuple(lengths(end - begin, interval)),

@@ -30,7 +30,13 @@ from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceQuestion, PriceReply, prices_of
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
-from pinn_operator.core.verification.questions import OPINION_PATIENCE, PRICES, second_opinion, subject_of
+from pinn_operator.core.verification.questions import (
+    OPINION_PATIENCE,
+    PRICES,
+    SUSPECTED_AGAIN,
+    second_opinion,
+    subject_of,
+)
 
 FORGOTTEN = 4 * OPINION_PATIENCE
 """A doubt of so long ago that no answer settled was of something that passed."""
@@ -40,8 +46,6 @@ FEWEST_BAD = 2
 """Of the canary's: a single bad answer is what a good revision gives now and then."""
 UNEXPLAINED = 2
 """Times in a row that clients may get bad answers while no pod gives the operator any, or nobody hears what they do."""
-SUSPECTED_AGAIN = timedelta(seconds=10.0)
-"""So long after pods were asked beside stable they are not asked again."""
 QUIET_SECONDS = 60.0
 """Between two events about the same."""
 

@@ -48,6 +48,8 @@ OPINION_TIMES: Final = 4
 """So often each of them, a single one twice as often."""
 OPINION_SECONDS: Final = 1.0
 """For one of these requests."""
+SUSPECTED_AGAIN: Final = timedelta(seconds=10.0)
+"""So long after pods were asked beside stable they are not asked again."""
 OPINION_PATIENCE: Final = timedelta(seconds=2.5)
 """For the answers of pods that may take twice as long as a request."""
 
@@ -155,7 +157,13 @@ class OwnQuestions:
     seconds: float = 0.0
     """Between two samples; 0: nothing is asked."""
     more: int = 0
-    """Samples beside these: of pods that are new at this weight, and of a canary in doubt."""
+    """Samples beside these: of pods that are new at this weight."""
+    asks: int = 0
+    """How many times pods were asked because the canary was in doubt."""
+    asked: float = 0.0
+    """Unix seconds of the last of these."""
+    each: int = 0
+    """Samples that the pods of a revision were asked each time."""
     requests: int = 1
     """What one sample takes: the Open Inference Protocol has a model, and so a request, for each style."""
     options: int = SAMPLE_OPTIONS
@@ -163,11 +171,25 @@ class OwnQuestions:
     """Of these options, so many did not come from the revision's model when it was verified."""
 
     def samples(self, begin: float, end: float) -> int:
-        """How many samples are, at most, in counts that were read at these two moments (unix seconds)."""
+        """How many requests for prices are, at most, in counts that were read at these two moments (unix seconds)."""
+        return self._regular(begin, end) + self._of_doubts(begin, end)
+
+    def options_asked(self, begin: float, end: float) -> int:
+        """How many options these were for: in doubt, each request is for one."""
+        return self.options * self._regular(begin, end) + self._of_doubts(begin, end)
+
+    def _regular(self, begin: float, end: float) -> int:
         if self.seconds <= 0 or end < self.since:
             return 0
         passed = max(0, ceil((begin - ANSWERED_SECONDS - self.since) / self.seconds))
         return max(0, 1 + int((end - self.since) / self.seconds) - passed) + self.more
+
+    def _of_doubts(self, begin: float, end: float) -> int:
+        """Those of a canary in doubt. Only when they were asked last is known: as many as fall to such a time."""
+        if not self.asks or end < self.since or self.asked < begin - ANSWERED_SECONDS:
+            return 0
+        share = (end - begin + ANSWERED_SECONDS) / max(1.0, end - self.since)
+        return self.each * max(1, int(self.asks * min(1.0, share)))
 
 
 NO_QUESTIONS: Final = OwnQuestions()
@@ -184,13 +206,17 @@ def own_questions(spec: Spec, status: Status, observed: Observed) -> OwnQuestion
     here = observed.living(known.revision)
     old = {it.name for it in here if it.ready and (it.ready_changed is None or it.ready_changed <= rollout.weight_time)}
     fresh = sum(name not in old for name in known.pods)
-    in_doubt = rollout.doubt.asked * OPINION_PODS * OPINION_TIMES if rollout.doubt is not None else 0
+    doubt, pods = rollout.doubt, max(1, min(OPINION_PODS, len(here)))
     asked_again = ordinary(spec.verification.options)
     both_styles = known.protocol == PriceProtocol.OPEN_INFERENCE and "," in known.styles
     return OwnQuestions(
         since=rollout.weight_time.timestamp(),
         seconds=float(spec.analysis.interval_seconds),
-        more=fresh * NEW_POD_SAMPLES + in_doubt,
+        more=fresh * NEW_POD_SAMPLES,
+        asks=doubt.asked if doubt is not None else 0,
+        asked=doubt.time.timestamp() if doubt is not None else 0.0,
+        # A sample that is interrupted by it is asked once more.
+        each=pods * opinion_times(pods) + 1,
         requests=2 if both_styles else 1,
         options=min(SAMPLE_OPTIONS, len(asked_again)),
         fallback_share=min(1.0, known.fallbacks / len(asked_again)),
@@ -282,7 +308,8 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
     options = spec.verification.options
     pods = (
         *(_pod(pod, canary=True, full=False) for pod in canaries[:OPINION_PODS]),
-        *(_pod(pod, canary=False, full=False) for pod in stables[:OPINION_PODS]),
+        # Of both as many: whoever leaves these requests out of the counts takes the same off both.
+        *(_pod(pod, canary=False, full=False) for pod in stables[: min(OPINION_PODS, len(canaries))]),
     )
     return PriceQuestion(
         key=PRICES,
@@ -290,7 +317,7 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
         options=grid(options).options,
         pods=pods,
         waves=(),
-        sample=sample_in_traffic(options, int(rollout.doubt.time.timestamp())),
+        sample=sample_in_traffic(options, int(rollout.doubt.time.timestamp()))[:1],
         timeout_seconds=2 * OPINION_SECONDS,
         request_seconds=OPINION_SECONDS,
         protocol=_protocol(known),

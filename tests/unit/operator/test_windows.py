@@ -194,6 +194,16 @@ def test_requests_of_the_operators_own_before_a_weight_are_nobodys_of_that_weigh
     assert found.whole.stable_counts(("2",), ()).total == pytest.approx(30)
 
 
+def test_the_operators_own_requests_are_not_of_a_weight_without_stable_either() -> None:
+    answered = tracks(
+        (Series({"pod": "c", "status": "2"}, ((280.0, 0.0), (310.0, 484.0), (340.0, 490.0))),),
+        lambda labels: labels["status"],
+    )
+    found = alone([answered["c"]], 300.0, asked=True)
+    assert found.whole is not None
+    assert found.whole.canary_counts(("2",), ()).total == 6
+
+
 def test_a_stable_pod_that_came_after_the_weight_moves_no_beginning() -> None:
     canary = [read("c", [*range(101)], rate=3, bad=steady(0.0))]
     stable = [read("s1", [*range(101)], rate=10, bad=steady(0.0)), read("s2", [*range(101)], rate=10, bad=steady(0.0))]

@@ -488,10 +488,11 @@ def _reading_of(source: SourceKind, found: Tracks, family: Family, scope: Scope)
         since = scope.since if family.warm_up.by_clients and scope.step == 1 else -inf
         canary = [track.after(_warm(track, family.warm_up, since)) for track in canary]
     beside, first = scope.concurrent and bool(stable), scope.judged_since if scope.settled is not None else -inf
+    asked = scope.own.seconds > 0
     fair = (
-        windows(canary, stable, scope.since, asked=scope.own.seconds > 0)
+        windows(canary, stable, scope.since, asked=asked)
         if beside
-        else alone(canary, scope.judged_since, first=first)
+        else alone(canary, scope.judged_since, first=first, asked=asked)
     )
     return Reading(source, tuple(canary), tuple(stable), fair)
 

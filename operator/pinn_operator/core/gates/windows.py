@@ -146,16 +146,16 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float, *, a
     return _windows(canary, fresh, begin, end, interval, first, whole=max([begin, *firsts]), asked=cover)
 
 
-def alone(canary: Sequence[Track], start: float, *, first: float = -inf) -> Windows:
+def alone(canary: Sequence[Track], start: float, *, first: float = -inf, asked: bool = False) -> Windows:
     """The windows of a canary that is not compared with anybody at the same moment: up to its own newest samples.
 
-    Samples from before `first` are not looked at.
+    Samples from before `first` are not looked at; `asked` is that of `windows`.
     """
     interval = interval_of(canary)
     end = newest(canary)
     if end <= start:
         return Windows(None, end, interval)
-    return _windows(canary, (), start, end, interval, first, whole=start)
+    return _windows(canary, (), start, end, interval, first, whole=start, asked=() if asked else None)
 
 
 def _windows(

@@ -194,6 +194,19 @@ def test_requests_of_the_operators_own_before_a_weight_are_nobodys_of_that_weigh
     assert found.whole.stable_counts(("2",), ()).total == pytest.approx(30)
 
 
+def test_until_both_were_read_twice_at_a_weight_what_they_counted_before_tells_of_a_bad_canary() -> None:
+    found_tracks = tracks(
+        (
+            Series({"pod": "c", "status": "5"}, ((250.0, 0.0), (310.0, 30.0))),
+            Series({"pod": "s", "status": "2"}, ((245.0, 90.0), (315.0, 1900.0))),
+        ),
+        lambda labels: labels["status"],
+    )
+    found = windows([found_tracks["c"]], [found_tracks["s"]], 300.0, asked=True)
+    assert found.whole is not None
+    assert found.whole.canary_counts(("5",), ("5",)).bad == 30
+
+
 def test_the_operators_own_requests_are_not_of_a_weight_without_stable_either() -> None:
     answered = tracks(
         (Series({"pod": "c", "status": "2"}, ((280.0, 0.0), (310.0, 484.0), (340.0, 490.0))),),

@@ -137,7 +137,7 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float, *, a
     if end <= begin or not canary:
         return Windows(None, end, interval)
     if not asked:
-        return _windows(canary, fresh, begin, end, interval, first, whole=begin)
+        return _windows(canary, fresh, begin, end, interval, first)
     # A sample of stable from before the operator's own requests would make these requests of this weight, too. A pod
     # that was not read again for long says nothing of the whole.
     latest = start + stale_after(interval)
@@ -160,20 +160,17 @@ def alone(canary: Sequence[Track], start: float, *, first: float = -inf, asked: 
 
 def _windows(
     canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, interval: float | None, first: float,
-    *, whole: float, asked: Sequence[Track] | None = None,
+    *, whole: float = -inf, asked: Sequence[Track] | None = None,
 ) -> Windows:  # fmt: skip
     """`asked` are the stable pods that say something of the whole where the operator has asked both before that."""
     upto = [(track, last) for track in canary if (last := track.at_or_before(end)) >= 0]
+    everything = None
+    if asked is not None:
+        everything = _span(upto, asked, whole, end, first=first, fresh_start=True, asked=True)
+    # Until both were read twice since, what they had counted before is better than nothing: a bad canary must go.
+    everything = everything or _span(upto, stable, begin, end, first=first, fresh_start=True)
     return Windows(
-        _span(
-            upto,
-            stable if asked is None else asked,
-            whole,
-            end,
-            first=first,
-            fresh_start=True,
-            asked=asked is not None,
-        ),
+        everything,
         end,
         interval,
         tuple(lengths(end - begin, interval)),

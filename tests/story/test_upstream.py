@@ -208,14 +208,21 @@ def test_bounds_that_stable_exceeds_as_well_reject_nothing(
 # --- little traffic beside stable -------------------------------------------------------------------------------------
 
 
-def beside_stable(rate: float, *, seed: int = 1, weight: int = 10) -> World:
-    """A good revision with little traffic; the operator may ask pods for prices."""
-    spec = service(**steps((weight, 3000), (100, 60)), analysis={"sources": ["Pods"]}, verification=VERIFIED)
+def beside_stable(rate: float, *pairs: tuple[int, int], seed: int = 1, seconds: float = 100) -> World:
+    """A good revision with little traffic, for so long; the operator may ask pods for prices."""
+    spec = service(**steps(*(pairs or LONG), (100, 60)), analysis={"sources": ["Pods"]}, verification=VERIFIED)
     usual = Behaviour()
     world = World(spec, images={"pinn:1": usual, "pinn:2": usual}, rate=rate, seed=seed)
     serving(world).run(90)
     world.apply(image="pinn:2")
-    return world.run_until(lambda it: it.weight == weight).run(100)
+    return world.run_until(lambda it: it.weight == 10).run(seconds)
+
+
+LONG = ((10, 3000),)
+
+
+def doubts(world: World) -> int:
+    return sum("/doubt/" in it.identity for it in world.oracle.questions)
 
 
 def failed(world: World, image: str = "pinn:2") -> float:
@@ -242,17 +249,17 @@ def test_with_a_request_in_ten_seconds_the_first_failure_is_enough() -> None:
 
 def test_a_canary_that_answers_the_operator_is_asked_again_after_a_while_alone_and_loses_nothing() -> None:
     world = beside_stable(30.0)
-    asked = len(world.oracle.questions)
+    before = doubts(world)
     # Every tenth second one answer in ten fails, of stable's too.
     for image in ("pinn:1", "pinn:2"):
         from_now_on(world, image, errors=lambda now: 0.1 * (int(now) % 10 == 0))
     world.run(200, tick=0.25)
     assert world.weight == 10
-    doubts = [it for it in world.oracle.questions[asked:] if "/doubt/" in it.identity]
-    assert 0 < len(doubts) <= 20
+    asked = doubts(world) - before
+    assert 0 < asked <= 20
     assert world.state.rollout is not None
     assert world.state.rollout.doubt is not None
-    assert world.state.rollout.doubt.asked == len(doubts)
+    assert world.state.rollout.doubt.asked == asked
 
 
 def test_what_fails_for_everybody_beside_stable_rejects_nobody_who_was_asked() -> None:
@@ -277,10 +284,6 @@ def test_requests_of_the_operator_s_own_are_not_taken_for_clients() -> None:
     assert found.verdict == "Collecting"
 
 
-def doubts(world: World) -> int:
-    return sum("/doubt/" in it.identity for it in world.oracle.questions)
-
-
 def test_one_bad_answer_is_asked_about_once_however_long_nothing_else_is_read() -> None:
     world = beside_stable(5.0)
     world.of("pinn:2")[0].serve(world.seconds, "500", 0.004)
@@ -297,11 +300,7 @@ def test_one_bad_answer_is_asked_about_once_however_long_nothing_else_is_read() 
 
 
 def test_a_stable_pod_that_is_read_again_takes_nothing_away_from_what_was_counted() -> None:
-    spec = service(**steps((10, 60), (30, 6000), (100, 60)), analysis={"sources": ["Pods"]}, verification=VERIFIED)
-    world = World(spec, images={it: Behaviour() for it in ("pinn:1", "pinn:2")}, rate=30)
-    serving(world).run(90)
-    world.apply(image="pinn:2")
-    world.run_until(lambda it: it.weight == 10).run(40)
+    world = beside_stable(30.0, (10, 60), (30, 6000), seconds=40)
     silent = world.of("pinn:1")[0]
     silent.trouble = Trouble.SLOW
     world.run_until(lambda it: it.weight == 30, at_most=1500).run(300)

@@ -1,4 +1,4 @@
-"""European options, and their Greeks in 90 digits: derivatives of the exact price, by mpmath's own differences."""
+"""European options, their exact prices, and their Greeks: derivatives of these, by mpmath's own differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEFT: Final = 1e-60
 
 
 def batch(
-    spot: Any, strike: Any, maturity: Any, rate: Any, dividend: Any, volatility: Any, *, call: Any = True
+    spot: Any, strike: Any, maturity: Any, rate: Any = 0.0, dividend: Any = 0.0, volatility: Any = 0.0, call: Any = True
 ) -> OptionBatch:
     """Options from numbers or lists of them."""
     columns = np.broadcast_arrays(*np.atleast_1d(spot, strike, maturity, rate, dividend, volatility, call))
@@ -50,24 +50,22 @@ def random_options(n: int) -> OptionBatch:
     )
 
 
+def exact_price(option: OptionBatch, row: int, **instead: Any) -> Any:
+    """The price of an option, with other numbers for some of its columns if they are given."""
+    fields = ("spot", "strike", "maturity", "rate", "dividend", "volatility")
+    numbers = {name: mp.mpf(float(getattr(option, name)[row])) for name in fields} | instead
+    spot, strike, maturity, rate, dividend, volatility = (numbers[name] for name in fields)
+    asset, cash = spot * mp.exp(-dividend * maturity), strike * mp.exp(-rate * maturity)
+    s = volatility * mp.sqrt(maturity)
+    d1 = mp.log(asset / cash) / s + s / 2
+    sign = 1 if option.is_call[row] else -1
+    return sign * (asset * mp.ncdf(sign * d1) - cash * mp.ncdf(sign * (d1 - s)))
+
+
 def exact(name: str, options: OptionBatch, row: int) -> Any:
     """The derivative of the price; what depends on time falls with it. Needs `mp.workdps(90)` around it."""
-    spot, strike, maturity, rate, dividend, volatility = (
-        mp.mpf(float(getattr(options, field)[row]))
-        for field in ("spot", "strike", "maturity", "rate", "dividend", "volatility")
-    )
-    sign = 1 if options.is_call[row] else -1
-
-    def price(s: Any, t: Any, r: Any, v: Any) -> Any:
-        return _price(s, strike, t, r, dividend, v, sign)
-
+    by = ("spot", "maturity", "rate", "volatility")
+    at = tuple(mp.mpf(float(getattr(options, field)[row])) for field in by)
     order = ORDERS[name]
-    derivative = mp.diff(price, (spot, maturity, rate, volatility), order)
+    derivative = mp.diff(lambda *moved: exact_price(options, row, **dict(zip(by, moved, strict=True))), at, order)
     return -derivative if order[1] else derivative
-
-
-def _price(spot: Any, strike: Any, maturity: Any, rate: Any, dividend: Any, volatility: Any, sign: int) -> Any:
-    s = volatility * mp.sqrt(maturity)
-    d1 = (mp.log(spot / strike) + (rate - dividend) * maturity) / s + s / 2
-    asset, cash = spot * mp.exp(-dividend * maturity), strike * mp.exp(-rate * maturity)
-    return sign * (asset * mp.ncdf(sign * d1) - cash * mp.ncdf(sign * (d1 - s)))

@@ -33,6 +33,7 @@ from pinn_operator.core.gates.families import (
 )
 from pinn_operator.core.gates.metric import Evidence, Scope
 from pinn_operator.core.gates.sequential import Counts
+from pinn_operator.core.gates.windows import SHORTEST_SECONDS
 from pinn_operator.core.samples import Query, Question, SourceError, as_series, series_of
 from pinn_operator.core.wanted.spec import Gate, SourceKind
 
@@ -41,8 +42,8 @@ FAILED: Final = ("5",)
 UNKNOWN_PATHS: Final = ("u3", "u4", "u5")
 OTHER_CLASSES: Final = ((("4", "u4"), "4xx"), (("3", "u3"), "3xx"))
 """Refused and redirected requests have no bound of their own: there are services in which they are usual."""
-SUSPICIOUS, SUSPICIOUS_SECONDS = 0.1, 1.5
-"""The share of bad answers in the last moments from which on the operator asks the pods itself."""
+SUSPICIOUS: Final = 0.1
+"""The share of bad answers in the shortest window from which on the operator asks the pods itself."""
 LABELS_KEY: Final = f"{PROMETHEUS_KEY}labels"
 
 
@@ -100,11 +101,11 @@ class ErrorRate:
 
 def _looks_dead(reading: Reading, scope: Scope) -> bool:
     """Whether the newest answers of the canary are as those of one that fails always, and stable's are not."""
-    begin = reading.windows.end - SUSPICIOUS_SECONDS
+    begin = reading.windows.end - SHORTEST_SECONDS
     if not scope.concurrent or begin < scope.own.asked or stale(reading, scope):
         # Nothing was answered since the pods were asked last.
         return False
-    newest = reading.windows.make(SUSPICIOUS_SECONDS)
+    newest = reading.windows.make(SHORTEST_SECONDS)
     if newest is None or (newest.canary_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS:
         return False
     return (newest.stable_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS / 2

@@ -143,7 +143,7 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float, *, a
     latest = start + stale_after(interval)
     cover = [it for it in fresh if it.times[0] >= start or it.times[it.at_or_after(start)] <= latest] or fresh
     firsts = (it.times[it.at_or_after(start)] for it in cover if it.times[0] < start)
-    return _windows(canary, fresh, begin, end, interval, first, whole=max([begin, *firsts]), asked=cover)
+    return _windows(canary, fresh, begin, end, interval, first, strict=(cover, max([begin, *firsts])))
 
 
 def alone(canary: Sequence[Track], start: float, *, first: float = -inf, asked: bool = False) -> Windows:
@@ -155,18 +155,18 @@ def alone(canary: Sequence[Track], start: float, *, first: float = -inf, asked: 
     end = newest(canary)
     if end <= start:
         return Windows(None, end, interval)
-    return _windows(canary, (), start, end, interval, first, whole=start, asked=() if asked else None)
+    return _windows(canary, (), start, end, interval, first, strict=((), start) if asked else None)
 
 
 def _windows(
     canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, interval: float | None, first: float,
-    *, whole: float = -inf, asked: Sequence[Track] | None = None,
+    *, strict: tuple[Sequence[Track], float] | None = None,
 ) -> Windows:  # fmt: skip
-    """`asked` are the stable pods that say something of the whole where the operator has asked both before that."""
+    """`strict`: of which stable pods, and since when, the whole holds nothing that the operator had asked before."""
     upto = [(track, last) for track in canary if (last := track.at_or_before(end)) >= 0]
     everything = None
-    if asked is not None:
-        everything = _span(upto, asked, whole, end, first=first, fresh_start=True, asked=True)
+    if strict is not None:
+        everything = _span(upto, *strict, end, first=first, fresh_start=True, asked=True)
     # Until both were read twice since, what they had counted before is better than nothing: a bad canary must go.
     everything = everything or _span(upto, stable, begin, end, first=first, fresh_start=True)
     return Windows(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.rollout.draft import Draft, Pass
@@ -58,7 +58,7 @@ def ask_if_suspected(this: Pass, draft: Draft) -> None:
         return
     if doubt is not None and this.now < doubt.time + SUSPECTED_AGAIN:
         return
-    begun = DoubtStatus(this.now) if doubt is None else replace(doubt, time=this.now, asked=doubt.asked + 1)
+    begun = _asked_again(doubt, this.now)
     if _question_of(this, draft, begun) is not None:
         draft.change_rollout(replace(rollout, doubt=begun))
 
@@ -73,11 +73,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
         if doubt is not None and unheard and doubt.unexplained + 1 >= UNEXPLAINED:
             # Passes that come rarely must not ask without end.
             return False
-        begun = (
-            DoubtStatus(this.now)
-            if doubt is None
-            else replace(doubt, time=this.now, unexplained=doubt.unexplained + unheard, asked=doubt.asked + 1)
-        )
+        begun = _asked_again(doubt, this.now, unheard=unheard)
         if _question_of(this, draft, begun) is None:
             return False
         draft.change_rollout(replace(draft.rollout, doubt=begun))
@@ -89,6 +85,13 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     if not isinstance(answers, PriceAnswers) or answers.question.identity != question.identity:
         return True
     return _settle(this, draft, doubt, answers)
+
+
+def _asked_again(doubt: DoubtStatus | None, now: datetime, *, unheard: bool = False) -> DoubtStatus:
+    """The doubt as it begins now; `unheard`: nobody heard what the pods had answered before."""
+    if doubt is None:
+        return DoubtStatus(now)
+    return replace(doubt, time=now, unexplained=doubt.unexplained + unheard, asked=doubt.asked + 1)
 
 
 def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:

@@ -305,11 +305,11 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
     canaries, stables = ready_pods(situation.observed, asked.revision), ready_pods(situation.observed, asked.stable)
     if known.verdict is not VerificationVerdict.PASS or not canaries or not stables:
         return None
-    options = spec.verification.options
+    options, chosen = spec.verification.options, canaries[:OPINION_PODS]
     pods = (
-        *(_pod(pod, canary=True, full=False) for pod in canaries[:OPINION_PODS]),
+        *(_pod(pod, canary=True, full=False) for pod in chosen),
         # Of both as many: whoever leaves these requests out of the counts takes the same off both.
-        *(_pod(pod, canary=False, full=False) for pod in stables[: min(OPINION_PODS, len(canaries))]),
+        *(_pod(pod, canary=False, full=False) for pod in stables[: len(chosen)]),
     )
     return PriceQuestion(
         key=PRICES,
@@ -321,7 +321,7 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
         timeout_seconds=2 * OPINION_SECONDS,
         request_seconds=OPINION_SECONDS,
         protocol=_protocol(known),
-        sample_times=opinion_times(min(OPINION_PODS, len(canaries))),
+        sample_times=opinion_times(len(chosen)),
     )
 
 

@@ -15,15 +15,9 @@ from pinn_inference.pricing import closed_form
 from pinn_inference.pricing import implied_volatility as starts
 from pinn_inference.pricing.implied_volatility import Outcome, implied_volatility, total_volatility
 from pinn_inference.pricing.types import FloatArray, OptionBatch
+from tests.support.exact_greeks import batch, exact_price
 
 EPS = float(np.finfo(np.float64).eps)
-
-
-def batch(
-    spot: Any, strike: Any, maturity: Any, rate: Any = 0.0, dividend: Any = 0.0, volatility: Any = 0.0, call: Any = True
-) -> OptionBatch:
-    columns = np.broadcast_arrays(*np.atleast_1d(spot, strike, maturity, rate, dividend, volatility, call))
-    return OptionBatch(*(column.astype(np.float64) for column in columns[:6]), columns[6].astype(np.bool_))
 
 
 # --- exact values -----------------------------------------------------------------------------------------------------
@@ -102,17 +96,6 @@ def test_the_functions_behind_the_bound_are_concave() -> None:
                 assert rest < 1e-15
 
 
-def exact_price(option: OptionBatch, row: int, volatility: Any) -> Any:
-    spot, strike, maturity, rate, dividend = (
-        mp.mpf(float(getattr(option, name)[row])) for name in ("spot", "strike", "maturity", "rate", "dividend")
-    )
-    asset, cash = spot * mp.exp(-dividend * maturity), strike * mp.exp(-rate * maturity)
-    s = volatility * mp.sqrt(maturity)
-    d1 = mp.log(asset / cash) / s + s / 2
-    sign = 1 if option.is_call[row] else -1
-    return sign * (asset * mp.ncdf(sign * d1) - cash * mp.ncdf(sign * (d1 - s)))
-
-
 def test_every_error_is_within_its_bound_and_the_bound_is_no_wider_than_a_hundred_errors_of_float64() -> None:
     draw, n = np.random.default_rng(3), 400
     options = batch(
@@ -125,7 +108,7 @@ def test_every_error_is_within_its_bound_and_the_bound_is_no_wider_than_a_hundre
         draw.uniform(size=n) < 0.5,
     )
     with mp.workdps(40):
-        price = np.array([float(exact_price(options, row, mp.mpf(float(options.volatility[row])))) for row in range(n)])
+        price = np.array([float(exact_price(options, row)) for row in range(n)])
         found = implied_volatility(options, price)
         known = np.flatnonzero(found.outcome == Outcome.FOUND)
         assert len(known) > 0.6 * n
@@ -133,8 +116,8 @@ def test_every_error_is_within_its_bound_and_the_bound_is_no_wider_than_a_hundre
             # The exact volatility of the price as it was rounded, by two steps of Newton's method from beside it.
             exact = mp.mpf(float(options.volatility[row]))
             for _ in range(3):
-                slope = mp.diff(lambda v, row=row: exact_price(options, row, v), exact)
-                exact += (mp.mpf(float(price[row])) - exact_price(options, row, exact)) / slope
+                slope = mp.diff(lambda v, row=row: exact_price(options, row, volatility=v), exact)
+                exact += (mp.mpf(float(price[row])) - exact_price(options, row, volatility=exact)) / slope
             error = abs(float(mp.mpf(float(found.volatility[row])) - exact))
             assert error <= found.error_bound[row], row
             assert float(slope) == pytest.approx(found.vega[row], rel=1e-6 + 100 * error / float(exact))

@@ -44,6 +44,11 @@ async def ask(client: Client, document: Any, path: str = "/v1/scenarios") -> Any
         return answer
 
 
+async def told(document: Any) -> Any:
+    async with running(lambda: load_configured_model(ServerConfig())) as client:
+        return await ask(client, document)
+
+
 def shifted(option: dict[str, Any], spot: float, volatility: float, rate: float, time: float) -> dict[str, Any]:
     """The option at one point, by hand."""
     return {
@@ -116,8 +121,7 @@ async def test_an_expired_option_is_worth_its_payoff_at_the_spot_of_the_ladder()
 
 async def test_american_options_that_have_expired_are_no_slow_ones() -> None:
     document = {**PUT, "style": "american", "ladders": {"spot": [0.9, 1.1] * 400, "time": [0.5, 1, 2]}}
-    async with running(lambda: load_configured_model(ServerConfig())) as client:
-        answer = await ask(client, document)
+    answer = await told(document)
     assert SLOW_OPTIONS_AT_MOST < 2400
     assert answer["totals"]["value"][:2] == [[[[5.0] * 3]], [[[0.0] * 3]]]
 
@@ -265,11 +269,6 @@ def test_more_options_than_fit_are_refused_before_they_are_made() -> None:
 
 
 # --- the end of an option's life --------------------------------------------------------------------------------------
-
-
-async def told(document: Any) -> Any:
-    async with running(lambda: load_configured_model(ServerConfig())) as client:
-        return await ask(client, document)
 
 
 @pytest.mark.parametrize(

@@ -48,17 +48,21 @@ def parse_start_time(stat: str) -> int:
 
 
 def parse_state(stat: str) -> str:
-    """Field 3 of /proc/PID/stat: ``Z`` and ``X`` are processes that have ended."""
+    """Field 3 of /proc/PID/stat: ``Z`` and ``X`` are threads that have ended, for PID its first one."""
     return stat[stat.rindex(")") + 2]
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of a running process; None when there is none, or only its zombie."""
+    """The identity of a running process; None when there is none, or only its zombie.
+
+    A process whose first thread alone has ended looks like a zombie, but keeps its ports and files until the last
+    thread has gone too: a killed program of many threads is in that state for a moment.
+    """
     try:
         stat = (PROC / str(pid) / "stat").read_text()
+        if parse_state(stat) in "ZX" and len(list((PROC / str(pid) / "task").iterdir())) <= 1:
+            return None
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    if parse_state(stat) in "ZX":
         return None
     return Identity(pid=pid, start=parse_start_time(stat), boot=boot_id())
 

@@ -5,9 +5,7 @@ With `-n 2 --dist loadfile` each worker has one, and the tests of a file stay to
 
 from __future__ import annotations
 
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,10 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab.kube import REPOSITORY, Kube
-
-_PORTS = (6443, 2379, 2380, 10257)
-"""Of the API server, etcd and the controller-manager, before the offset is added (cluster/settings.py)."""
-
+from tests.support.ports import free_offset
 
 _LONGEST = "test_operator_rollouts.py"
 """Begun last, it would run alone for minutes."""
@@ -42,7 +37,7 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[Path]:
     `lab.kube.Kube` refuses any context that `cluster/` did not make; this one is also checked by name, so
     that a kubeconfig left behind by something else is never used.
     """
-    offset = _free_offset()
+    offset = free_offset()
     name = f"it-{offset}"
     state = Path(tempfile.mkdtemp(prefix="pinn-it-"))
     command = [
@@ -64,21 +59,3 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[Path]:
     finally:
         subprocess.run([*command, "down"], cwd=REPOSITORY, timeout=120, check=True)
         shutil.rmtree(state, ignore_errors=True)
-
-
-def _free_offset() -> int:
-    """An offset at which nobody listens on any of the control plane's ports."""
-    for _ in range(100):
-        offset = random.randrange(12000, 40000, 10)
-        if all(_is_free(port + offset) for port in _PORTS):
-            return offset
-    raise AssertionError("no free ports for a control plane")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

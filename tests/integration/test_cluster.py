@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -19,11 +18,11 @@ import pytest
 
 from cluster.components import answers
 from cluster.process import marked
+from tests.support.ports import free_offset
 
 pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).parents[2]
-PORTS = (6443, 2379, 2380, 10257)
 
 
 class Cluster:
@@ -50,19 +49,6 @@ class Cluster:
 
     def serves(self) -> bool:
         return answers(f"https://127.0.0.1:{6443 + self.offset}/readyz", pki=self.state / "pki", timeout=10)
-
-
-def free_offset() -> int:
-    for _ in range(100):
-        offset = random.randrange(12000, 22000, 10)
-        try:
-            for port in PORTS:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return offset
-    raise AssertionError("no free ports for a control plane")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from lab.kube import wait_until
+from tests.support.ports import free_port
 
 
 class Operator:
@@ -123,13 +123,6 @@ class Operator:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill()
-
-
-def free_port() -> int:
-    """A port of the loopback nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pause(seconds: float) -> None:

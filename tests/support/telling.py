@@ -16,8 +16,8 @@ from types import TracebackType
 
 from lab.kube import is_ready, program, wait_until
 from lab.prometheus import Prometheus
-from tests.support.operator import free_port
 from tests.support.place import NAME, Place
+from tests.support.ports import free_port
 
 TICK_SECONDS = 0.2
 _BOUNDS = ("0.005", "0.01", "0.05", "0.1", "0.25", "0.5", "1.0", "2.0", "5.0", "+Inf")

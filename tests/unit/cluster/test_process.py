@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +79,32 @@ def test_a_zombie_counts_as_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     until(lambda: identify(child.pid) is None, "a child that has exited but was not waited for")
     child.wait()
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, socket, threading, time
+held = socket.create_server(("127.0.0.1", 0))
+print(held.getsockname()[1], flush=True)
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_runs_until_its_last_thread_has_ended_for_it_keeps_its_ports_so_long() -> None:
+    child = subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        until(lambda: parse_state(Path(f"/proc/{child.pid}/stat").read_text()) == "Z", "the end of its first thread")
+        identity = identify(child.pid)
+        assert identity is not None
+        terminate([identity], grace=5.0)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
 
 
 def test_a_record_survives_writing_and_reading() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pinn_operator.service import Operator
 from pinn_operator.settings import Settings
-from tests.support.operator import free_port
+from tests.support.ports import free_port
 
 
 @pytest.fixture

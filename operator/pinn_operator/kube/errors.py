@@ -22,6 +22,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pinn_operator.core.text import cut
+
 MESSAGE_LIMIT = 1024
 
 
@@ -130,7 +132,7 @@ def error_from_answer(status: int, body: bytes, *, request: str, retry_after: st
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
     if kind is Conflict and reason == "AlreadyExists":
         kind = AlreadyExists
-    return kind(status, reason or kind.__name__, message[:MESSAGE_LIMIT], request=request, retry_after=seconds)
+    return kind(status, reason or kind.__name__, cut(message, MESSAGE_LIMIT), request=request, retry_after=seconds)
 
 
 def _seconds(value: Any) -> float | None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pinn_operator.core.api import API_VERSION, KIND, Resource
 from pinn_operator.core.decision import Event
 from pinn_operator.core.manifest import Manifest
+from pinn_operator.core.text import cut
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.errors import AlreadyExists, NotFound
 
@@ -92,7 +93,7 @@ class EventRecorder:
             },
             "type": event.type.value,
             "reason": event.reason,
-            "message": shorten(event.message),
+            "message": cut(event.message, MESSAGE_LIMIT),
             "count": 1,
             "firstTimestamp": moment,
             "lastTimestamp": moment,
@@ -110,8 +111,3 @@ def event_name(resource: Resource, event: Event) -> str:
     """The same for the same thing said of the same object."""
     text = f"{resource.uid}\0{event.type.value}\0{event.reason}\0{event.message}"
     return f"{resource.name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def shorten(message: str) -> str:
-    """The API server refuses messages of more than 1024 characters."""
-    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from pinn_operator.core.observed import PodReport
+from pinn_operator.core.text import cut
 
 PATH = "/health/deployment/readiness"
 _TEXT_LIMIT = 512
@@ -61,4 +62,5 @@ def parse_report(body: bytes) -> PodReport | None:
     if not isinstance(document, dict) or not isinstance(document.get("reason"), str) or not document["reason"]:
         return None
     message = document.get("message")
-    return PodReport(reason=document["reason"][:128], message=message[:_TEXT_LIMIT] if isinstance(message, str) else "")
+    said = cut(message, _TEXT_LIMIT) if isinstance(message, str) else ""
+    return PodReport(reason=document["reason"][:128], message=said)

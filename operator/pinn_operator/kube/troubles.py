@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pinn_operator.core.gates.readiness import STARTING_WAITS
 from pinn_operator.core.observed import INIT_RUNNING, Pod
+from pinn_operator.core.text import cut
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.errors import ClusterError
 
@@ -83,7 +84,7 @@ def newest_warning(events: Iterable[Mapping[str, Any]]) -> str:
     newest = max(told, key=_time_of, default=None)
     if newest is None:
         return ""
-    return f"{newest.get('reason') or 'Warning'}: {newest.get('message') or ''}".rstrip(": ")[:_TEXT_LIMIT]
+    return cut(f"{newest.get('reason') or 'Warning'}: {newest.get('message') or ''}".rstrip(": "), _TEXT_LIMIT)
 
 
 def _time_of(event: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from pinn_operator.core.samples import (
     Quote,
 )
 from pinn_operator.core.situation import Situation
+from pinn_operator.core.text import cut
 from pinn_operator.core.verification.waves import settled, worth_a_look
 
 Key = tuple[str, str]
@@ -149,7 +150,7 @@ class PriceReader:
                 work.answers = await ask_pods(question)
         except Exception as error:  # noqa: BLE001 - a fault of ours is no fault of the revision
             _LOG.exception("asking for prices failed", extra={"namespace": key[0], "service": key[1]})
-            words = f"the operator failed: {error}"[:_WORDS]
+            words = cut(f"the operator failed: {error}", _WORDS)
             pods = tuple(PodPrices(pod, PriceProtocol.UNKNOWN, (), words) for pod in question.pods)
             work.answers = PriceAnswers(question, pods, 0.0)
         if self._work.get(key) is work:
@@ -325,7 +326,7 @@ async def _post_once(
     try:
         return status, PriceFault.NONE, "", read(_decoded(content), count)
     except Unreadable as error:
-        return status, PriceFault.UNREADABLE, str(error)[:_WORDS], []
+        return status, PriceFault.UNREADABLE, cut(str(error), _WORDS), []
 
 
 async def _content(response: aiohttp.ClientResponse) -> bytes | None:
@@ -404,12 +405,12 @@ def _complaint(content: bytes | None) -> str:
     with suppress(ValueError, RecursionError):
         document = json.loads(content)
         if isinstance(document, Mapping) and isinstance(document.get("error"), str):
-            return str(document["error"])[:_WORDS]
+            return cut(str(document["error"]), _WORDS)
     return content[:_WORDS].decode("utf-8", "replace").strip()
 
 
 def _words(error: Exception) -> str:
-    return (str(error) or type(error).__name__)[:_WORDS]
+    return cut(str(error) or type(error).__name__, _WORDS)
 
 
 def _shown(value: object) -> str:

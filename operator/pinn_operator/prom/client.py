@@ -13,6 +13,7 @@ import aiohttp
 
 from pinn_operator.core.reasons import Reason
 from pinn_operator.core.samples import Answer, Query, SourceError
+from pinn_operator.core.text import cut
 from pinn_operator.prom.guard import Guards, SourceSilent
 from pinn_operator.prom.parsing import parse_answer
 from pinn_operator.prom.protocol import Login, LoginError
@@ -173,5 +174,5 @@ def parse_body(status: int, body: bytes) -> Answer:
 
 
 def _login_refused(status: int, text: str) -> SourceError:
-    words = f": {text[:200]}" if text else ""
+    words = f": {cut(text, 200)}" if text else ""
     return SourceError(f"Prometheus refused the login (HTTP {status}){words}; {CHECK_LOGIN}")

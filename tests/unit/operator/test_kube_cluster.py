@@ -17,7 +17,7 @@ from pinn_operator.core.status.values import EventType, Phase, Status
 from pinn_operator.kube.client import Client, Kind
 from pinn_operator.kube.cluster import UNSERVED_SECONDS, ApiCluster
 from pinn_operator.kube.errors import AlreadyExists, Forbidden, NotFound, NotListed, NotOwned
-from pinn_operator.kube.events import EventRecorder, event_name, shorten
+from pinn_operator.kube.events import EventRecorder, event_name
 from pinn_operator.kube.reports import PodReporter, parse_report
 
 Manifest = dict[str, Any]
@@ -357,11 +357,6 @@ def test_different_things_said_are_different_events() -> None:
         event_name(replace(resource(), uid="u-2"), ADVANCED),
     }
     assert len(names) == 4
-
-
-def test_a_message_is_cut_to_what_the_api_server_takes() -> None:
-    assert len(shorten("x" * 2000)) == 1024
-    assert shorten("short") == "short"
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------

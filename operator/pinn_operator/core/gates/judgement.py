@@ -30,6 +30,7 @@ from pinn_operator.core.gates.wording import (
 )
 from pinn_operator.core.samples import Awaited, Samples, SourceError
 from pinn_operator.core.status.values import GOES_ON, GateStatus, Verdict
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import Bound, Gate, GateAction, MetricNames, Severity, SourceKind
 
 LEVEL_SECONDS: Final = 60.0
@@ -472,7 +473,7 @@ def _with_note(text: str, note: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text[:MESSAGE_LENGTH]
+    return cut(text, MESSAGE_LENGTH)
 
 
 def _with_error(gate: Gate, old: GateStatus, error: SourceError, scope: Scope) -> GateStatus:

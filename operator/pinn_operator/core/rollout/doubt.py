@@ -30,6 +30,7 @@ from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceQuestion, PriceReply, prices_of
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
+from pinn_operator.core.text import cut
 from pinn_operator.core.verification.questions import (
     OPINION_PATIENCE,
     PRICES,
@@ -113,7 +114,7 @@ def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers)
     draft.change_rollout(
         replace(
             draft.rollout,
-            doubt=replace(doubt, settled_time=this.now, unexplained=unexplained, message=said[:MESSAGE_LIMIT]),
+            doubt=replace(doubt, settled_time=this.now, unexplained=unexplained, message=cut(said, MESSAGE_LIMIT)),
         )
     )
     if doubt.settled_time is None or this.now >= doubt.settled_time + timedelta(seconds=QUIET_SECONDS):

@@ -23,6 +23,7 @@ from pinn_operator.core.status.values import (
     Status,
     TimelineEntry,
 )
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import Spec
 
 _LINE_LIMIT = 256
@@ -56,13 +57,13 @@ class Draft:
     """Why the last step of this pass did not move the rollout: the first is the one to be shown."""
 
     def wait(self, reason: str, text: str, until: datetime | None = None, gravity: Gravity = Gravity.NORMAL) -> None:
-        self.waits.append(Wait(reason, text[:MESSAGE_LIMIT], until, gravity))
+        self.waits.append(Wait(reason, cut(text, MESSAGE_LIMIT), until, gravity))
 
     def normal(self, reason: str, message: str) -> None:
-        self.events.append(Event(EventType.NORMAL, reason, message[:MESSAGE_LIMIT]))
+        self.events.append(Event(EventType.NORMAL, reason, cut(message, MESSAGE_LIMIT)))
 
     def warning(self, reason: str, message: str) -> None:
-        self.events.append(Event(EventType.WARNING, reason, message[:MESSAGE_LIMIT]))
+        self.events.append(Event(EventType.WARNING, reason, cut(message, MESSAGE_LIMIT)))
 
     @property
     def rollout(self) -> RolloutStatus:
@@ -84,7 +85,7 @@ class Draft:
 
     def remember(self, revision: RevisionStatus, outcome: str, start: datetime, end: datetime, message: str) -> None:
         """Enter how a rollout ended into the history."""
-        entry = HistoryEntry(revision.revision, revision.image, outcome, start, end, message[:_LINE_LIMIT])
+        entry = HistoryEntry(revision.revision, revision.image, outcome, start, end, cut(message, _LINE_LIMIT))
         self.status = replace(self.status, history=(*self.status.history, entry)[-HISTORY_LIMIT:])
 
 
@@ -112,4 +113,4 @@ def timeline_with(
     rollout: RolloutStatus, now: datetime, weight: int, reason: str, message: str = ""
 ) -> tuple[TimelineEntry, ...]:
     """The rollout's timeline with one more entry; the oldest leaves when it is full."""
-    return (*rollout.timeline, TimelineEntry(now, weight, reason, message[:_LINE_LIMIT]))[-TIMELINE_LIMIT:]
+    return (*rollout.timeline, TimelineEntry(now, weight, reason, cut(message, _LINE_LIMIT)))[-TIMELINE_LIMIT:]

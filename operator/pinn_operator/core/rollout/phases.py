@@ -51,6 +51,7 @@ from pinn_operator.core.status.values import (
     RolloutStatus,
     TimelineEntry,
 )
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import InvalidSpec, RollbackMode, Step
 
 SWITCH_SECONDS = 5.0
@@ -112,7 +113,7 @@ def _settled(this: Pass, draft: Draft) -> None:
     begins = "; ".join(
         filter(None, [f"from {draft.stable.revision}, steps {steps}", what_replicas_can_give(this.spec)])
     )
-    entry = TimelineEntry(this.now, 0, "RolloutStarted", begins[:MESSAGE_LIMIT])
+    entry = TimelineEntry(this.now, 0, "RolloutStarted", cut(begins, MESSAGE_LIMIT))
     draft.status = replace(
         status,
         phase=Phase.PROGRESSING,

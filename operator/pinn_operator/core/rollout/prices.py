@@ -18,6 +18,7 @@ from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.json import POD_LINE_LIMIT
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, RollbackStatus
 from pinn_operator.core.status.verification import STABLE_POD_LIMIT, VerificationStatus, VerificationVerdict
+from pinn_operator.core.text import cut
 from pinn_operator.core.verification.compare import ACKNOWLEDGEABLE, UNAVAILABLE, UNCERTAIN, Finding, compare
 from pinn_operator.core.verification.questions import (
     PRICES,
@@ -197,7 +198,7 @@ def _begun_again(known: VerificationStatus, now: datetime) -> VerificationStatus
 
 
 def _as_accepted(message: str) -> str:
-    return f"accepted by spec.verification.acknowledgedRevision: {message}"[:MESSAGE_LIMIT]
+    return cut(f"accepted by spec.verification.acknowledgedRevision: {message}", MESSAGE_LIMIT)
 
 
 def _acknowledged(revision: str, message: str) -> tuple[str, str]:
@@ -260,7 +261,7 @@ def _compared_sample(answers: PriceAnswers, tolerance: float, accepted: bool) ->
 def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, finding: Finding) -> None:
     now, canary = this.now, draft.status.canary is not None
     shown = replace(
-        known, time=now, reason=finding.reason, message=finding.message[:MESSAGE_LIMIT], protocol=finding.protocol,
+        known, time=now, reason=finding.reason, message=cut(finding.message, MESSAGE_LIMIT), protocol=finding.protocol,
         tolerance=this.spec.verification.tolerance,
         stable=known.stable if finding.stable_asked else "", compared=finding.compared, styles=finding.styles,
         stable_pods=finding.stable_pods[:STABLE_POD_LIMIT], worst=finding.worst, attempts=known.attempts + 1,
@@ -280,7 +281,7 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
         case VerificationVerdict.FAIL:
             shown = replace(
                 shown, verdict=VerificationVerdict.FAIL,
-                message=_with_way_out(finding, known.revision if canary else "")[:MESSAGE_LIMIT],
+                message=cut(_with_way_out(finding, known.revision if canary else ""), MESSAGE_LIMIT),
             )  # fmt: skip
             if not canary:
                 draft.warning(finding.reason, f"first revision {known.revision}: {finding.message}")
@@ -306,7 +307,7 @@ def _take_sample(this: Pass, draft: Draft, known: VerificationStatus, finding: F
         failed = replace(
             known, verdict=VerificationVerdict.FAIL, time=this.now, reason=finding.reason, worst=finding.worst,
             tolerance=this.spec.verification.tolerance,
-            message=f"in traffic, {_with_way_out(finding, known.revision)}"[:MESSAGE_LIMIT],
+            message=cut(f"in traffic, {_with_way_out(finding, known.revision)}", MESSAGE_LIMIT),
         )  # fmt: skip
         draft.status = replace(draft.status, verification=failed)
         return
@@ -338,6 +339,6 @@ def _with_way_out(finding: Finding, revision: str) -> str:
 def _failed_attempt(known: VerificationStatus, message: str, now: datetime) -> VerificationStatus:
     wait = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(known.attempts, 8))
     return replace(
-        known, verdict=VerificationVerdict.ERROR, time=now, reason=UNAVAILABLE, message=message[:MESSAGE_LIMIT],
+        known, verdict=VerificationVerdict.ERROR, time=now, reason=UNAVAILABLE, message=cut(message, MESSAGE_LIMIT),
         attempts=known.attempts + 1, retry_time=now + timedelta(seconds=wait),
     )  # fmt: skip

@@ -21,6 +21,7 @@ from pinn_operator.core.rollout.prices import price_fault, see_prices
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus, Status
+from pinn_operator.core.text import cut
 from pinn_operator.core.verification.questions import verification_of
 from pinn_operator.core.wanted.spec import RollbackMode, Spec
 
@@ -61,7 +62,7 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     timeline = timeline_with(rollout, this.now, 0, fault.reason, fault.message)
     record = RollbackStatus(
         revision=canary.revision, image=canary.image, time=this.now, reason=fault.reason,
-        message=fault.message[:MESSAGE_LIMIT], gate=fault.gate, value=fault.value, limit=fault.limit,
+        message=cut(fault.message, MESSAGE_LIMIT), gate=fault.gate, value=fault.value, limit=fault.limit,
         weight=rollout.weight or (rollout.suspension.weight if rollout.suspension else 0), timeline=timeline,
         gates=this.judgement.gates, pods=tuple(_describe_pods(this.observed, canary.revision)),
         verification=verification_of(status, canary.revision),
@@ -136,5 +137,5 @@ def _describe_pods(observed: Observed, revision: str) -> list[str]:
     for pod in sorted(observed.pods_of(revision), key=lambda pod: pod.name)[:10]:
         state = "ready" if pod.ready else (pod.waiting_reason or pod.phase)
         ended = f", ended {pod.termination.reason} ({pod.termination.exit_code})" if pod.termination else ""
-        lines.append(f"{pod.name}: {state}, {pod.restarts} restarts{ended}"[:250])
+        lines.append(cut(f"{pod.name}: {state}, {pod.restarts} restarts{ended}", 250))
     return lines

@@ -19,6 +19,7 @@ from pinn_operator.core.rollout.trouble import Trouble, state_of, trouble
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase, SuspensionStatus
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import Rollback
 
 LIMIT = 5
@@ -73,7 +74,7 @@ def resume_if_possible(this: Pass, draft: Draft) -> bool:
         if found is not None and (found.reason, found.text) != (suspension.reason, suspension.message):
             patience = timedelta(seconds=patience_with(found.reason, this.spec.rollback))
             suspension = replace(
-                suspension, reason=found.reason, message=found.text[:MESSAGE_LIMIT],
+                suspension, reason=found.reason, message=cut(found.text, MESSAGE_LIMIT),
                 until=max(suspension.since, rollout.weight_time + patience),
             )  # fmt: skip
             draft.change_rollout(replace(rollout, suspension=suspension))
@@ -109,7 +110,7 @@ def _take_back(this: Pass, draft: Draft, why: Trouble, *, to: int, patience: flo
     final = times > LIMIT
     pause = timedelta(seconds=PAUSE_SECONDS * 2 ** min(times - 1, 10))
     suspension = SuspensionStatus(
-        reason=why.reason, message=why.text[:MESSAGE_LIMIT], since=this.now,
+        reason=why.reason, message=cut(why.text, MESSAGE_LIMIT), since=this.now,
         until=this.now + timedelta(seconds=patience), retry_time=this.now + pause, weight=rollout.weight, final=final,
     )  # fmt: skip
     timeline = timeline_with(rollout, this.now, to, "Suspended", f"{why.reason}: {why.text}")
@@ -130,7 +131,7 @@ def _stop(this: Pass, draft: Draft, why: Trouble) -> None:
     """The canary has no weight that could be taken back, and cannot start."""
     rollout = draft.rollout
     suspension = SuspensionStatus(
-        reason=why.reason, message=why.text[:MESSAGE_LIMIT], since=this.now,
+        reason=why.reason, message=cut(why.text, MESSAGE_LIMIT), since=this.now,
         until=max(this.now, rollout.weight_time + timedelta(seconds=patience_with(why.reason, this.spec.rollback))),
         retry_time=this.now,
     )  # fmt: skip

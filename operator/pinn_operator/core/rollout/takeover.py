@@ -14,6 +14,7 @@ from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_wi
 from pinn_operator.core.rollout.prices import compare_once_stable_is_back, may_stay_beside_stable, prices_allow_all
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase
+from pinn_operator.core.text import cut
 
 UNANSWERED_SECONDS = 5.0
 """For this long no pod of stable must have been ready before a canary that never had traffic gets all of it."""
@@ -82,7 +83,7 @@ def give_back_if_well(this: Pass, draft: Draft) -> bool:
 def stand_in(this: Pass, draft: Draft, message: str) -> None:
     """The canary becomes stable because nothing else can answer, so that the wanted revision can start."""
     rollout, canary, old = draft.rollout, draft.canary, draft.stable
-    fault = f"{draft.held.reason}: {draft.held.message}"[:MESSAGE_LIMIT] if draft.held else ""
+    fault = cut(f"{draft.held.reason}: {draft.held.message}", MESSAGE_LIMIT) if draft.held else ""
     draft.held = None
     draft.status = replace(
         draft.status,

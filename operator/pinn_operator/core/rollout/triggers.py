@@ -16,6 +16,7 @@ from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.gates.readiness import has_failed, is_over, patience_with, unready_by_itself
 from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.rollout.trouble import IMAGE_REASONS, pull_failure, pull_words
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import Rollback
 
 MODEL_REASONS = frozenset(
@@ -173,7 +174,7 @@ def _image_unavailable(pod: Pod) -> Condemnation | None:
     """An init container is not the revision's: whoever injected it chose its image."""
     if pod.waits_for or (pod.waiting_reason not in IMAGE_REASONS and pull_failure(pod) != "absent"):
         return None
-    words = pull_words(pod)[:300] or f"its image cannot be had: {pod.waiting_reason}"
+    words = cut(pull_words(pod), 300) or f"its image cannot be had: {pod.waiting_reason}"
     return Condemnation(
         reason="ImageUnavailable", message=f"{words} (pod {pod.name})", value=pod.waiting_reason, limit="spec.image"
     )
@@ -183,7 +184,7 @@ def _model_refused(pod: Pod) -> Condemnation | None:
     if pod.ready or pod.report is None or pod.report.reason not in MODEL_REASONS:
         return None
     return Condemnation(
-        reason=pod.report.reason, message=f"{pod.report.message[:400]} (pod {pod.name})",
+        reason=pod.report.reason, message=f"{cut(pod.report.message, 400)} (pod {pod.name})",
         value=pod.report.reason, limit="spec.model",
     )  # fmt: skip
 
@@ -201,10 +202,10 @@ def _not_ready(pod: Pod, rollback: Rollback, now: datetime, patience_from: datet
 
 def _reasons(pod: Pod) -> Iterable[str]:
     if pod.report is not None:
-        yield f"{pod.report.reason}: {pod.report.message[:200]}; "
+        yield f"{pod.report.reason}: {cut(pod.report.message, 200)}; "
     if pod.waiting_reason:
-        yield f"{pod.waiting_reason}: {pod.waiting_message[:200]}; "
+        yield f"{pod.waiting_reason}: {cut(pod.waiting_message, 200)}; "
 
 
 def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1][:300]
+    return cut(text.strip().splitlines()[-1], 300)

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from pinn_operator.core.gates.readiness import OWN_WAITS, STARTING_WAITS
 from pinn_operator.core.observed import NODE_SILENT, READINESS_GATES, SCHEDULING_GATED, Observed, Pod
+from pinn_operator.core.text import cut
 
 PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed"})
 IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
@@ -60,7 +61,7 @@ def trouble(observed: Observed, revision: str) -> Trouble | None:
         return None
     if workload.failure:
         reason = "QuotaExceeded" if "quota" in workload.failure.lower() else "PodsNotCreated"
-        return Trouble(reason, _FORBIDDEN.sub("", workload.failure)[:_WORDS])
+        return Trouble(reason, cut(_FORBIDDEN.sub("", workload.failure), _WORDS))
     mine = sorted((pod for pod in observed.pods if pod.revision == revision), key=lambda pod: pod.name)
     causes = [cause for pod in mine if not pod.ready or pod.terminating for cause in _causes(pod)]
     for reason in _GRAVEST_FIRST:
@@ -172,4 +173,4 @@ def state_of(observed: Observed, revision: str) -> str:
 
 
 def _of(pod: Pod, reason: str, words: str) -> Trouble:
-    return Trouble(reason, f"{' '.join(words.split())[:_WORDS] or reason} (pod {pod.name})")
+    return Trouble(reason, f"{cut(' '.join(words.split()), _WORDS) or reason} (pod {pod.name})")

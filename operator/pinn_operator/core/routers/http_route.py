@@ -19,6 +19,7 @@ from pinn_operator.core.names import (
 from pinn_operator.core.observed import Observed, Route
 from pinn_operator.core.routers.router import Seen, Split
 from pinn_operator.core.routers.services import leads_to_stable, render_services, restore_services
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import ParentRef, RouterKind, Traffic
 
 _GROUP: Final = "gateway.networking.k8s.io"
@@ -145,7 +146,7 @@ def parse_route(manifest: Manifest) -> Route:
         weights=weights,
         programmed=not faults,
         reason=faults[0][0] if faults else "",
-        message="; ".join(text for _, text in faults)[:_TEXT_LIMIT],
+        message=cut("; ".join(text for _, text in faults), _TEXT_LIMIT),
     )
 
 

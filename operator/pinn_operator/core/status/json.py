@@ -24,6 +24,7 @@ from pinn_operator.core.status.values import (
     Status,
 )
 from pinn_operator.core.status.verification import STABLE_POD_LIMIT, WORST_LIMIT
+from pinn_operator.core.text import cut
 
 GATE_STATUS_LIMIT: Final = 40
 """`GATE_LIMIT` own gates and those of a profile."""
@@ -140,7 +141,7 @@ def _encode(value: Any, name: str) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str):
-        return value if len(value) <= MESSAGE_LIMIT else value[: MESSAGE_LIMIT - 1] + "…"
+        return cut(value, MESSAGE_LIMIT)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):

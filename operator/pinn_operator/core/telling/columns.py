@@ -9,7 +9,8 @@ from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import WATCHED, Phase, Status, Verdict
 from pinn_operator.core.telling.conditions import Row
 from pinn_operator.core.telling.facts import Facts
-from pinn_operator.core.telling.phrases import shortened, what_goes_on, worst
+from pinn_operator.core.telling.phrases import what_goes_on, worst
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 
 REASON_LIMIT = 80
@@ -52,14 +53,14 @@ def verdict_column(status: Status) -> str:
 
 def reason_column(facts: Facts, rows: Mapping[str, Row]) -> str:
     """Why it is as it is, in one line."""
-    return shortened(_reason(facts, rows), REASON_LIMIT)
+    return cut(" ".join(_reason(facts, rows).split()), REASON_LIMIT)
 
 
 def invalid_column(spec: InvalidSpec) -> str:
     """The fault of a spec; of several faults their fields."""
     if len(spec.errors) == 1:
-        return shortened(f"InvalidSpec: {spec.errors[0]}", REASON_LIMIT)
-    return shortened("InvalidSpec: " + ", ".join(error.path for error in spec.errors), REASON_LIMIT)
+        return cut(f"InvalidSpec: {spec.errors[0]}", REASON_LIMIT)
+    return cut("InvalidSpec: " + ", ".join(error.path for error in spec.errors), REASON_LIMIT)
 
 
 def _reason(facts: Facts, rows: Mapping[str, Row]) -> str:

@@ -22,6 +22,7 @@ from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Condition, 
 from pinn_operator.core.status.verification import VerificationVerdict
 from pinn_operator.core.telling.facts import Facts
 from pinn_operator.core.telling.phrases import what_goes_on, worst
+from pinn_operator.core.text import cut
 from pinn_operator.core.verification.questions import verification_of
 from pinn_operator.core.wanted.spec import InvalidSpec, SourceKind, Spec
 
@@ -41,7 +42,8 @@ def conditions(rows: Mapping[str, Row], facts: Facts) -> tuple[Condition, ...]:
     for name, (value, reason, message) in rows.items():
         previous = facts.before(name)
         since = previous.last_transition_time if previous and previous.status == value else facts.now
-        result.append(Condition(name, value, str(reason), message[:MESSAGE_LIMIT], since, facts.resource.generation))
+        text = cut(message, MESSAGE_LIMIT)
+        result.append(Condition(name, value, str(reason), text, since, facts.resource.generation))
     return tuple(result)
 
 

@@ -6,6 +6,7 @@ from pinn_operator.core.rollout.steps import aim
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import NextAction, Phase
 from pinn_operator.core.telling.facts import Facts
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.spec import InvalidSpec, Spec
 
 _TEXT_LIMIT = 512
@@ -22,7 +23,7 @@ def next_action(facts: Facts, spec: Spec) -> NextAction | None:
     wait = facts.waits[0]
     # A wait that only a person can end is not followed by anything.
     action = _WAIT if wait.gravity is Gravity.STALLED else action
-    return NextAction(action, wait.text[:_TEXT_LIMIT], wait.until)
+    return NextAction(action, cut(wait.text, _TEXT_LIMIT), wait.until)
 
 
 def _action(facts: Facts, spec: Spec) -> str | None:

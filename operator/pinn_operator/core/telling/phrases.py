@@ -37,16 +37,3 @@ def worst(gates: tuple[GateStatus, ...]) -> GateStatus | None:
         gates, key=lambda gate: (not gate.holds and gate.verdict not in GOES_ON, rank.get(gate.verdict, len(rank))),
         default=None,
     )  # fmt: skip
-
-
-def shortened(text: str, limit: int) -> str:
-    """At most `limit` characters, cut between words.
-
-    >>> shortened("the registry has no image pinn:2", 20)
-    'the registry has no…'
-    """
-    text = " ".join(text.split())
-    if len(text) <= limit:
-        return text
-    head = text[: limit - 1]
-    return head[: max(head.rfind(" "), limit // 2)].rstrip(" ,;:") + "…"

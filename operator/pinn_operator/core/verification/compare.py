@@ -23,6 +23,7 @@ from pinn_operator.core.samples import (
     Quote,
 )
 from pinn_operator.core.status.verification import WORST_LIMIT, PriceCell, VerificationVerdict
+from pinn_operator.core.text import cut
 from pinn_operator.core.verification.arbitrage import arbitrage
 from pinn_operator.core.verification.grid import grid, ordinary
 from pinn_operator.core.verification.tolerances import apart, price_allowance
@@ -249,7 +250,7 @@ def _complaint(item: PodPrices) -> str:
     if reply is None:
         return item.message or "no answer"
     status = f"status {reply.status}: " if reply.status not in (0, 200) else ""
-    return f"{status}{reply.message or reply.fault or 'an error'}"[:200]
+    return cut(f"{status}{reply.message or reply.fault or 'an error'}", 200)
 
 
 def _answers_well(item: PodPrices) -> bool:

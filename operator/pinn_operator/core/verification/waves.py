@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_limit
 from pinn_operator.core.samples import PodPrices, PriceFault, PriceReply
+from pinn_operator.core.text import cut
 
 SLOW_FLOOR: Final = 1.0
 """Seconds. No answer to a single question that is quicker counts as slow, whatever stable does."""
@@ -121,7 +122,7 @@ class _Judge:
         self.bad_waves.add(reply.wave)
         if not self.example:
             what = f"status {reply.status}" if reply.status not in (0, 200) else f"{reply.seconds:.3g} s"
-            self.example = f"{pod}: {what}{': ' if reply.message else ''}{reply.message[:120]}"
+            self.example = f"{pod}: {what}{': ' if reply.message else ''}{cut(reply.message, 120)}"
 
 
 def _compare(pods: Iterable[PodPrices], is_bad: _Test, counts: _Test) -> Answering:

@@ -8,6 +8,7 @@ from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from pinn_operator.core.text import cut
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.spec import FieldError
 
@@ -252,5 +253,4 @@ def as_stored(value: Decimal) -> Decimal:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 64 else f"{text[:63]}…"
+    return cut(repr(value), 64)

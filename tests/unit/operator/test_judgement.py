@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pinn_operator.core.gates.judgement import Judgement, begun_anew, judge
 from pinn_operator.core.gates.metric import Scope, Side
-from pinn_operator.core.gates.wording import camel, describe, describe_limit
+from pinn_operator.core.gates.wording import camel, describe, describe_limit, usual_limit
 from pinn_operator.core.samples import Answer, Series, SourceError
 from pinn_operator.core.status.values import GateStatus, Verdict
 from pinn_operator.core.wanted.spec import Analysis, Bound, Gate, Profile, Prometheus, Relative
@@ -557,6 +557,19 @@ def test_a_bound_is_told_with_its_duration() -> None:
     assert describe_limit(ERRORS, bound, advance=True) == "> 5%"
     assert describe_limit(ERRORS, None, advance=True) == ""
     assert describe_limit(ERRORS, Bound(consecutive=2), advance=False) == "verdict fail in 2 measurements"
+
+
+@pytest.mark.parametrize(
+    ("gate", "limit"),
+    [
+        (replace(ERRORS, advance=Bound(below=0.01), abort=Bound(above=0.05, for_seconds=300)), "< 1%"),
+        (replace(ERRORS, advance=None, abort=Bound(above=0.05, for_seconds=300)), "> 5% for 300 s"),
+        (replace(ERRORS, advance=None, abort=None, relative=Relative()), "stable"),
+        (replace(ERRORS, advance=None, abort=None, relative=None), ""),
+    ],
+)
+def test_every_gate_says_what_it_is_judged_by_before_it_fails(gate: Gate, limit: str) -> None:
+    assert usual_limit(gate) == limit
 
 
 def test_reasons_are_camel_case() -> None:

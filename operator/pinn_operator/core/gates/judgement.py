@@ -27,6 +27,7 @@ from pinn_operator.core.gates.wording import (
     describe_limit,
     inside,
     unit_of,
+    usual_limit,
 )
 from pinn_operator.core.samples import Awaited, Samples, SourceError
 from pinn_operator.core.status.values import GOES_ON, GateStatus, Verdict
@@ -225,7 +226,7 @@ def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -
     status = GateStatus(
         name=gate.name, definition=old.definition,
         verdict=Verdict.NO_DATA, canary=evidence.value, stable=evidence.stable,
-        limit=describe_limit(gate, gate.advance, advance=True), samples=round(evidence.samples),
+        limit=usual_limit(gate), samples=round(evidence.samples),
         stable_samples=round(evidence.stable_samples), min_samples=_least(gate), age=_rounded(evidence.age),
         needed_samples=_needed(evidence), time=now, failing_since=old.failing_since, consecutive=old.consecutive,
         acted_time=old.acted_time, reference_total=old.reference_total, reference_bad=old.reference_bad,
@@ -487,6 +488,6 @@ def _with_error(gate: Gate, old: GateStatus, error: SourceError, scope: Scope) -
 def _as_written(gate: Gate, old: GateStatus) -> GateStatus:
     """What follows from the gate alone, whatever was measured."""
     return replace(
-        old, limit=old.limit or describe_limit(gate, gate.advance, advance=True), min_samples=_least(gate),
+        old, limit=old.limit or usual_limit(gate), min_samples=_least(gate),
         unit=unit_of(gate).value, action=gate.action.value, severity=gate.severity.value, dry_run=gate.dry_run,
     )  # fmt: skip

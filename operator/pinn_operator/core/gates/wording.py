@@ -61,6 +61,15 @@ def describe_limit(gate: Gate, bound: Bound | None, *, advance: bool) -> str:
     return text
 
 
+def usual_limit(gate: Gate) -> str:
+    """What a gate is judged by while it does not fail: what a step needs, or else what would abort, or else stable."""
+    if gate.advance is not None:
+        return describe_limit(gate, gate.advance, advance=True)
+    if gate.abort is not None:
+        return describe_limit(gate, gate.abort, advance=False)
+    return "stable" if gate.relative is not None and gate.relative.enabled else ""
+
+
 def describe_excess(gate: Gate, bound: Bound, shown: str, lasted: float, consecutive: int) -> str:
     """How far an abort bound is exceeded by now, such as "29.4%, above 5% for 0 of 300 s"."""
     side, value = ("above", bound.above) if bound.above is not None else ("below", bound.below)

@@ -134,7 +134,11 @@ def _run(options: argparse.Namespace, settings: Settings, progress: Progress) ->
         case "info":
             print(backend.access().render_json() if options.json else backend.access().render_text())
         case "kubeconfig":
-            print(backend.access().kubeconfig)
+            kubeconfig = backend.access().kubeconfig
+            # Printed all the same: an empty KUBECONFIG would mean whatever cluster kubectl uses otherwise.
+            print(kubeconfig)
+            if not kubeconfig.exists():
+                raise ClusterError(f"there is no cluster: {kubeconfig} does not exist; `make cluster-up` makes it")
         case "start":
             backend.start(options.component)
         case "stop":

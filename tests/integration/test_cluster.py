@@ -165,3 +165,11 @@ def test_down_leaves_no_process_and_no_state_and_may_be_repeated(cluster: Cluste
     again = cluster.run("down")
     assert again.returncode == 0
     assert again.stdout == again.stderr == ""
+
+
+def test_without_a_cluster_the_path_of_its_kubeconfig_comes_with_a_word_that_there_is_none(cluster: Cluster) -> None:
+    assert cluster.run("down").returncode == 0
+    told = cluster.run("kubeconfig")
+    assert told.returncode == 1
+    assert told.stdout == f"{cluster.state}/kubeconfig\n", "kubectl must not fall back to another cluster"
+    assert "there is no cluster" in told.stderr

@@ -317,7 +317,7 @@ def test_model(name: str, status: Status, pods: tuple[Pod, ...], verified: str, 
     [
         ("at rest", SETTLED, ("-", "-", "-", "revision aaaa serves")),
         ("the canary starts", replace(MOVING, rollout=replace(ROLLOUT, weight=0, gates=(), observed_share=None)),
-         ("1/3", "0/?", "-", "revision bbbb starts, aaaa serves")),
+         ("1/3", "0/?", "-", "revision bbbb has no traffic yet, aaaa serves")),
         ("all is good", MOVING, ("1/3", "10/9.4", "Pass", "all gates pass")),
         ("the worst gate is shown", replace(MOVING, rollout=replace(ROLLOUT, gates=(PASSED, COLLECTING))),
          ("1/3", "10/9.4", "Collecting", "latency-p95: 41/100 requests")),

@@ -19,7 +19,7 @@ def what_goes_on(status: Status) -> str:
         case Phase.SUSPENDED:
             return f"the rollout of {canary} is suspended at {weight}%, {stable} serves"
         case Phase.PROGRESSING if weight == 0:
-            return f"revision {canary} starts, {stable} serves"
+            return f"revision {canary} has no traffic yet, {stable} serves"
         case Phase.PROGRESSING | Phase.BAKING:
             return f"revision {canary} has {weight}%, {stable} is kept for an instant return"
         case Phase.PROMOTING:

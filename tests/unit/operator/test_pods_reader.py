@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -183,6 +184,18 @@ async def test_the_canary_is_read_more_often_than_stable(serve: Pods) -> None:
         await until(lambda: len(stable.reads) >= 4)
         assert pace(stable) > 0.28
         assert len(canary.reads) > len(stable.reads)
+
+
+async def test_many_pods_of_a_canary_are_read_in_two_halves_by_turns(serve: Pods) -> None:
+    pods = [await serve(FakePod(good=9)) for _ in range(6)]
+    targets = tuple(Target(f"eu-c-{place}", pod.address, True) for place, pod in enumerate(pods))
+    async with reader(cadence=replace(FAST, rest=0.4, canary_rest=0.2)) as it:
+        it.read("ns", "eu", Reading(targets, quick=(REQUESTS,), is_bad=BAD))
+        await until(lambda: all(len(pod.reads) >= 7 for pod in pods))
+    assert all(pace(pod) > 0.3 for pod in pods), "as often as stable"
+    halves = [[moment for pod in pods[half::2] for moment, _ in pod.reads[2:]] for half in (0, 1)]
+    apart = [min(abs(other - moment) for other in halves[1]) for moment in halves[0]]
+    assert statistics.median(apart) > 0.1, "one half is read between two reads of the other"
 
 
 async def test_nothing_is_read_after_the_end_and_nothing_is_kept(serve: Pods) -> None:

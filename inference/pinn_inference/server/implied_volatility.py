@@ -85,7 +85,7 @@ def _demand_searchable(parsed: PriceRequest) -> None:
 
 
 _DIVIDENDS: Final = (
-    "must be absent: the volatility of a European option is that of one whose spot is less by their present value"
+    "must be empty: the volatility of a European option is that of one whose spot is less by their present value"
 )
 _TWO_BOUNDARIES: Final = (
     "must be at most the dividend or at least 0 for an American put, and at least a negative dividend for an American "
@@ -169,7 +169,8 @@ class _Prices:
     def _exchanged(self, option: dict[str, Any], index: int | None) -> dict[str, Any]:
         """An option, or columns, with a volatility for each price."""
         if "dividends" in option:
-            self.faults.append(Fault("dividends", _DIVIDENDS, index=index, has_value=False))
+            if option["dividends"] != []:
+                self.faults.append(Fault("dividends", _DIVIDENDS, index=index, has_value=False))
             option = {name: value for name, value in option.items() if name != "dividends"}
         if "volatility" in option:
             self.faults.append(Fault("volatility", _ASKED_FOR, index=index, value=shown(option["volatility"])))

@@ -20,7 +20,7 @@ from pinn_inference.pricing.ladders import AXES, NEUTRAL, Ladders
 from pinn_inference.pricing.types import BoolArray, FallbackReason, FloatArray, Method, OptionBatch, Quotes
 from pinn_inference.server.documents import Body
 from pinn_inference.server.errors import Fault, InvalidRequest, NonFiniteResult, ServerError
-from pinn_inference.server.parsing import FIELDS, Form, PriceRequest, shown
+from pinn_inference.server.parsing import FIELDS, UNKNOWN_FIELD, Form, PriceRequest, shown
 from pinn_inference.server.rendering import Part
 from pinn_inference.server.rewriting import parse_rest, read_object
 
@@ -91,7 +91,7 @@ def parse_scenarios(body: Body, *, max_batch: int) -> ScenarioRequest:
     if type(per_option) is not bool:
         faults.append(Fault("per_option", "must be true or false", value=shown(per_option)))
     quantities, rest = _without_quantities(content, faults)
-    parsed = parse_rest(read, rest, faults, max_batch=max_batch)
+    parsed = parse_rest(read, rest, faults, max_batch=max_batch, reword=_with_quantity)
     ladders = Ladders(**{name: np.array(values, dtype=np.float64) for name, values in shifts.items()})
     positions = len(parsed.options)
     if positions * ladders.size > max_batch:
@@ -148,6 +148,13 @@ def _without_quantities(content: dict[str, Any], faults: list[Fault]) -> tuple[A
         return [_quantity(value, row, faults) for row, value in enumerate(found)], {**content, "columns": rest}
     rest = {name: value for name, value in content.items() if name != "quantity"}
     return _quantity(content.get("quantity", 1.0), None, faults), rest
+
+
+def _with_quantity(fault: Fault) -> Fault:
+    """What is told of a field that no option has names this one too."""
+    if not fault.message.startswith(UNKNOWN_FIELD):
+        return fault
+    return replace(fault, message=fault.message.replace(UNKNOWN_FIELD, f"{UNKNOWN_FIELD}quantity, ", 1))
 
 
 def _quantity(value: Any, index: int | None, faults: list[Fault]) -> float:

@@ -219,6 +219,11 @@ def test_any_finite_price_is_read(price: float) -> None:
         assert parsed(document).price.tolist() == [price]
 
 
+def test_no_dividends_are_no_fault_but_dividends_are() -> None:
+    assert len(parsed({**PRICED, "dividends": []}).options) == 1
+    assert faults_of({**PRICED, "dividends": [{"time": 0.1, "amount": 1}]}) == [("dividends", None)]
+
+
 def test_a_volatility_is_a_fault_because_it_is_what_is_asked() -> None:
     assert faults_of({**PRICED, "volatility": 0.2}) == [("volatility", None)]
     assert faults_of({"options": [{**PRICED, "volatility": 0.2}]}) == [("volatility", 0)]

@@ -217,6 +217,7 @@ def test_what_waits_for_dividends_waits_for_those_that_are_left() -> None:
         ({"quantity": [1]}, "quantity", "must be a number"),
         ({"per_option": 1}, "per_option", "true or false"),
         ({"greeks": ["vanna"]}, "greeks", "not a field"),
+        ({"quantities": 2}, "quantities", "known are quantity, spot,"),
         ({"spot": -1}, "spot", "must be a number"),
         ({"dividends": [{"time": 0.1, "amount": 60}], "ladders": {"spot": [1, 0.5]}}, "ladders.spot[1]", "dividends"),
     ],

@@ -11,6 +11,9 @@ import numpy as np
 from pinn_inference.pricing.escrow import NO_DIVIDENDS, Schedule
 from pinn_inference.pricing.types import FloatArray, OptionBatch, Quotes
 
+_EPS: Final = float(np.finfo(np.float64).eps)
+_SUMMED: Final = 16.0
+"""Units of the last place that a sum of many present values may lose, with their factors and the difference."""
 _PIECE: Final = 4096
 """Options of one schedule that are looked at together: a hundred dividends of each take some megabytes."""
 
@@ -54,6 +57,14 @@ class Escrow:
                 for schedule, waiting in zip(schedules, waits.tolist(), strict=True)
             )
         return replace(batch, spot=batch.spot - self.present_value, schedules=kept)
+
+    def rounding(self, reduced: OptionBatch) -> FloatArray:
+        """How far the spots of `reduced` options may be from the exact ones by float64, relative, shape (n,).
+
+        Of each dividend's present value e^{−rt} takes |r|t and a few units of the last place, their sum some more.
+        """
+        places = _SUMMED + np.abs(reduced.rate) * reduced.maturity
+        return _EPS * (places * self.present_value + reduced.spot) / reduced.spot
 
     def settled(self, quotes: Quotes) -> Quotes:
         """Quotes of `reduced` options with Greeks by the true spot, see `escrow`."""

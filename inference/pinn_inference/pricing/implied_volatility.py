@@ -151,17 +151,21 @@ class ImpliedVolatilities:
         return ImpliedVolatilities(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def implied_volatility(options: OptionBatch, price: FloatArray) -> ImpliedVolatilities:
+def implied_volatility(
+    options: OptionBatch, price: FloatArray, spot_share: FloatArray | None = None
+) -> ImpliedVolatilities:
     """The volatilities of European options of these prices, in currency, shape (n,); `options.volatility` is not read.
 
     Prices may be any finite float64; see `Outcome` for what has no answer. `is_american` is not looked at.
+    `spot_share`, shape (n,), is how far each spot may be from the exact one, relative, where it was calculated.
     """
     n = len(options)
     answer = ImpliedVolatilities.empty(n)
     with np.errstate(all="ignore"):
         for start in range(0, n, _CHUNK):
             rows = slice(start, start + _CHUNK)
-            _invert(_Asked.of(options.take(rows), price[rows]), price[rows], answer.take(rows))
+            asked = _Asked.of(options.take(rows), price[rows], None if spot_share is None else spot_share[rows])
+            _invert(asked, price[rows], answer.take(rows))
     return answer
 
 
@@ -204,7 +208,7 @@ class _Asked:
     parity: FloatArray
 
     @classmethod
-    def of(cls, options: OptionBatch, price: FloatArray) -> _Asked:
+    def of(cls, options: OptionBatch, price: FloatArray, spot_share: FloatArray | None) -> _Asked:
         maturity, is_call = options.maturity, options.is_call
         carried, financed = options.dividend * maturity, options.rate * maturity
         x = np.log(options.spot / options.strike) + (financed - carried)
@@ -215,6 +219,8 @@ class _Asked:
         high = np.where(is_call, asset, cash)
         k = np.abs(x)
         share = ROUNDING * (1.0 + k + np.abs(carried) + np.abs(financed))
+        if spot_share is not None:
+            share += spot_share
         return cls(
             k=k,
             scale=scale,

@@ -12,7 +12,6 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
 from pinn_inference.market.watch import MarketDataWatcher
-from pinn_inference.pricing.implied_volatility import implied_volatility
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
 from pinn_inference.server.bodies import AS_SENT, BodyReader
@@ -240,7 +239,7 @@ async def imply(request: web.Request) -> web.StreamResponse:
     if asked.options.is_american.any():  # priced again and again: not on the event loop
         return await request.app[SERVICE].answer_large(request, _once(request[BODY]), JobKind.IMPLIED)
     parsed_at = time.perf_counter()
-    implied = implied_volatility(asked.options, asked.price)
+    implied = asked.of_european()
     priced_at = time.perf_counter()
     answer = b"".join(render_implied(implied, form=asked.form, maturity=asked.told_maturity))
     timing = server_timing(parse=parse_seconds, price=priced_at - parsed_at, render=time.perf_counter() - priced_at)

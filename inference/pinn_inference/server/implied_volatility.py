@@ -18,8 +18,9 @@ import orjson
 from msgspec import UNSET, UnsetType
 
 from pinn_inference.pricing.american_domain import has_two_boundaries
-from pinn_inference.pricing.implied_volatility import ImpliedVolatilities, Outcome
-from pinn_inference.pricing.types import FloatArray, Method, OptionBatch
+from pinn_inference.pricing.implied_volatility import ImpliedVolatilities, Outcome, implied_volatility
+from pinn_inference.pricing.types import BoolArray, FloatArray, Method, OptionBatch
+from pinn_inference.server.dividends import DIVIDENDS
 from pinn_inference.server.documents import Body
 from pinn_inference.server.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidRequest
 from pinn_inference.server.parsing import (
@@ -55,6 +56,13 @@ class ImpliedRequest:
     form: Form
     told_maturity: FloatArray | None = None
     """As `PriceRequest.told_maturity`."""
+    spot_share: FloatArray | None = None
+    """How exact the spots of `options` are, see `implied_volatility`; None where they are those of the request."""
+
+    def of_european(self, rows: BoolArray | slice = slice(None)) -> ImpliedVolatilities:
+        """The answer for these rows, all of which are European."""
+        share = None if self.spot_share is None else self.spot_share[rows]
+        return implied_volatility(self.options.take(rows), self.price[rows], share)
 
 
 def parse_implied_request(body: Body, *, max_batch: int) -> ImpliedRequest:
@@ -70,22 +78,29 @@ def _parse_thoroughly(body: Body, max_batch: int) -> ImpliedRequest:
     taken = _Prices(read.content)
     parsed = parse_rest(read, taken.document, taken.faults, max_batch=max_batch, reword=_of_prices)
     _demand_searchable(parsed)
-    return ImpliedRequest(parsed.options, taken.column(len(parsed.options)), parsed.form, parsed.told_maturity)
+    share = None if parsed.escrow is None else parsed.escrow.rounding(parsed.options)
+    prices = taken.column(len(parsed.options))
+    return ImpliedRequest(parsed.options, prices, parsed.form, parsed.told_maturity, share)
 
 
 def _demand_searchable(parsed: PriceRequest) -> None:
     """Refuse what takes dozens of milliseconds for each price that a search has to try."""
     options = parsed.options
-    rows = np.flatnonzero(options.is_american & has_two_boundaries(options)).tolist()
+    waiting = options.waits_for_dividends
+    rows = np.flatnonzero(waiting | (options.is_american & has_two_boundaries(options))).tolist()
     if rows:
-        single = parsed.form is Form.SINGLE
-        shown_rows = [(None if single else row, float(options.rate[row])) for row in rows[:MAX_FAULTS]]
-        faults = [Fault("rate", _TWO_BOUNDARIES, index=index, value=rate) for index, rate in shown_rows]
+        shown_rows = [(None if parsed.form is Form.SINGLE else row, row) for row in rows[:MAX_FAULTS]]
+        faults = [
+            Fault(DIVIDENDS, _WAITING, index=index, has_value=False)
+            if waiting[row]
+            else Fault("rate", _TWO_BOUNDARIES, index=index, value=float(options.rate[row]))
+            for index, row in shown_rows
+        ]
         raise InvalidRequest(faults, count=len(rows))
 
 
-_DIVIDENDS: Final = (
-    "must be empty: the volatility of a European option is that of one whose spot is less by their present value"
+_WAITING: Final = (
+    "must be absent or after expiry: no volatility is looked for where an American option may be exercised about them"
 )
 _TWO_BOUNDARIES: Final = (
     "must be at most the dividend or at least 0 for an American put, and at least a negative dividend for an American "
@@ -168,10 +183,6 @@ class _Prices:
 
     def _exchanged(self, option: dict[str, Any], index: int | None) -> dict[str, Any]:
         """An option, or columns, with a volatility for each price."""
-        if "dividends" in option:
-            if option["dividends"] != []:
-                self.faults.append(Fault("dividends", _DIVIDENDS, index=index, has_value=False))
-            option = {name: value for name, value in option.items() if name != "dividends"}
         if "volatility" in option:
             self.faults.append(Fault("volatility", _ASKED_FOR, index=index, value=shown(option["volatility"])))
         stand_in: Any = _STAND_IN

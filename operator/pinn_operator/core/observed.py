@@ -147,6 +147,8 @@ class Route:
     message: str = ""
     reason: str = ""
     """Why it is not programmed, as the reason of a condition."""
+    unserved: bool = False
+    """No wanted parent has taken it up, or all refuse it: no client reaches the pods by it."""
 
 
 @dataclass(frozen=True, slots=True)

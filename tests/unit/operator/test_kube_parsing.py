@@ -411,6 +411,31 @@ def test_one_of_two_parents_is_not_enough() -> None:
     assert "edge/internal" in parsed.message
 
 
+REFUSED = {"parentRef": PARENT, "conditions": conditions(7, Accepted="False")}
+SERVED = {"parentRef": PARENT, "conditions": conditions(7)}
+OTHER = PARENT | {"name": "internal"}
+
+
+@pytest.mark.parametrize(
+    ("parents", "wanted", "unserved"),
+    [
+        ([], [], True),
+        ([], [PARENT], True),
+        ([REFUSED], [PARENT], True),
+        ([REFUSED], [PARENT, OTHER], True),
+        ([SERVED], [PARENT], False),
+        ([SERVED], [PARENT, OTHER], False),
+        ([REFUSED, SERVED], [PARENT], False),
+        ([{"parentRef": PARENT, "conditions": conditions(6)}], [PARENT], False),
+        ([{"parentRef": PARENT, "conditions": conditions(7, ResolvedRefs="False")}], [PARENT], False),
+    ],
+)
+def test_clients_are_lost_only_where_no_parent_serves_the_route(
+    parents: list[Manifest], wanted: list[Manifest], unserved: bool
+) -> None:
+    assert parse_route(route(parents=parents, wanted=wanted)).unserved is unserved
+
+
 def test_a_backend_named_by_several_rules_counts_with_its_largest_weight() -> None:
     manifest = route()
     manifest["spec"]["rules"].append({"backendRefs": [{"name": "eu-canary", "weight": 100}, {"name": "other"}]})

@@ -290,6 +290,21 @@ def test_traffic(name: str, status: Status, changes: dict[str, Any], reason: str
     assert found.status == ("True" if reason == "InForce" else "False")
 
 
+@pytest.mark.parametrize(
+    ("route", "ready"),
+    [
+        (Route({}, programmed=False, reason="RouteNotAccepted", message="no such host name", unserved=True), "False"),
+        (Route({}, programmed=False, reason="RouteNotAccepted", message="one of two"), "True"),
+    ],
+)
+def test_what_no_client_reaches_is_not_ready(route: Route, ready: str) -> None:
+    found = condition(told(MOVING, seen(route=route)), "Ready")
+    assert found.status == ready
+    if ready == "False":
+        assert found.reason == "RouteNotAccepted"
+        assert found.message.endswith("but clients do not reach them: no such host name")
+
+
 READY_POD = Pod("eu-bbbb-x-1", "bbbb", EARLIER, "Running", ready=True)
 REFUSED = replace(READY_POD, ready=False, report=PodReport("ModelChecksumMismatch", "expected 9f, found 00"))
 

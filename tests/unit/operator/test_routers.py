@@ -35,7 +35,7 @@ def live(split: Split = SPLIT, *, route: bool = True) -> Observed:
     return Observed(
         objects={(item["kind"], item["metadata"]["name"]): item for item in made},
         selectors={item["metadata"]["name"]: item["spec"]["selector"] for item in made if item["kind"] == "Service"},
-        route=replace(parsed, programmed=True, reason="", message="") if parsed else None,
+        route=replace(parsed, programmed=True, reason="", message="", unserved=False) if parsed else None,
     )
 
 

@@ -22,7 +22,7 @@ from pinn_inference.pricing.american import SLOW_OPTIONS_AT_MOST, AmericanModel,
 from pinn_inference.pricing.american_domain import has_two_boundaries
 from pinn_inference.pricing.american_implied_volatility import AmericanSearch
 from pinn_inference.pricing.american_network import inside
-from pinn_inference.pricing.implied_volatility import ImpliedVolatilities, implied_volatility
+from pinn_inference.pricing.implied_volatility import ImpliedVolatilities
 from pinn_inference.pricing.model_set import StyleModel
 from pinn_inference.pricing.types import BoolArray, FallbackReason, Method, OptionBatch, Quotes
 from pinn_inference.server.batch.protocol import Counts, JobKind, Refused
@@ -356,7 +356,7 @@ def _imply(
     """
     american = request.options.is_american
     if not american.any():
-        return implied_volatility(request.options, request.price)
+        return request.of_european()
     search = AmericanSearch(request.options.take(american), request.price[american])
     while (options := search.trial) is not None:
         waits = time.perf_counter()
@@ -366,9 +366,8 @@ def _imply(
     if american.all():
         return search.found
     found = ImpliedVolatilities.empty(len(american))
-    european = ~american
     found.put(np.flatnonzero(american), search.found)
-    found.put(np.flatnonzero(european), implied_volatility(request.options.take(european), request.price[european]))
+    found.put(np.flatnonzero(~american), request.of_european(~american))
     return found
 
 

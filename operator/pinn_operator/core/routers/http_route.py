@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Final
 
@@ -61,7 +61,7 @@ class HttpRoute:
     def seen(self, name: str, split: Split, observed: Observed) -> Seen:
         if not observed.route_kind_served:
             text = "the cluster has no Gateway API: install it, or use router Replicas"
-            return Seen(None, written=False, in_force=False, reason="HTTPRouteNotServed", message=text)
+            return Seen(None, written=False, in_force=False, reason="HTTPRouteNotServed", message=text, unserved=True)
         route = observed.route
         if route is None:
             text = "the HTTPRoute is not there yet"
@@ -73,6 +73,7 @@ class HttpRoute:
             in_force=route.programmed,
             reason="" if route.programmed else route.reason or "RouteNotAccepted",
             message=route.message,
+            unserved=route.unserved,
         )
 
     def restore(self, name: str, observed: Observed) -> Traffic | None:
@@ -142,11 +143,13 @@ def parse_route(manifest: Manifest) -> Route:
                 # 1 is the Gateway API's default.
                 weights[name] = max(weights.get(name, 0), 1 if weight is None else int(weight))
     faults = list(_route_faults(manifest))
+    parents = len(spec.get("parentRefs") or ())
     return Route(
         weights=weights,
         programmed=not faults,
-        reason=faults[0][0] if faults else "",
-        message=cut("; ".join(text for _, text in faults), _TEXT_LIMIT),
+        reason=faults[0].reason if faults else "",
+        message=cut("; ".join(fault.text for fault in faults), _TEXT_LIMIT),
+        unserved=len(faults) >= max(parents, 1) and all(fault.unserved for fault in faults),
     )
 
 
@@ -170,8 +173,17 @@ def _live_path(route_spec: Manifest) -> str:
     return str((match.get("path") or {}).get("value", "/"))
 
 
-def _route_faults(manifest: Manifest) -> Iterable[tuple[str, str]]:
-    """Reason and text of what each wanted parent still lacks (Gateway API, RouteParentStatus).
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What a parent still lacks; `unserved` if it sends nobody by the route."""
+
+    reason: str
+    text: str
+    unserved: bool = False
+
+
+def _route_faults(manifest: Manifest) -> Iterable[_Fault]:
+    """What each wanted parent still lacks (Gateway API, RouteParentStatus).
 
     Wanted is what the route's own spec names: after a route has moved, the old Gateway's entry stays in the status.
     """
@@ -180,18 +192,19 @@ def _route_faults(manifest: Manifest) -> Iterable[tuple[str, str]]:
     wanted = (manifest.get("spec") or {}).get("parentRefs") or ()
     entries = (manifest.get("status") or {}).get("parents") or ()
     if not wanted:
-        yield "RouteNotAccepted", "the route names no parent"
+        yield _Fault("RouteNotAccepted", "the route names no parent", unserved=True)
     for parent in wanted:
         name = f"{parent.get('namespace', namespace)}/{parent.get('name')}"
         matching = [item for item in entries if _same_parent(item.get("parentRef") or {}, parent, namespace)]
         if not matching:
-            yield "RouteStatusAbsent", f"gateway {name} has not taken the route up"
+            yield _Fault("RouteStatusAbsent", f"gateway {name} has not taken the route up", unserved=True)
             continue
         # Several controllers may report on one parent; one that serves it is enough.
         faults = [list(_parent_faults(item, generation)) for item in matching]
         if all(faults):
-            reason, text = faults[0][0]
-            yield reason, f"gateway {name}: {text}"
+            first = faults[0][0]
+            unserved = all(fault.unserved for fault, *_ in faults)
+            yield _Fault(first.reason, f"gateway {name}: {first.text}", unserved)
 
 
 def _same_parent(left: Mapping[str, Any], right: Mapping[str, Any], namespace: str | None) -> bool:
@@ -208,16 +221,17 @@ def _same_parent(left: Mapping[str, Any], right: Mapping[str, Any], namespace: s
     return identity(left) == identity(right)
 
 
-def _parent_faults(entry: Mapping[str, Any], generation: int) -> Iterable[tuple[str, str]]:
+def _parent_faults(entry: Mapping[str, Any], generation: int) -> Iterable[_Fault]:
     conditions = {item.get("type"): item for item in entry.get("conditions") or ()}
     for kind, refused in (("Accepted", "RouteNotAccepted"), ("ResolvedRefs", "RouteNotResolved")):
         condition = conditions.get(kind)
         if condition is None:
-            yield "RouteStatusAbsent", f"{kind} is not reported yet"
+            yield _Fault("RouteStatusAbsent", f"{kind} is not reported yet")
         elif condition.get("observedGeneration") is None:
-            yield "ObservedGenerationAbsent", f"{kind} does not say which generation of the route it is about"
+            yield _Fault("ObservedGenerationAbsent", f"{kind} does not say which generation of the route it is about")
         elif int(condition["observedGeneration"]) != generation:
-            yield "ObservedGenerationOld", f"{kind} is of an older generation of the route"
+            yield _Fault("ObservedGenerationOld", f"{kind} is of an older generation of the route")
         elif condition.get("status") != "True":
             reason, message = condition.get("reason", ""), condition.get("message", "")
-            yield refused, f"{kind} is {condition.get('status')}: {reason} {message}".strip()
+            text = f"{kind} is {condition.get('status')}: {reason} {message}".strip()
+            yield _Fault(refused, text, unserved=kind == "Accepted")

@@ -40,6 +40,8 @@ class Seen:
     reason: str = ""
     """Why it is not in force, as the reason of a condition."""
     message: str = ""
+    unserved: bool = False
+    """No client reaches the pods by it."""
 
 
 class Router(Protocol):

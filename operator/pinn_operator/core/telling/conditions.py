@@ -17,7 +17,7 @@ from pinn_operator.core.rollout.steps import aim
 from pinn_operator.core.rollout.triggers import MODEL_REASONS, pod_failure
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
-from pinn_operator.core.routers.router import Split
+from pinn_operator.core.routers.router import Seen, Split
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Condition, Phase, Status
 from pinn_operator.core.status.verification import VerificationVerdict
 from pinn_operator.core.telling.facts import Facts
@@ -88,7 +88,12 @@ def _ready(facts: Facts) -> Row:
     text = f"{available} of {spec.replicas} replicas of {status.stable.revision} are available"
     before = facts.status.condition("Ready")
     enough = spec.replicas if before is None or before.status != "True" else min(1, spec.replicas)
-    return ("True", Reason.SERVING, text) if available >= enough else ("False", Reason.NOT_ENOUGH_REPLICAS, text)
+    if available < enough:
+        return "False", Reason.NOT_ENOUGH_REPLICAS, text
+    seen = _seen(facts, spec)
+    if seen.unserved:
+        return "False", seen.reason, f"{text}, but clients do not reach them: {seen.message}"
+    return "True", Reason.SERVING, text
 
 
 def _stalled(facts: Facts) -> Row | None:
@@ -198,10 +203,7 @@ def _traffic(facts: Facts, spec: Spec) -> Row:
                if service not in observed.selectors]  # fmt: skip
     if missing:
         return "False", Reason.SERVICE_MISSING, _service_missing(missing[0])
-    rollout = status.rollout
-    stable = status.stable.revision if status.stable else ""
-    canary = status.canary.revision if status.canary else stable
-    seen = router_of(spec.traffic).seen(name, Split(stable, canary, rollout.weight if rollout else 0), observed)
+    rollout, seen = status.rollout, _seen(facts, spec)
     if not seen.in_force:
         return "False", seen.reason, seen.message
     moving = rollout is not None and rollout.programmed_time is None and status.phase is not Phase.PROMOTING
@@ -211,6 +213,15 @@ def _traffic(facts: Facts, spec: Spec) -> Row:
     if rollout is not None and status.phase in WATCHED and share != rollout.weight:
         return "True", Reason.IN_FORCE, f"{rollout.weight}% is wanted, and {spec.replicas} replicas give {share:.0f}%"
     return "True", Reason.IN_FORCE, "the router uses the wanted weight"
+
+
+def _seen(facts: Facts, spec: Spec) -> Seen:
+    """What the router has and reports."""
+    status = facts.status
+    stable = status.stable.revision if status.stable else ""
+    canary = status.canary.revision if status.canary else stable
+    split = Split(stable, canary, status.rollout.weight if status.rollout else 0)
+    return router_of(spec.traffic).seen(facts.resource.name, split, facts.observed)
 
 
 def _degraded(facts: Facts) -> Row | None:

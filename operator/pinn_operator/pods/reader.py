@@ -210,11 +210,12 @@ class _Read:
 class _Rollout:
     reading: Reading
     asked: float
-    begun: float
     pods: dict[str, _Pod] = field(default_factory=dict)
     close_until: float = 0.0
     by_turns: bool = False
     """Whether the canary's pods are read in two halves."""
+    turn: float = field(default_factory=random.random)
+    """Of the first half: what rollouts do by turns they do not all do at the same moments."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     counts: LastCounts = field(default_factory=LastCounts)
@@ -256,7 +257,7 @@ class PodReader:
         key = (namespace, name)
         rollout, now = self._rollouts.get(key), time.monotonic()
         if rollout is None:
-            rollout = self._rollouts[key] = _Rollout(reading, now, now)
+            rollout = self._rollouts[key] = _Rollout(reading, now)
             rollout.task = asyncio.create_task(self._run(key, rollout), name=f"pods of {namespace}/{name}")
         elif rollout.reading != reading:
             rollout.reading = reading
@@ -455,7 +456,7 @@ class PodReader:
         due = read.started + interval
         if not (read.canary and rollout.by_turns) or time.monotonic() < rollout.close_until:
             return due
-        late = (due - rollout.begun - pod.turn * interval) % interval
+        late = (due - (rollout.turn + pod.turn) * interval) % interval
         return due - late if late <= interval / 2 else due - late + interval
 
     def _failed(self, pod: _Pod, message: str) -> None:

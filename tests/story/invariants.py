@@ -155,6 +155,11 @@ class Invariants:
         rises = weight_of(after) > weight_of(before) and after.rollout is not None and after.canary == before.canary
         if not rises and not promoted:
             return
+        if before.phase is Phase.PROMOTING and before.previous is not None and after.stable is not None:
+            assert before.stable is not None
+            assert after.stable.revision == before.previous.revision, "weight while a revision is promoted"
+            assert not made.observed.can_answer(before.stable.revision), "the old revision came back without need"
+            return
         assert before.canary is not None, "weight in the pass that starts the rollout"
         assert before.rollout is not None
         assert not made.spec.paused, "paused, or the spec is invalid"
@@ -266,13 +271,19 @@ class Invariants:
         """A third revision starts from weight 0, and a return to the stable revision is immediate."""
         before, after = made.before, made.after
         if after.canary is not None and after.canary != before.canary:
+            if before.phase is Phase.PROMOTING and after.canary == before.previous and after.phase is Phase.BAKING:
+                assert after.stable is not None
+                assert not made.observed.can_answer(after.stable.revision), "the old revision came back without need"
+                return
             assert weight_of(after) == 0, "a revision started with weight"
         asked = isinstance(made.resource.spec, Spec) and before.phase in WATCHED and before.rollout is not None
         if not asked or before.canary is None or after.target == before.canary.revision:
             return
         assert before.stable is not None
         alone = not made.observed.available(before.stable.revision)
-        assert weight_of(after) == 0 or alone, "a revision that nobody asks for any more keeps its traffic"
+        is_replaced = before.rollout.return_step is not None and before.canary.since < before.stable.since
+        kept = alone or (is_replaced and after.target == before.stable.revision)
+        assert weight_of(after) == 0 or kept, "a revision that nobody asks for any more keeps its traffic"
 
     def _an_order_is_executed_once(self, made: Made) -> None:
         """Whatever is re-applied, restarted or lost meanwhile: one order to retry is one new try."""
@@ -341,7 +352,8 @@ class Invariants:
         """When stable cannot answer and the canary, which has traffic, can, it gets all of it; one that never had any
         only after a while."""
         before, after, observed = made.before, made.after, made.observed
-        if _stood_in(after) and before.rollout and before.rollout.return_step is None and not weight_of(before):
+        took_over = _stood_in(after) and before.rollout and before.rollout.return_step is None
+        if took_over and not weight_of(before) and before.phase is not Phase.PROMOTING:
             assert before.stable is not None
             pods = observed.living(before.stable.revision)
             newest = max((pod.ready_changed or pod.created for pod in pods), default=None)

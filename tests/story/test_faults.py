@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from pinn_operator.core.observed import Observed
 from pinn_operator.core.status.values import NextAction, Phase
 from tests.story.kubelet import MULTI_ATTACH, NO_CREDENTIALS, NO_KEY, REGISTRY_AWAY, TOO_MANY
 from tests.story.test_rollouts import rises
@@ -494,6 +496,98 @@ def test_a_canary_in_traffic_takes_over_when_stable_dies_and_gives_back_when_it_
     assert world.weight == 100, "traffic went back to a stable revision that has just come up"
     world.run_until(lambda it: it.weight == 10, at_most=60)
     world.until_stable("pinn:2")
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3, 6, 10])
+def test_when_a_promoted_revision_dies_before_the_old_pods_are_gone_they_serve_again(seconds: float) -> None:
+    world = started("pinn:2").run_until(lambda it: it.state.phase is Phase.PROMOTING, at_most=900)
+    world.images["pinn:2"] = Behaviour(crashes_at=world.seconds + seconds)
+    failed = world.failed_requests
+    world.run(seconds + 120)
+    assert world.failed_requests - failed < 60
+    assert all(pod.ready for pod in world.of("pinn:1"))
+    assert world.said("StableUnavailable")
+    world.images["pinn:2"] = Behaviour()
+    for pod in world.of("pinn:2"):
+        world.take_away([pod])
+    world.until_stable("pinn:2")
+    assert world.failed_requests - failed < 60
+
+
+def test_when_stable_dies_while_a_good_canary_leaves_that_serves_again_after_five_seconds() -> None:
+    world = started("pinn:2").run_until(lambda it: it.weight == 100, at_most=900).run(10)
+    world.apply(image="pinn:1")
+    world.run_until(lambda it: it.state.phase is Phase.ROLLING_BACK)
+    world.images["pinn:1"] = Behaviour(crashes_at=world.seconds + 5)
+    failed = world.failed_requests
+    world.run(60)
+    assert (world.weight, len(world.of("pinn:2"))) == (100, 3)
+    assert world.failed_requests - failed < 6 * 40
+
+
+class Remembering(World):
+    """Its operator remembers since when it has seen each pod as ready as it is."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.since: dict[tuple[str, bool], float] = {}
+        super().__init__(*arguments, **options)
+
+    def observe(self) -> Observed:
+        seen = super().observe()
+        pods = (
+            replace(pod, seen=self.seconds - self.since.setdefault((pod.name, pod.ready), self.seconds))
+            if pod.started
+            else pod
+            for pod in seen.pods
+        )
+        return replace(seen, pods=tuple(pods))
+
+
+@pytest.mark.parametrize("ahead", [0, 60, 600])
+def test_clocks_of_nodes_that_are_ahead_keep_no_fix_of_a_dead_stable_waiting(ahead: int) -> None:
+    dies = Behaviour(crashes_at=60)
+    world = serving(Remembering(service(), images={"pinn:1": dies}))
+    world.clock_offset = -ahead
+    world.run_until(lambda it: it.seconds >= 75)
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 100, at_most=20)
+    world.images["pinn:1"] = Behaviour()
+    world.run_until(lambda it: it.weight < 100, at_most=120)
+    assert world.said("StableIsBack")
+
+
+class Orphaned(World):
+    """Stable's Deployment was deleted and its pods were left; the new one has no figures yet."""
+
+    lost = False
+
+    def observe(self) -> Observed:
+        seen = super().observe()
+        if not self.lost or self.state.stable is None:
+            return seen
+        others = {name: it for name, it in seen.workloads.items() if name != self.state.stable.revision}
+        return replace(seen, workloads=others)
+
+
+def test_a_deployment_that_is_missing_for_a_moment_moves_no_traffic_as_long_as_its_pods_answer() -> None:
+    world = serving(Orphaned(service()))
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 10).run(10)
+    world.lost = True
+    world.run(4)
+    world.lost = False
+    world.run(4)
+    assert world.weight == 10
+    assert not world.said("StableUnavailable")
+
+
+def test_a_rejected_revision_never_serves_again_though_stable_dies() -> None:
+    world = at_step(50)
+    world.images["pinn:2"] = Behaviour(errors=lambda _: 0.5)
+    world.run_until(lambda it: it.state.phase is Phase.ROLLING_BACK)
+    world.images["pinn:1"] = Behaviour(crashes_at=world.seconds + 1)
+    world.run(60)
+    assert world.weight == 0
 
 
 def test_a_paused_rollout_takes_nothing_over() -> None:

@@ -102,9 +102,9 @@ class Pod:
     """The newest warning about a pod whose container has not started, such as a volume that cannot be attached."""
     address: str = ""
     """`host:port` of its metrics and prices, an IPv6 host in brackets; empty while its container does not run."""
-    unready_seen: float | None = None
-    """For how many seconds this operator has itself seen it started and not ready, by its own clock; None if that is
-    not known.
+    seen: float | None = None
+    """For how many seconds this operator has itself seen it started and as ready as it is, by its own clock; None if
+    that is not known.
     The times in a pod are by other clocks, which may be far from the operator's."""
 
     @property
@@ -187,6 +187,13 @@ class Observed:
     def living(self, revision: str) -> tuple[Pod, ...]:
         """The pods of one revision that run or may yet run."""
         return tuple(pod for pod in self.pods_of(revision) if not pod.over)
+
+    def can_answer(self, revision: str) -> bool:
+        """Whether a pod of a revision can: one is available, or ready though its Deployment does not count it yet.
+
+        A Deployment that was deleted and made anew has no figures for some seconds, while its pods go on.
+        """
+        return self.available(revision) > 0 or any(pod.ready and not pod.terminating for pod in self.living(revision))
 
     def available(self, revision: str | None) -> int:
         """Available replicas of a revision; 0 when it has no Deployment."""

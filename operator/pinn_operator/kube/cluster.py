@@ -51,6 +51,7 @@ HEARD: Final = (POD, DEPLOYMENT, SERVICE, *ROUTER_KINDS)
 """Kinds whose changes wake the PINNService they belong to."""
 
 UNSERVED_SECONDS: Final = 120.0
+DOUBTED_SECONDS: Final = 15.0
 """How long it is taken for granted that the API server does not know HTTPRoute, after it has said so."""
 
 
@@ -71,15 +72,20 @@ class ApiCluster:
         self._troubles = PodTroubles(client, clock=clock)
         self._clock = clock
         self._routes_unserved_until = float("-inf")
-        self._unready_since: dict[tuple[str, str], dict[str, float]] = {}
-        """By resource, since when each of its unready pods was seen so, on `clock`."""
+        self._routes_served = False
+        self._routes_missed_since = float("inf")
+        self._since: dict[tuple[str, str], dict[tuple[str, bool], float]] = {}
+        """By resource, since when each of its started pods was seen ready, or not ready, on `clock`."""
 
     async def read(self, namespace: str, name: str) -> Manifest | None:
         """See `Cluster.read`."""
         try:
             return await self._client.get(PINN_SERVICE, namespace, name)
-        except NotFound:
-            self._unready_since.pop((namespace, name), None)
+        except NotFound as error:
+            if not error.object_missing:
+                # So an API server answers for a moment while it, or its store, starts: nothing is known to be gone.
+                raise
+            self._since.pop((namespace, name), None)
             return None
 
     async def read_all(self, namespace: str | None) -> list[tuple[str, str]]:
@@ -208,21 +214,33 @@ class ApiCluster:
         return [item for item in await self._list(resource, kind) if controller_uid(item) in (None, resource.uid)]
 
     async def _routes(self, resource: Resource) -> list[dict[str, Any]] | None:
-        """None when the API server does not know the kind."""
-        if self._clock() < self._routes_unserved_until:
+        """None when the API server does not know the kind.
+
+        An API server that starts may say so of a kind that it serves: that is believed once it was said for a while,
+        and before that only where the kind was never served.
+        """
+        now = self._clock()
+        if now < self._routes_unserved_until:
             return None
         try:
-            return await self._owned(resource, HTTP_ROUTE)
+            found = await self._owned(resource, HTTP_ROUTE)
         except NotFound:
-            self._routes_unserved_until = self._clock() + UNSERVED_SECONDS
+            self._routes_missed_since = min(self._routes_missed_since, now)
+            if now >= self._routes_missed_since + DOUBTED_SECONDS:
+                self._routes_served = False
+                self._routes_unserved_until = now + UNSERVED_SECONDS
+            elif self._routes_served:
+                raise
             return None
+        self._routes_served, self._routes_missed_since = True, float("inf")
+        return found
 
     async def _pods(self, resource: Resource, manifests: Iterable[Manifest]) -> tuple[Pod, ...]:
         pods = {item["metadata"]["name"]: (parse_pod(item), report_address(item)) for item in manifests}
         now, key = self._clock(), (resource.namespace, resource.name)
-        before = self._unready_since.get(key, {})
-        unready = {name: before.get(name, now) for name, (pod, _) in pods.items() if pod.started and not pod.ready}
-        self._unready_since[key] = unready
+        before = self._since.get(key, {})
+        states = ((name, pod.ready) for name, (pod, _) in pods.items() if pod.started)
+        since = self._since[key] = {state: before.get(state, now) for state in states}
         addresses = {
             name: address
             for name, (pod, address) in pods.items()
@@ -230,7 +248,7 @@ class ApiCluster:
         }
         reports = await self._reporter.ask(addresses) if addresses else {}
         return tuple(
-            replace(pod, report=reports.get(name), unready_seen=None if pod.ready else now - unready.get(name, now))
+            replace(pod, report=reports.get(name), seen=now - since.get((name, pod.ready), now))
             for name, (pod, _) in pods.items()
         )
 

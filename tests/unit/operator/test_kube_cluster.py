@@ -15,7 +15,7 @@ from pinn_operator.core.decision import Apply, Delete, Event
 from pinn_operator.core.observed import PodReport
 from pinn_operator.core.status.values import EventType, Phase, Status
 from pinn_operator.kube.client import Client, Kind
-from pinn_operator.kube.cluster import UNSERVED_SECONDS, ApiCluster
+from pinn_operator.kube.cluster import DOUBTED_SECONDS, UNSERVED_SECONDS, ApiCluster
 from pinn_operator.kube.errors import AlreadyExists, Forbidden, NotFound, NotListed, NotOwned
 from pinn_operator.kube.events import EventRecorder, event_name
 from pinn_operator.kube.reports import PodReporter, parse_report
@@ -41,12 +41,16 @@ class Memory(Client):
         self.calls.append(("get", kind.kind, name))
         if self.forbidden:
             raise Forbidden(403, "Forbidden", f"{kind.kind} is forbidden", request="GET")
+        self._demand_served(kind, "GET")
         return self._find(kind, name)
+
+    def _demand_served(self, kind: Kind, request: str) -> None:
+        if kind.kind in self.unserved:
+            raise NotFound(404, "NotFound", "the server could not find the requested resource", request=request)
 
     async def list_matching(self, kind: Kind, namespace: str, *, label_selector: str = "") -> list[Manifest]:
         self.calls.append(("list", kind.kind, label_selector))
-        if kind.kind in self.unserved:
-            raise NotFound(404, "NotFound", "the server could not find the requested resource", request="LIST")
+        self._demand_served(kind, "LIST")
         found = [item for (name, _), item in self.objects.items() if name == kind.kind]
         return [{**item, "apiVersion": kind.api_version, "kind": kind.kind} for item in found]
 
@@ -166,14 +170,14 @@ async def test_a_deployment_that_is_being_deleted_has_no_capacity() -> None:
     assert ("Deployment", "eu-a1f3c2aa") in seen.objects
 
 
-async def test_how_long_a_pod_is_unready_is_measured_by_the_operators_own_clock() -> None:
+async def test_how_long_a_pod_is_as_ready_as_it_is_is_measured_by_the_operators_own_clock() -> None:
     client, clock = Memory(), Clock()
     cluster = build(client, clock=clock)
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     runs = {"containerStatuses": [{"name": "inference", "state": {"running": {}}}]}
 
     async def seen() -> float | None:
-        return (await cluster.observe(resource())).pods[0].unready_seen
+        return (await cluster.observe(resource())).pods[0].seen
 
     def put(status: dict[str, object]) -> None:
         client.put("Pod", "eu-a1f3c2aa-x", metadata=owned(None, **{"pinn.dev/revision": "a1f3c2aa"}), status=status)
@@ -188,8 +192,9 @@ async def test_how_long_a_pod_is_unready_is_measured_by_the_operators_own_clock(
         clock.now += 7
         assert await seen() == 7.0
         put(runs | ready)
-        assert await seen() is None
+        assert await seen() == 0.0
         clock.now += 7
+        assert await seen() == 7.0
 
 
 async def test_an_api_server_without_httproutes_is_asked_again_only_after_a_while() -> None:
@@ -198,10 +203,35 @@ async def test_an_api_server_without_httproutes_is_asked_again_only_after_a_whil
     cluster = build(client, clock=clock)
     for _ in range(3):
         assert not (await cluster.observe(resource())).route_kind_served
-    assert sum(call[1] == "HTTPRoute" for call in client.calls) == 1
+        clock.now += DOUBTED_SECONDS
+    assert sum(call[1] == "HTTPRoute" for call in client.calls) == 2
     clock.now += UNSERVED_SECONDS
     client.unserved.clear()
     assert (await cluster.observe(resource())).route_kind_served
+
+
+async def test_a_kind_that_was_served_a_moment_ago_is_not_taken_for_unserved_by_an_api_server_that_starts() -> None:
+    client, clock = Memory(), Clock()
+    cluster = build(client, clock=clock)
+    assert (await cluster.observe(resource())).route_kind_served
+    client.unserved.add("HTTPRoute")
+    with pytest.raises(NotFound):
+        await cluster.observe(resource())
+    client.unserved.clear()
+    assert (await cluster.observe(resource())).route_kind_served
+    client.unserved.add("HTTPRoute")
+    with pytest.raises(NotFound):
+        await cluster.observe(resource())
+    clock.now += DOUBTED_SECONDS
+    assert not (await cluster.observe(resource())).route_kind_served, "it was removed"
+
+
+async def test_a_resource_is_gone_only_if_the_api_server_knows_its_kind() -> None:
+    client = Memory()
+    assert await build(client).read("pricing", "eu") is None
+    client.unserved.add("PINNService")
+    with pytest.raises(NotFound):
+        await build(client).read("pricing", "eu")
 
 
 async def test_only_pods_that_run_and_are_not_ready_are_asked_why() -> None:

@@ -257,5 +257,5 @@ def test_the_next_deadline_is_the_first_that_is_still_to_come() -> None:
 @pytest.mark.parametrize("pod", [LOST, STARTING], ids=["was ready", "starts"])
 def test_a_pod_is_unready_for_no_longer_than_the_operator_has_seen_it_so(pod: Pod) -> None:
     """By a clock that is hours ahead, every pod has been unready for hours."""
-    assert reason(seen(replace(pod, unready_seen=3.0)), after=7200) is None
-    assert reason(seen(replace(pod, unready_seen=601.0)), after=7200) == "NotReady"
+    assert reason(seen(replace(pod, seen=3.0)), after=7200) is None
+    assert reason(seen(replace(pod, seen=601.0)), after=7200) == "NotReady"

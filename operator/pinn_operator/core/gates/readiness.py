@@ -61,7 +61,7 @@ def patience_with(pod: Pod, rollback: Rollback, expected_from: datetime) -> Pati
 
 def is_over(patience: Patience, pod: Pod, now: datetime) -> bool:
     """By the times in the pod, and by what the operator has seen of it itself: either clock may be wrong."""
-    return now >= patience.ends and (pod.unready_seen is None or pod.unready_seen >= patience.seconds)
+    return now >= patience.ends and (pod.seen is None or pod.seen >= patience.seconds)
 
 
 def has_failed(pod: Pod, rollback: Rollback, now: datetime, expected_from: datetime) -> bool:

@@ -34,9 +34,12 @@ from pinn_operator.core.rollout.suspension import (
 )
 from pinn_operator.core.rollout.takeover import (
     give_back_if_well,
+    keeps_capacity,
+    serve_again_if_needed,
     stable_cannot_answer,
     stand_in,
     take_over_if_needed,
+    waits_until_well,
 )
 from pinn_operator.core.rollout.triggers import ends_of_others, merged
 from pinn_operator.core.rollout.trouble import missing_since, state_of, trouble
@@ -395,6 +398,8 @@ def _promoting(this: Pass, draft: Draft) -> None:
     """Both Services select the promoted revision; give `-stable` all weight again, then let the old capacity go."""
     rollout, old = draft.rollout, draft.status.previous
     assert old is not None
+    if serve_again_if_needed(this, draft):
+        return
     if rollout.weight > 0:
         if selectors_in_place(this, draft) and this.now >= rollout.weight_time + timedelta(seconds=SWITCH_SECONDS):
             draft.change_rollout(at_weight(rollout, 0, this.now, timeline=rollout.timeline))
@@ -405,6 +410,8 @@ def _promoting(this: Pass, draft: Draft) -> None:
     see_silence(this, draft, old.revision)
     seconds = this.spec.rollback.drain_seconds
     if drained_at(draft.rollout, seconds) <= this.now:
+        if keeps_capacity(this, draft, old.revision):
+            return
         draft.normal("CapacityRemoved", f"revision {old.revision} has no more traffic")
         draft.status = replace(draft.status, phase=Phase.STABLE, previous=None, rollout=None)
         return
@@ -436,6 +443,8 @@ def _turn_back(this: Pass, draft: Draft) -> None:
         draft.held = draft.held or Condemnation(reason=reason, message=message)
         _say_who_holds(this, draft)
         return
+    if waits_until_well(this, draft):
+        return
     draft.held = None
     had_weight = rollout.weight > 0 or rollout.suspension is not None
     draft.status = replace(
@@ -456,6 +465,8 @@ def _turn_back(this: Pass, draft: Draft) -> None:
 
 def _rolling_back(this: Pass, draft: Draft) -> None:
     """Weight 0 is written; see it in force, drain, and only then remove capacity."""
+    if serve_again_if_needed(this, draft):
+        return
     see_weight(this, draft)
     status, revision = draft.status, draft.canary.revision
     rejected = status.rejected if status.rejected and status.rejected.revision == revision else None
@@ -477,6 +488,8 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
         wait = max(wait, this.spec.rollback.scale_down_delay_seconds)
     if drained_at(draft.rollout, wait) > this.now:
         _wait_for_silence(this, draft, revision, wait)
+        return
+    if keeps_capacity(this, draft, revision):
         return
     if rejected is not None:
         note_rollback(draft, lambda record: replace(record, capacity_removed_time=this.now))

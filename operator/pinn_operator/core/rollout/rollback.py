@@ -48,7 +48,7 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
         return
     for notice in this.judgement.notices:
         draft.warning(notice.reason, f"{_severity(notice)}revision {draft.canary.revision}: {notice.message}")
-    fault = _pod_fault(this, draft) or this.judgement.condemnation
+    fault = pod_fault(this, draft) or this.judgement.condemnation
     if fault is not None and prices is None and in_doubt(this, draft, fault):
         return
     fault = fault or prices
@@ -92,7 +92,7 @@ def only_copy(this: Pass, draft: Draft) -> bool:
     """The canary has traffic and is the only revision that can answer it: taking it away would be the outage."""
     return (
         draft.rollout.weight > 0
-        and this.observed.available(draft.stable.revision) == 0
+        and not this.observed.can_answer(draft.stable.revision)
         and this.observed.available(draft.canary.revision) > 0
     )
 
@@ -113,14 +113,14 @@ def hold_what_stands(this: Pass, draft: Draft) -> None:
     if draft.held is None or not _weight_moved(this.resource.status, draft.status):
         return
     watched = draft.status.phase in WATCHED
-    draft.held = (_pod_fault(this, draft) or price_fault(this, draft)) if watched else None
+    draft.held = (pod_fault(this, draft) or price_fault(this, draft)) if watched else None
 
 
 def _weight_moved(before: Status, after: Status) -> bool:
     return before.rollout is None or after.rollout is None or before.rollout.weight_time != after.rollout.weight_time
 
 
-def _pod_fault(this: Pass, draft: Draft) -> Condemnation | None:
+def pod_fault(this: Pass, draft: Draft) -> Condemnation | None:
     rollout, revision = draft.rollout, draft.canary.revision
     return pod_failure(
         this.observed,

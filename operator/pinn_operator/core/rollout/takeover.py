@@ -10,8 +10,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pinn_operator.core.decision import Transition
+from pinn_operator.core.observed import Pod
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.prices import compare_once_stable_is_back, may_stay_beside_stable, prices_allow_all
+from pinn_operator.core.rollout.rollback import pod_fault
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase
 from pinn_operator.core.text import cut
@@ -26,7 +28,7 @@ def stable_cannot_answer(this: Pass, draft: Draft) -> bool:
     """No replica of stable can answer, or stable is a revision that should have left and serves for want of another."""
     if this.spec.replicas == 0:
         return False
-    return this.observed.available(draft.stable.revision) == 0 or bool(draft.stable.fault)
+    return not this.observed.can_answer(draft.stable.revision) or bool(draft.stable.fault)
 
 
 def take_over_if_needed(this: Pass, draft: Draft) -> bool:
@@ -80,6 +82,67 @@ def give_back_if_well(this: Pass, draft: Draft) -> bool:
     return True
 
 
+def serve_again_if_needed(this: Pass, draft: Draft) -> bool:
+    """Give all traffic back to a revision that leaves, if what should serve cannot; whether that was done in this pass.
+
+    Neither one that was rejected gets it, nor one whose prices nobody has compared. One that had all of it until it was
+    replaced gets it at once.
+    """
+    status, rollout, stable = draft.status, draft.rollout, draft.stable
+    leaving = status.previous if status.phase is Phase.PROMOTING else status.canary
+    if leaving is None or status.rejected is not None or this.spec.paused or this.target is None:
+        return False
+    if not _is_the_only_one(this, draft, leaving.revision):
+        return False
+    if status.phase is not Phase.PROMOTING and (
+        _down_for_long_at(this, draft) > this.now or not may_stay_beside_stable(this, draft)
+    ):
+        return False
+    why = f"{stable.revision} cannot answer"
+    steps = this.spec.steps
+    moved = at_weight(
+        rollout, 100, this.now, timeline=timeline_with(rollout, this.now, 100, "StableUnavailable", why),
+        gates=unmeasured(rollout.gates), hold_seconds=steps[-1].hold_seconds,
+    )  # fmt: skip
+    draft.status = replace(
+        status, phase=Phase.BAKING, canary=leaving, previous=None,
+        rollout=replace(moved, step_index=len(steps) - 1, suspension=None, return_step=0),
+    )  # fmt: skip
+    # Watched again from this very pass on; as the only healthy copy it stays whatever is wrong with it.
+    draft.held = pod_fault(this, draft)
+    draft.warning("StableUnavailable", f"revision {leaving.revision} was leaving and gets 100%: {why}")
+    draft.transitions.append(Transition("advanced", leaving.revision, "StableUnavailable"))
+    return True
+
+
+def keeps_capacity(this: Pass, draft: Draft, leaving: str) -> bool:
+    """Whether a revision that leaves keeps its pods, because nothing else can answer."""
+    if draft.status.rejected is not None or not _is_the_only_one(this, draft, leaving):
+        return False
+    draft.wait("StableUnavailable", f"a replica of {draft.stable.revision}", gravity=Gravity.DEGRADED)
+    return True
+
+
+def _is_the_only_one(this: Pass, draft: Draft, revision: str) -> bool:
+    stable = draft.stable.revision
+    return this.spec.replicas > 0 and not this.observed.can_answer(stable) and this.observed.available(revision) > 0
+
+
+def waits_until_well(this: Pass, draft: Draft) -> bool:
+    """Whether a revision that was replaced, and serves for want of the new one, keeps all traffic until that is well.
+
+    A return to stable that somebody asked for waits for nothing of the kind.
+    """
+    stable, is_replaced = draft.stable, draft.canary.since < draft.stable.since
+    if draft.rollout.return_step is None or not is_replaced or stable.fault or this.target != stable.revision:
+        return False
+    if _steady(this, draft):
+        return False
+    text = f"every replica of {stable.revision} to have been ready for {STEADY_SECONDS:.0f} s"
+    draft.wait("StableUnavailable", text, gravity=Gravity.DEGRADED)
+    return True
+
+
 def stand_in(this: Pass, draft: Draft, message: str) -> None:
     """The canary becomes stable because nothing else can answer, so that the wanted revision can start."""
     rollout, canary, old = draft.rollout, draft.canary, draft.stable
@@ -104,7 +167,7 @@ def stand_in(this: Pass, draft: Draft, message: str) -> None:
 
 def _down_for_long_at(this: Pass, draft: Draft) -> datetime:
     """When stable will have been without an answer for so long that it hardly comes back in a moment."""
-    changes = (_changed(pod.ready_changed, pod.created) for pod in this.observed.living(draft.stable.revision))
+    changes = (_changed(pod, this.now) for pod in this.observed.living(draft.stable.revision))
     newest = max(changes, default=None)
     if draft.stable.fault or newest is None:
         return this.now
@@ -115,9 +178,11 @@ def _steady(this: Pass, draft: Draft) -> bool:
     if stable_cannot_answer(this, draft) or this.observed.available(draft.stable.revision) < this.spec.replicas:
         return False
     pods = [pod for pod in this.observed.living(draft.stable.revision) if pod.ready]
-    newest = max((_changed(pod.ready_changed, pod.created) for pod in pods), default=None)
+    newest = max((_changed(pod, this.now) for pod in pods), default=None)
     return newest is not None and this.now >= newest + timedelta(seconds=STEADY_SECONDS)
 
 
-def _changed(ready_changed: datetime | None, created: datetime) -> datetime:
-    return ready_changed or created
+def _changed(pod: Pod, now: datetime) -> datetime:
+    """When its readiness changed; at the latest when this operator saw it so, whatever the clock of its node says."""
+    told = pod.ready_changed or pod.created
+    return min(told, now - timedelta(seconds=pod.seen)) if pod.seen else told

@@ -82,18 +82,18 @@ def _ready(facts: Facts) -> Row:
         return "False", Reason.NOTHING_SERVES, "no revision has been accepted yet"
     if name not in observed.selectors:
         return "False", Reason.SERVICE_MISSING, _service_missing(name)
-    available = observed.available(status.stable.revision)
-    if status.canary is not None and status.rollout is not None and status.rollout.weight == 100:
-        available = max(available, observed.available(status.canary.revision))
-    text = f"{available} of {spec.replicas} replicas of {status.stable.revision} are available"
-    before = facts.status.condition("Ready")
-    enough = spec.replicas if before is None or before.status != "True" else min(1, spec.replicas)
-    if available < enough:
-        return "False", Reason.NOT_ENOUGH_REPLICAS, text
-    seen = _seen(facts, spec)
-    if seen.unserved:
+    serving = status.stable.revision
+    available = observed.available(serving)
+    canary = status.canary.revision if status.canary is not None else serving
+    if status.rollout is not None and status.rollout.weight == 100 and observed.available(canary) > available:
+        serving, available = canary, observed.available(canary)
+    text = f"{available} of {spec.replicas} replicas of {serving} are available"
+    seen, fewest = _seen(facts, spec), min(1, spec.replicas)
+    if seen.unserved and available >= fewest:
         return "False", seen.reason, f"{text}, but clients do not reach them: {seen.message}"
-    return "True", Reason.SERVING, text
+    before = facts.status.condition("Ready")
+    enough = spec.replicas if before is None or before.status != "True" else fewest
+    return ("True", Reason.SERVING, text) if available >= enough else ("False", Reason.NOT_ENOUGH_REPLICAS, text)
 
 
 def _stalled(facts: Facts) -> Row | None:

@@ -197,12 +197,12 @@ def test_options_with_dividends_weigh_as_much_as_they_take() -> None:
     assert list(slow_pieces(weights[slow])) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
-def test_where_a_volatility_is_asked_for_dividends_are_refused_by_their_name() -> None:
+def test_where_a_volatility_is_asked_dividends_are_taken_off_the_spot_in_every_form() -> None:
     priced = {name: value for name, value in PUT.items() if name != "volatility"} | {"price": 6.0, "dividends": PAID}
-    for document, index in ((priced, None), ({"options": [priced]}, 0), ({"columns": {**priced, "price": [6]}}, None)):
-        with pytest.raises(InvalidRequest) as caught:
-            parse_implied_request(json.dumps(document).encode(), max_batch=1)
-        assert [(fault.field, fault.index) for fault in caught.value.faults] == [("dividends", index)]
+    for document in (priced, {"options": [priced]}, {"columns": {**priced, "price": [6]}}):
+        found = parse_implied_request(json.dumps(document).encode(), max_batch=1)
+        reduced = parse_price_request(json.dumps({**PUT, "dividends": PAID}).encode(), max_batch=1)
+        assert found.options.spot.tolist() == reduced.options.spot.tolist()
 
 
 _anything = st.recursive(

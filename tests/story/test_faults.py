@@ -506,6 +506,7 @@ def test_when_a_promoted_revision_dies_before_the_old_pods_are_gone_they_serve_a
     world.run(seconds + 120)
     assert world.failed_requests - failed < 60
     assert all(pod.ready for pod in world.of("pinn:1"))
+    assert world.state.reason.startswith("StableUnavailable"), world.state.reason
     assert world.said("StableUnavailable")
     world.images["pinn:2"] = Behaviour()
     for pod in world.of("pinn:2"):

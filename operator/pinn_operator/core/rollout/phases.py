@@ -436,14 +436,14 @@ def _turn_back(this: Pass, draft: Draft) -> None:
     rollout, canary = draft.rollout, draft.canary
     reason = "ReturnedToStable" if this.target == draft.stable.revision else "Superseded"
     message = f"the spec now asks for {this.target}"
+    if waits_until_well(this, draft):
+        return
     if only_copy(this, draft):
         if this.target != draft.stable.revision and not draft.stable.fault and not this.spec.paused:
             stand_in(this, draft, message)
             return
         draft.held = draft.held or Condemnation(reason=reason, message=message)
         _say_who_holds(this, draft)
-        return
-    if waits_until_well(this, draft):
         return
     draft.held = None
     had_weight = rollout.weight > 0 or rollout.suspension is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -118,7 +119,8 @@ def test_a_training_that_was_terminated_is_continued_by_the_same_command(tmp_pat
     """As a pod is: SIGTERM, and later the same command with --resume."""
     options = ["--iterations", "100", *SMALL[2:], "--tolerance", "1e9"]
     command = [sys.executable, "-u", "-m", "pinn_inference", "train", "--resume", *options, "--output"]
-    environment = {"PYTHONPATH": str(bundled_directory().parents[2]), "PYTHONUNBUFFERED": "1"}
+    # The rest as here: what the linear algebra is told of the processor decides the last bits.
+    environment = {**os.environ, "PYTHONPATH": str(bundled_directory().parents[2]), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [*command, str(tmp_path / "m")],
         stdout=subprocess.PIPE,

@@ -21,6 +21,7 @@ from pinn_operator.core.decide import decide_in
 from pinn_operator.core.decision import Action, Apply, Decision, Event, ResetCaches
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.reasons import Reason
+from pinn_operator.core.rollout.deletion import is_kept
 from pinn_operator.core.samples import AnyAnswer, PodReadFault, Question, Samples
 from pinn_operator.core.situation import Situation, situation_of
 from pinn_operator.core.status.values import EventType
@@ -154,10 +155,14 @@ class Reconciler:
             self._leave(namespace, name)
             return PassResult(Outcome.GONE, None)
         resource = parse_resource(manifest)
-        if resource.deleting:
+        if resource.deleting and resource.status.rollout is None:
             self._leave(namespace, name)
             return PassResult(Outcome.GONE, self._resync())
-        situation = situation_of(resource, await self._cluster.observe(resource), has_prometheus=self._has_prometheus)
+        observed = await self._cluster.observe(resource)
+        if resource.deleting and not is_kept(resource, observed):
+            self._leave(namespace, name)
+            return PassResult(Outcome.GONE, self._resync())
+        situation = situation_of(resource, observed, has_prometheus=self._has_prometheus)
         samples = await self._ask(situation)
         decision = await self._decide(situation, samples)
         committed = await self._commit(resource, decision)

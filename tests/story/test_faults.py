@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pinn_operator.core.api import Resource
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.status.values import NextAction, Phase
 from tests.story.kubelet import MULTI_ATTACH, NO_CREDENTIALS, NO_KEY, REGISTRY_AWAY, TOO_MANY
@@ -555,6 +556,35 @@ def test_clocks_of_nodes_that_are_ahead_keep_no_fix_of_a_dead_stable_waiting(ahe
     world.images["pinn:1"] = Behaviour()
     world.run_until(lambda it: it.weight < 100, at_most=120)
     assert world.said("StableIsBack")
+
+
+class Kept(World):
+    """The resource is being deleted, and somebody's finalizer keeps it."""
+
+    kept = False
+
+    def _resource(self) -> Resource:
+        found = super()._resource()
+        return replace(found, deleting=True, finalizers=("velero.io/backup",)) if self.kept else found
+
+
+def test_a_rollout_stays_watched_while_a_finalizer_holds_its_deletion_up() -> None:
+    turns_bad = Behaviour(errors=lambda seconds: 1.0 if seconds >= 400 else 0.0)
+    world = serving(Kept(service(), images={"pinn:2": turns_bad}))
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 10)
+    world.kept = True
+    world.version += 1
+    world.run_until(lambda it: it.seconds >= 390, at_most=600)
+    assert world.weight == 10, "weight rose while the resource was being deleted"
+    assert world.state.next is not None
+    assert "velero.io/backup" in world.state.next.waiting_for
+    world.run(30)
+    assert world.weight == 0
+    assert world.failed_requests < 60
+    deployments = [name for kind, name in world.objects if kind == "Deployment"]
+    world.run(120)
+    assert [name for kind, name in world.objects if kind == "Deployment"] == deployments
 
 
 class Orphaned(World):

@@ -63,6 +63,7 @@ class Resource:
     spec: Spec | InvalidSpec
     status: Status
     deleting: bool = False
+    finalizers: tuple[str, ...] = ()
     spec_manifest: Manifest = field(default_factory=dict)
     retry: str = ""
     """The id of an order to retry, from the annotation `pinn.dev/retry`; empty if there is none."""
@@ -87,6 +88,7 @@ def parse_resource(manifest: Manifest) -> Resource:
         spec=spec,
         status=status_from_manifest(_object(manifest.get("status"))),
         deleting=metadata.get("deletionTimestamp") is not None,
+        finalizers=tuple(map(str, metadata.get("finalizers") or ())),
         spec_manifest=spec_manifest,
         retry=str(_object(metadata.get("annotations")).get(RETRY_ANNOTATION) or "")[:ORDER_ID_LIMIT],
     )

@@ -24,6 +24,7 @@ from pinn_operator.core.gates.judgement import Judgement
 from pinn_operator.core.objects.desired import desired, requeue_at
 from pinn_operator.core.objects.plan import plan
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.rollout.deletion import is_kept, of_traffic
 from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.rollout.orders import retry_if_ordered
 from pinn_operator.core.rollout.phases import STEPS
@@ -65,7 +66,9 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
     """As `decide`, for who has built the situation already to know what to ask."""
     resource, observed, spec, target = situation.resource, situation.observed, situation.spec, situation.target
     if resource.deleting:
-        return Decision(status=resource.status)
+        if spec is None or not is_kept(resource, observed):
+            return Decision(status=resource.status)
+        spec = replace(spec, paused=True)
     if spec is None:
         judgement = Judgement(gates=())
         facts = Facts(resource, None, observed, resource.status, judgement, held=None, waits=(), now=now)
@@ -107,9 +110,10 @@ def decide_in(situation: Situation, samples: Samples, now: datetime) -> Decision
         )
     )
     events = (*draft.events, *announcements(resource.status, status, draft.events))
+    actions = plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else ()
     return Decision(
         status=announced(found, status, events, now),
-        actions=plan(resource, desired(resource, spec, target, observed, status), observed) if status.stable else (),
+        actions=of_traffic(actions, observed) if resource.deleting else actions,
         events=events,
         transitions=tuple(draft.transitions),
         resets=this.judgement.resets,

@@ -162,6 +162,11 @@ class Reason(StrEnum):
         "`spec.paused` is true: no weight rises. Gates stay armed, and a bad canary is still rolled back.",
         'set `spec.paused` to false: `kubectl patch pinnservice NAME --type=merge -p \'{"spec":{"paused":false}}\'`',
     )
+    DELETING = (
+        "Deleting",
+        "A finalizer of somebody else's keeps the deleted resource: pods serve on, gates stay armed, no weight rises.",
+        "look at `metadata.finalizers` and at whoever is to remove them",
+    )
     RESUMED = (
         "Resumed",
         "`spec.paused` is false again, or what had suspended the rollout is over: its step begins anew.",

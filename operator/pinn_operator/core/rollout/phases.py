@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.names import canary_service_name, stable_service_name
+from pinn_operator.core.rollout.deletion import what_keeps
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.prices import acknowledged_since, has_unverified_weight, prices_allow
 from pinn_operator.core.rollout.rollback import note_rollback, only_copy
@@ -234,6 +235,8 @@ def _say_who_holds(this: Pass, draft: Draft) -> None:
         draft.wait("RollbackHeld", f"{who}; {reason}")
     elif isinstance(this.resource.spec, InvalidSpec):
         draft.wait("InvalidSpec", "a valid spec")
+    elif this.resource.deleting:
+        draft.wait("Deleting", what_keeps(this.resource), gravity=Gravity.DEGRADED)
     elif this.spec.paused:
         name, namespace = this.resource.name, this.resource.namespace
         command = f'kubectl patch pinnservice {name} -n {namespace} --type merge -p \'{{"spec":{{"paused":false}}}}\''

@@ -558,6 +558,30 @@ def test_clocks_of_nodes_that_are_ahead_keep_no_fix_of_a_dead_stable_waiting(ahe
     assert world.said("StableIsBack")
 
 
+DRIFT: dict[str, Any] = {"name": "drift", "query": "max(drift)", "abort": {"above": "0.02", "consecutive": 3}}
+TYPO: dict[str, Any] = {"name": "x", "query": "sum(rate(foo[1m])", "advance": {"below": "1"}}
+"""What the API server takes, because it reads no PromQL."""
+
+
+@pytest.mark.parametrize(("edit", "rolled_back"), [({"dryRun": True}, False), ({"abort": {"above": "0.3"}}, True)])
+def test_an_invalid_spec_leaves_the_gates_of_the_last_valid_one_in_force(
+    edit: dict[str, Any], rolled_back: bool
+) -> None:
+    """Not those of the spec that began the rollout: what was disarmed since stays so, and what was set since counts."""
+    first = DRIFT if not rolled_back else {**DRIFT, "abort": {"above": "0.9"}}
+    world = serving(World(service(analysis={"intervalSeconds": 10, "gates": [first]})))
+    world.own["drift"] = lambda seconds: 0.01 if seconds < 120 else 0.5
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 10).run(10)
+    edited = {**DRIFT, **edit}
+    world.apply(analysis={"intervalSeconds": 10, "gates": [edited]})
+    world.run(5)
+    world.apply(analysis={"intervalSeconds": 10, "gates": [edited, TYPO]})
+    world.run_until(lambda it: it.seconds >= 200, at_most=300)
+    assert (world.state.last_rollback is not None) is rolled_back
+    assert world.weight == (0 if rolled_back else 10)
+
+
 class Kept(World):
     """The resource is being deleted, and somebody's finalizer keeps it."""
 

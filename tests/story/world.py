@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from pinn_operator.core import decide as deciding
-from pinn_operator.core.api import Resource, parse_resource, parse_spec, status_from_manifest, status_to_manifest
+from pinn_operator.core.api import Resource, parse_resource, status_from_manifest, status_to_manifest
 from pinn_operator.core.decision import Action, Apply, Decision, Event
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.objects.desired import Desired
@@ -37,7 +37,7 @@ from pinn_operator.core.samples import (
 from pinn_operator.core.situation import situation_of
 from pinn_operator.core.status.values import Status
 from pinn_operator.core.verification.questions import due_prices
-from pinn_operator.core.wanted.spec import InvalidSpec, Spec
+from pinn_operator.kube.parsing import parse_record
 from tests.story.kubelet import (
     IMAGE_ABSENT,
     NO_ROOM,
@@ -174,7 +174,7 @@ class World:
         self.last: Decision | None = None
         self._read: Resource | None = None
         self._parsed: tuple[dict[str, Any], Status] = ({}, Status())
-        self._recorded: dict[str, Spec | None] = {}
+        self._recorded: dict[tuple[str, str], RevisionRecord] = {}
         self._planned: tuple[tuple[Any, ...], tuple[Action, ...]] = ((), ())
         self._seen: tuple[Any, ...] = ()
 
@@ -461,13 +461,10 @@ class World:
             elif kind == "Service":
                 selectors[name] = manifest["spec"]["selector"]
             elif kind == "ControllerRevision":
-                if name not in self._recorded:
-                    spec = parse_spec(manifest["data"]["spec"])
-                    self._recorded[name] = None if isinstance(spec, InvalidSpec) else spec
-                revision = name.removeprefix(f"{self.name}-")
-                records[revision] = RevisionRecord(
-                    revision, manifest["revision"], manifest["data"]["workload"], self._recorded[name]
-                )
+                key = (name, str(manifest["metadata"].get("annotations")))
+                if key not in self._recorded:
+                    self._recorded[key] = parse_record(manifest)
+                records[name.removeprefix(f"{self.name}-")] = self._recorded[key]
         return Observed(workloads, pods, selectors, self._route(), self.route_kind_served, records, self.objects)
 
     def _behaviour(self, image: str) -> Behaviour:

@@ -156,7 +156,8 @@ class RevisionRecord:
     """A ControllerRevision: the revision as it was first accepted.
 
     `workload` is the rendered Deployment without `spec.replicas`: an operator upgrade never changes running pods.
-    `spec` is the accepted spec, which keeps the gates armed if a later one is invalid; None if it no longer parses.
+    `spec` is the spec that was accepted last, which keeps the gates armed if a later one is invalid; None if it no
+    longer parses.
     """
 
     revision: str

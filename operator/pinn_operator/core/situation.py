@@ -52,7 +52,7 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
 
     An invalid new spec must not disarm the rollout in flight, so the one recorded with the canary, or else with the
     stable revision, stays in force until the fault is fixed; if somebody deleted those records, the newest that is
-    left. That record is as old as its revision: whoever scaled or paused since, or changed the router, is heeded by
+    left. A record follows every valid edit; whoever scaled since, or changed what it could not be told of, is heeded by
     keeping what is there and holding the weight.
     """
     if not isinstance(resource.spec, InvalidSpec):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pinn_operator.core.api import parse_spec
 from pinn_operator.core.manifest import Manifest
 from pinn_operator.core.names import CONTAINER, CONTROL_TOKEN, PORT_NAME, REVISION_LABEL
+from pinn_operator.core.objects.records import accepted_manifests
 from pinn_operator.core.observed import (
     INIT_RUNNING,
     NODE_SILENT,
@@ -298,7 +299,7 @@ def parse_selector(service: Manifest) -> Mapping[str, str]:
 
 
 def parse_record(manifest: Manifest) -> RevisionRecord:
-    """A ControllerRevision. Its spec was valid when it was recorded; None if this operator no longer takes it.
+    """A ControllerRevision. Its spec is what was accepted last that this operator takes; None if there is none.
 
     Anyone may have made one by hand: a workload that no Deployment could be written from is read as an empty one.
     """
@@ -306,12 +307,12 @@ def parse_record(manifest: Manifest) -> RevisionRecord:
     workload = _mapping(data.get("workload"))
     parts = all(isinstance(workload.get(part), Mapping) for part in ("metadata", "spec"))
     usable = parts and (workload.get("apiVersion"), workload.get("kind")) == ("apps/v1", "Deployment")
-    spec = parse_spec(_mapping(data.get("spec")))
+    specs = (parse_spec(accepted) for accepted in accepted_manifests(manifest))
     return RevisionRecord(
         revision=label_of(manifest, REVISION_LABEL),
         number=int(manifest.get("revision") or 0),
         workload=workload if usable else {},
-        spec=spec if isinstance(spec, Spec) else None,
+        spec=next((spec for spec in specs if isinstance(spec, Spec)), None),
     )
 
 

@@ -7,15 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pinn_operator.core.api import Resource, parse_resource, parse_spec
+from pinn_operator.core.api import Resource, parse_resource
 from pinn_operator.core.decision import Action, Apply
-from pinn_operator.core.names import REVISION_LABEL
-from pinn_operator.core.observed import Observed, RevisionRecord
+from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.http_route import parse_route
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.revision import revision_of, serving_fields
-from pinn_operator.core.wanted.spec import Spec
-from pinn_operator.kube.parsing import parse_selector, parse_workload
+from pinn_operator.kube.parsing import parse_record, parse_selector, parse_workload
 
 IMAGE = "registry.example.com/pinn-inference:1.4.0"
 HTTP_ROUTE: dict[str, Any] = {
@@ -62,14 +60,8 @@ class Store:
         records = {}
         for (kind, _), live in self.objects.items():
             if kind == "ControllerRevision":
-                revision = live["metadata"]["labels"][REVISION_LABEL]
-                spec = parse_spec(live["data"].get("spec") or {})
-                records[revision] = RevisionRecord(
-                    revision=revision,
-                    number=live["revision"],
-                    workload=live["data"]["workload"],
-                    spec=spec if isinstance(spec, Spec) else None,
-                )
+                record = parse_record(live)
+                records[record.revision] = record
         route = next((parse_route(live) for (kind, _), live in self.objects.items() if kind == "HTTPRoute"), None)
         workloads = [parse_workload(live) for (kind, _), live in self.objects.items() if kind == "Deployment"]
         return Observed(

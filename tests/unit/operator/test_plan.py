@@ -19,7 +19,7 @@ from pinn_operator.core.objects import deployment
 from pinn_operator.core.objects.desired import Desired
 from pinn_operator.core.objects.difference import covers
 from pinn_operator.core.objects.plan import plan
-from pinn_operator.core.objects.records import reproducible
+from pinn_operator.core.objects.records import ACCEPTED_ANNOTATION, reproducible
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.wanted.spec import FieldError, InvalidSpec
 from tests.unit.operator.plan_support import HTTP_ROUTE, Store, a_resource, revision_in
@@ -165,17 +165,19 @@ def test_promotion_moves_selectors_and_leaves_the_canary_pods_alone() -> None:
 
 
 def test_changes_of_policy_never_touch_a_pod() -> None:
-    resource, desired, store, _, _ = a_rollout(10, **HTTP_ROUTE)
+    resource, desired, store, _, canary = a_rollout(10, **HTTP_ROUTE)
     traffic = {**HTTP_ROUTE, "hostnames": ["prices.example.com"]}
     changed = a_resource(**{**resource.spec_manifest, "traffic": traffic, "paused": True})
-    assert described(plan(changed, desired, store.observed())) == [f"HTTPRoute {NAME}"]
+    writes = described(plan(changed, desired, store.observed()))
+    assert writes == [f"HTTPRoute {NAME}", f"ControllerRevision {NAME}-{canary}"]
 
 
 def test_a_field_that_left_the_spec_leaves_the_object() -> None:
-    resource, desired, store, _, _ = a_rollout(10, **HTTP_ROUTE)
+    resource, desired, store, _, canary = a_rollout(10, **HTTP_ROUTE)
     traffic = {"router": "HTTPRoute", "parentRefs": [{"name": "edge", "namespace": "edge"}]}
     changed = a_resource(**{**resource.spec_manifest, "traffic": traffic})
-    assert described(plan(changed, desired, store.observed())) == [f"HTTPRoute {NAME}"]
+    writes = described(plan(changed, desired, store.observed()))
+    assert writes == [f"HTTPRoute {NAME}", f"ControllerRevision {NAME}-{canary}"]
 
 
 @pytest.mark.parametrize(
@@ -352,11 +354,33 @@ def test_record_holds_workload_and_accepted_spec_and_numbers_rise() -> None:
     assert [store["ControllerRevision", f"{NAME}-{rev}"]["revision"] for rev in (stable, canary)] == [1, 2]
 
 
-def test_a_record_is_never_written_twice() -> None:
+def test_a_record_follows_the_edits_of_its_spec_and_its_data_never_changes() -> None:
+    resource, desired, store, _, canary = a_rollout(10)
+    key = ("ControllerRevision", f"{NAME}-{canary}")
+    first = copy.deepcopy(store[key]["data"])
+    for number, edit in enumerate(({"paused": True}, {"analysis": {"intervalSeconds": 20}}, {})):
+        edited = a_resource(**{**resource.spec_manifest, **edit})
+        actions = plan(edited, desired, store.observed())
+        assert described(actions) == [f"ControllerRevision {NAME}-{canary}"], number
+        store.act(actions)
+        assert plan(edited, desired, store.observed()) == ()
+        assert store.observed().records[canary].spec == edited.spec
+        assert store[key]["data"] == first
+
+
+def test_replicas_that_an_autoscaler_writes_are_no_edit_of_a_record() -> None:
     resource, desired, store, _, _ = a_rollout(10)
-    paused = a_resource(**{**resource.spec_manifest, "paused": True})
-    kinds = [action.manifest["kind"] for action in plan(paused, desired, store.observed()) if isinstance(action, Apply)]
-    assert "ControllerRevision" not in kinds
+    scaled = a_resource(**{**resource.spec_manifest, "replicas": 7})
+    assert "ControllerRevision" not in str(described(plan(scaled, desired, store.observed())))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"replicas": "many"}', "null"])
+def test_an_annotation_that_somebody_else_wrote_leaves_what_the_record_was_made_for(text: str) -> None:
+    _, _, store, _, canary = a_rollout(10)
+    known = store.observed().records[canary].spec
+    assert known is not None
+    store["ControllerRevision", f"{NAME}-{canary}"]["metadata"]["annotations"] = {ACCEPTED_ANNOTATION: text}
+    assert store.observed().records[canary].spec == known
 
 
 def test_a_lost_record_is_written_again_from_what_runs() -> None:
@@ -403,9 +427,10 @@ def test_an_invalid_spec_takes_lost_services_from_the_last_accepted_spec() -> No
 
 
 def test_leaving_the_router_deletes_its_route_after_the_services_select_pods() -> None:
-    resource, desired, store, _, _ = a_rollout(50, **HTTP_ROUTE)
+    resource, desired, store, _, canary = a_rollout(50, **HTTP_ROUTE)
     changed = a_resource(**{**resource.spec_manifest, "traffic": {"router": "Replicas"}})
-    assert described(plan(changed, desired, store.observed())) == [f"Service {NAME}", f"delete HTTPRoute {NAME}"]
+    writes = described(plan(changed, desired, store.observed()))
+    assert writes == [f"Service {NAME}", f"ControllerRevision {NAME}-{canary}", f"delete HTTPRoute {NAME}"]
 
 
 def test_objects_of_another_owner_are_never_deleted() -> None:

@@ -16,7 +16,7 @@ from pinn_operator.core.names import Owner, controller_uid, workload_name
 from pinn_operator.core.objects.deployment import render_deployment
 from pinn_operator.core.objects.desired import Desired
 from pinn_operator.core.objects.difference import changed
-from pinn_operator.core.objects.records import adopted_record, record_data, render_record
+from pinn_operator.core.objects.records import adopted_record, edited_record, record_data, render_record
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import ROUTERS, live_router, router_of
 from pinn_operator.core.situation import traffic_in_force
@@ -27,13 +27,14 @@ def plan(resource: Resource, desired: Desired, observed: Observed) -> tuple[Acti
     """The writes that are missing, in safe order.
 
     What takes traffic from the canary, records, Deployments that grow or are new, Services and the objects of the
-    router, Deployments that shrink, deletions.
+    router, Deployments that shrink, records of specs that were edited, deletions.
     A revision that is not `reproducible` gets no Deployment. Raises ValueError if the weight is outside 0–100 or a
     revision is both kept and forgotten, which `decide` never asks for.
     """
     _check(desired)
     owner = Owner(API_VERSION, KIND, resource.name, resource.namespace, resource.uid)
     records: list[Manifest] = []
+    edited: list[Manifest] = []
     growing: list[Manifest] = []
     shrinking: list[Manifest] = []
     numbers = [record.number for record in observed.records.values()]
@@ -46,6 +47,8 @@ def plan(resource: Resource, desired: Desired, observed: Observed) -> tuple[Acti
             records.append(render_record(owner, revision, number=numbers[-1], data=record))
         elif adopted := adopted_record(owner, revision, observed):
             records.append(adopted)
+        elif record_of_edit := edited_record(owner, resource, revision, observed):
+            edited.append(record_of_edit)
         if revision in desired.replicas:
             replicas = desired.replicas[revision]
             manifest = render_deployment(owner, record["workload"], replicas)
@@ -56,7 +59,7 @@ def plan(resource: Resource, desired: Desired, observed: Observed) -> tuple[Acti
     withdrawal = live_router(owner.name, observed).withdraw(owner, desired.split, observed)
     first = list(changed(tuple(withdrawal), observed))
     writes = [*records, *changed((*growing, *routing, *shrinking), observed)]
-    writes = [*first, *(manifest for manifest in writes if manifest not in first)]
+    writes = [*first, *(manifest for manifest in writes if manifest not in first), *edited]
     return (*(Apply(manifest) for manifest in writes), *_deletions(owner, traffic, desired, observed))
 
 

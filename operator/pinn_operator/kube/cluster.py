@@ -55,6 +55,24 @@ DOUBTED_SECONDS: Final = 15.0
 """How long it is taken for granted that the API server does not know HTTPRoute, after it has said so."""
 
 
+class _Missed:
+    """Since when the API server says that it does not know a kind.
+
+    One that starts, or whose store does, may say so for a moment of a kind that it serves.
+    """
+
+    def __init__(self) -> None:
+        self._since = float("inf")
+
+    def for_long(self, now: float) -> bool:
+        """It says so once more: whether that is to be believed."""
+        self._since = min(self._since, now)
+        return now >= self._since + DOUBTED_SECONDS
+
+    def ends(self) -> None:
+        self._since = float("inf")
+
+
 class ApiCluster:
     """Reads and writes through one client. `clock` is monotonic seconds."""
 
@@ -73,20 +91,23 @@ class ApiCluster:
         self._clock = clock
         self._routes_unserved_until = float("-inf")
         self._routes_served = False
-        self._routes_missed_since = float("inf")
+        self._routes_missed, self._kind_missed = _Missed(), _Missed()
         self._since: dict[tuple[str, str], dict[tuple[str, bool], float]] = {}
         """By resource, since when each of its started pods was seen ready, or not ready, on `clock`."""
 
     async def read(self, namespace: str, name: str) -> Manifest | None:
         """See `Cluster.read`."""
         try:
-            return await self._client.get(PINN_SERVICE, namespace, name)
+            found = await self._client.get(PINN_SERVICE, namespace, name)
         except NotFound as error:
-            if not error.object_missing:
-                # So an API server answers for a moment while it, or its store, starts: nothing is known to be gone.
+            if error.object_missing:
+                self._kind_missed.ends()
+            elif not self._kind_missed.for_long(self._clock()):
                 raise
             self._since.pop((namespace, name), None)
             return None
+        self._kind_missed.ends()
+        return found
 
     async def read_all(self, namespace: str | None) -> list[tuple[str, str]]:
         """(namespace, name) of every PINNService in a namespace, or in all."""
@@ -214,25 +235,21 @@ class ApiCluster:
         return [item for item in await self._list(resource, kind) if controller_uid(item) in (None, resource.uid)]
 
     async def _routes(self, resource: Resource) -> list[dict[str, Any]] | None:
-        """None when the API server does not know the kind.
-
-        An API server that starts may say so of a kind that it serves: that is believed once it was said for a while,
-        and before that only where the kind was never served.
-        """
+        """None when the API server does not know the kind; before that was said for long, only if it never knew it."""
         now = self._clock()
         if now < self._routes_unserved_until:
             return None
         try:
             found = await self._owned(resource, HTTP_ROUTE)
         except NotFound:
-            self._routes_missed_since = min(self._routes_missed_since, now)
-            if now >= self._routes_missed_since + DOUBTED_SECONDS:
+            if self._routes_missed.for_long(now):
                 self._routes_served = False
                 self._routes_unserved_until = now + UNSERVED_SECONDS
             elif self._routes_served:
                 raise
             return None
-        self._routes_served, self._routes_missed_since = True, float("inf")
+        self._routes_served = True
+        self._routes_missed.ends()
         return found
 
     async def _pods(self, resource: Resource, manifests: Iterable[Manifest]) -> tuple[Pod, ...]:

@@ -226,12 +226,25 @@ async def test_a_kind_that_was_served_a_moment_ago_is_not_taken_for_unserved_by_
     assert not (await cluster.observe(resource())).route_kind_served, "it was removed"
 
 
-async def test_a_resource_is_gone_only_if_the_api_server_knows_its_kind() -> None:
-    client = Memory()
-    assert await build(client).read("pricing", "eu") is None
+async def test_a_resource_is_gone_only_if_the_api_server_knows_its_kind_or_has_not_for_a_while() -> None:
+    client, clock = Memory(), Clock()
+    cluster = build(client, clock=clock)
+    assert await cluster.read("pricing", "eu") is None
+    client.put("PINNService", "eu")
+    for _ in range(2):
+        client.unserved.add("PINNService")
+        with pytest.raises(NotFound):
+            await cluster.read("pricing", "eu")
+        clock.now += DOUBTED_SECONDS - 1
+        with pytest.raises(NotFound):
+            await cluster.read("pricing", "eu")
+        client.unserved.clear()
+        assert await cluster.read("pricing", "eu") is not None
     client.unserved.add("PINNService")
     with pytest.raises(NotFound):
-        await build(client).read("pricing", "eu")
+        await cluster.read("pricing", "eu")
+    clock.now += DOUBTED_SECONDS
+    assert await cluster.read("pricing", "eu") is None, "its definition was removed"
 
 
 async def test_only_pods_that_run_and_are_not_ready_are_asked_why() -> None:

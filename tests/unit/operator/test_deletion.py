@@ -48,6 +48,12 @@ def test_what_is_watched_to_its_end(status: Status, children: list[dict[str, Any
     assert is_kept(resource(status), seen(*children)) is kept
 
 
+@pytest.mark.parametrize("collector", ["orphan", "foregroundDeletion"])
+def test_nothing_is_written_while_the_garbage_collector_is_at_work(collector: str) -> None:
+    """With `--cascade=orphan` it takes the owner from each child: one that got it back would be deleted."""
+    assert not is_kept(resource(finalizers=["a/b", collector]), seen(child("Service")))
+
+
 def test_nothing_is_made_again_and_nothing_but_traffic_is_written() -> None:
     here = Apply(child("HTTPRoute"))
     actions = [Apply(child("Deployment", "eu-a")), here, Apply(child("Service")), Delete("v1", "Service", "eu-canary")]

@@ -13,10 +13,14 @@ from pinn_operator.core.decision import Action, Apply
 from pinn_operator.core.observed import Observed
 
 _TRAFFIC = ("Service", "HTTPRoute")
+_COLLECTORS = frozenset({"orphan", "foregroundDeletion"})
+"""Finalizers of the garbage collector: it is taking the children away, or their owner from them (`--cascade`)."""
 
 
 def is_kept(resource: Resource, observed: Observed) -> bool:
-    """Whether a rollout is in flight and none of the children is being deleted yet."""
+    """Whether a rollout is in flight, and nobody is at work on the children yet."""
+    if not _COLLECTORS.isdisjoint(resource.finalizers):
+        return False
     children = observed.objects.values()
     in_flight = resource.status.rollout is not None and bool(children)
     return in_flight and not any(child["metadata"].get("deletionTimestamp") for child in children)

@@ -243,7 +243,8 @@ def test_a_field_that_leaves_the_spec_leaves_the_route(place: Place) -> None:
     _, desired, _, _ = roll(place, 10, traffic=HTTP_ROUTE)
     traffic = {"router": "HTTPRoute", "parentRefs": [{"name": "edge", "namespace": "edge"}]}
     changed = place.write(image=f"{IMAGE}1", traffic=traffic)
-    assert place.act(plan(changed, desired, place.observed())) == [f"HTTPRoute {NAME}"]
+    record = f"ControllerRevision {NAME}-{revision_in(changed)}"
+    assert place.act(plan(changed, desired, place.observed())) == [f"HTTPRoute {NAME}", record]
     spec = place.observed().objects["HTTPRoute", NAME]["spec"]
     assert spec["hostnames"] == []
     assert "sectionName" not in spec["parentRefs"][0]
@@ -252,8 +253,11 @@ def test_a_field_that_leaves_the_spec_leaves_the_route(place: Place) -> None:
 def test_leaving_the_router_removes_the_route(place: Place) -> None:
     _, desired, _, _ = roll(place, 10, traffic=HTTP_ROUTE)
     changed = place.write(image=f"{IMAGE}1")
-    assert place.act(plan(changed, desired, place.observed())) == [f"Service {NAME}", f"delete HTTPRoute {NAME}"]
+    record = f"ControllerRevision {NAME}-{revision_in(changed)}"
+    writes = place.act(plan(changed, desired, place.observed()))
+    assert writes == [f"Service {NAME}", record, f"delete HTTPRoute {NAME}"]
     assert plan(changed, desired, place.observed()) == ()
+    assert place.observed().records[revision_in(changed)].spec == changed.spec
 
 
 def test_a_lost_record_is_made_again_without_a_change_of_any_pod(place: Place) -> None:

@@ -208,14 +208,17 @@ def test_bounds_that_stable_exceeds_as_well_reject_nothing(
 # --- little traffic beside stable -------------------------------------------------------------------------------------
 
 
-def beside_stable(rate: float, *pairs: tuple[int, int], seed: int = 1, seconds: float = 100) -> World:
+def beside_stable(
+    rate: float, *pairs: tuple[int, int], seed: int = 1, seconds: float = 100, **more: Any
+) -> World:  # fmt: skip
     """A good revision with little traffic, for so long; the operator may ask pods for prices."""
-    spec = service(**steps(*(pairs or LONG), (100, 60)), analysis={"sources": ["Pods"]}, verification=VERIFIED)
+    first, *_ = pairs = pairs or LONG
+    spec = service(**steps(*pairs, (100, 60)), analysis={"sources": ["Pods"]}, verification=VERIFIED, **more)
     usual = Behaviour()
     world = World(spec, images={"pinn:1": usual, "pinn:2": usual}, rate=rate, seed=seed)
     serving(world).run(90)
     world.apply(image="pinn:2")
-    return world.run_until(lambda it: it.weight == 10).run(seconds)
+    return world.run_until(lambda it: it.weight == first[0]).run(seconds)
 
 
 LONG = ((10, 3000),)
@@ -308,3 +311,34 @@ def test_a_stable_pod_that_is_read_again_takes_nothing_away_from_what_was_counte
     silent.trouble = None
     world.run(30)
     assert gate(world).samples >= before > 2000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_few_answers_to_a_doubt_show_of_errors_is_left_to_the_counters(seed: int) -> None:
+    """Six in ten requests fail for everybody, three seconds in forty. One option that is asked eight times and fails
+    each time is no fault of the revision's prices."""
+    world = beside_stable(3.0, (50, 30000), replicas=10, seed=seed)
+    begun = world.seconds
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=lambda now: 0.6 if (now - begun) % 40 < 3 else 0.0)
+    world.run(300, tick=0.5)
+    assert not gone_bad(world), world.events[-3:]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_window_reaches_back_to_what_the_operator_asked_before_the_weight(seed: int) -> None:
+    """With a request in a second the comparison of prices before the weight is most of what stable ever answered: as
+    part of a recent window it made stable's share of an outage small beside the canary's."""
+    world = beside_stable(1.0, (75, 30000), seed=seed, seconds=300 + 7 * seed)
+    away(world, 90)
+    world.run(180, tick=0.5)
+    assert not gone_bad(world), world.events[-3:]
+
+
+def test_moments_that_passed_by_themselves_minutes_apart_are_no_row() -> None:
+    world = rolling("Pods", 1.0, (50, 60), (100, 9000), verification=VERIFIED)
+    world.run_until(lambda it: it.weight == 100, at_most=400, tick=1).run(120, tick=1)
+    for seconds in (0.8, 1.0, 0.8):
+        away(world, seconds)
+        world.run(100 + seconds, tick=0.25)
+    assert not gone_bad(world), world.events[-3:]

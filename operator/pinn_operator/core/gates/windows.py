@@ -55,6 +55,11 @@ class Span:
     stable: tuple[Part, ...]
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
+    @property
+    def begin(self) -> float:
+        """Of the earliest of these stretches, in unix seconds."""
+        return min([track.times[begin] for track, begin, _ in (*self.canary, *self.stable)])
+
     def canary_counts(self, total: Sequence[str], bad: Sequence[str]) -> Counts:
         """Requests of the canary: of the classes `total`, and those of the classes `bad`."""
         return _counts(self._canary_total(total), self._canary_total(bad))
@@ -143,7 +148,8 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float, *, a
     latest = start + stale_after(interval)
     cover = [it for it in fresh if it.times[0] >= start or it.times[it.at_or_after(start)] <= latest] or fresh
     firsts = (it.times[it.at_or_after(start)] for it in cover if it.times[0] < start)
-    return _windows(canary, fresh, begin, end, interval, first, strict=(cover, max([begin, *firsts])))
+    strict = cover, max([begin, *firsts])
+    return _windows(canary, fresh, begin, end, interval, first, strict=strict, since=start)
 
 
 def alone(canary: Sequence[Track], start: float, *, first: float = -inf, asked: bool = False) -> Windows:
@@ -155,27 +161,29 @@ def alone(canary: Sequence[Track], start: float, *, first: float = -inf, asked: 
     end = newest(canary)
     if end <= start:
         return Windows(None, end, interval)
-    return _windows(canary, (), start, end, interval, first, strict=((), start) if asked else None)
+    if not asked:
+        return _windows(canary, (), start, end, interval, first)
+    return _windows(canary, (), start, end, interval, first, strict=((), start), since=start)
 
 
 def _windows(
     canary: Sequence[Track], stable: Sequence[Track], begin: float, end: float, interval: float | None, first: float,
-    *, strict: tuple[Sequence[Track], float] | None = None,
+    *, strict: tuple[Sequence[Track], float] | None = None, since: float = -inf,
 ) -> Windows:  # fmt: skip
-    """`strict`: of which stable pods, and since when, the whole holds nothing that the operator had asked before."""
+    """`strict`: of which stable pods, and since when, the whole holds nothing that the operator had asked before; no
+    recent one holds anything from before `since`."""
     upto = [(track, last) for track in canary if (last := track.at_or_before(end)) >= 0]
     everything = None
     if strict is not None:
         everything = _span(upto, *strict, end, first=first, fresh_start=True, asked=True)
     # Until both were read twice since, what they had counted before is better than nothing: a bad canary must go.
     everything = everything or _span(upto, stable, begin, end, first=first, fresh_start=True)
-    return Windows(
-        everything,
-        end,
-        interval,
-        tuple(lengths(end - begin, interval)),
-        lambda seconds: _span(upto, stable, end - seconds, end, first=first),
-    )
+
+    def recent(seconds: float) -> Span | None:
+        span = _span(upto, stable, end - seconds, end, first=first)
+        return span if span is None or span.begin >= since else None
+
+    return Windows(everything, end, interval, tuple(lengths(end - begin, interval)), recent)
 
 
 def lengths(whole: float, interval: float | None) -> list[float]:

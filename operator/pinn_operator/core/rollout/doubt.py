@@ -47,6 +47,8 @@ FEWEST_BAD = 2
 """Of the canary's: a single bad answer is what a good revision gives now and then."""
 UNEXPLAINED = 2
 """Times in a row that clients may get bad answers while no pod gives the operator any, or nobody hears what they do."""
+MOMENT_SECONDS, UNEXPLAINED_SECONDS = 5.0, 60.0
+"""Between two such times, at least and at most: what passes by itself comes again hours later."""
 QUIET_SECONDS = 60.0
 """Between two events about the same."""
 
@@ -71,7 +73,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     doubt = draft.rollout.doubt
     if doubt is None or not doubt.open or this.now >= doubt.time + FORGOTTEN:
         unheard = doubt is not None and doubt.open
-        if doubt is not None and unheard and doubt.unexplained + 1 >= UNEXPLAINED:
+        if doubt is not None and unheard and _unexplained(doubt, this.now) + 1 >= UNEXPLAINED:
             # Passes that come rarely must not ask without end.
             return False
         begun = _asked_again(doubt, this.now, unheard=unheard)
@@ -92,7 +94,16 @@ def _asked_again(doubt: DoubtStatus | None, now: datetime, *, unheard: bool = Fa
     """The doubt as it begins now; `unheard`: nobody heard what the pods had answered before."""
     if doubt is None:
         return DoubtStatus(now)
-    return replace(doubt, time=now, unexplained=doubt.unexplained + unheard, asked=doubt.asked + 1)
+    return replace(
+        doubt, time=now, unexplained=_unexplained(doubt, now) + unheard, asked=doubt.asked + 1,
+        unexplained_time=now if unheard else doubt.unexplained_time,
+    )  # fmt: skip
+
+
+def _unexplained(doubt: DoubtStatus, now: datetime) -> int:
+    """How many such times there were in the last moments."""
+    newest = doubt.unexplained_time
+    return doubt.unexplained if newest and now <= newest + timedelta(seconds=UNEXPLAINED_SECONDS) else 0
 
 
 def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:
@@ -108,13 +119,22 @@ def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers)
     theirs, of_theirs = _bad(item for item in answers.pods if not item.pod.canary)
     said = f"of the operator's own requests the canary failed {ours} of {of_ours}, stable {theirs} of {of_theirs}"
     upstream = theirs > 0 and theirs * of_ours >= AS_OFTEN * ours * of_theirs
-    unexplained = 0 if upstream else doubt.unexplained + 1
+    before, moment = _unexplained(doubt, this.now), doubt.unexplained_time
+    # What clients got at one moment is read in several pieces.
+    is_news = moment is None or this.now >= moment + timedelta(seconds=MOMENT_SECONDS)
+    unexplained = 0 if upstream else before + (is_news or not before)
     if not upstream and (ours >= FEWEST_BAD or unexplained >= UNEXPLAINED):
         return False
     draft.change_rollout(
         replace(
             draft.rollout,
-            doubt=replace(doubt, settled_time=this.now, unexplained=unexplained, message=cut(said, MESSAGE_LIMIT)),
+            doubt=replace(
+                doubt,
+                settled_time=this.now,
+                unexplained=unexplained,
+                message=cut(said, MESSAGE_LIMIT),
+                unexplained_time=None if upstream else this.now if unexplained > before else moment,
+            ),
         )
     )
     if doubt.settled_time is None or this.now >= doubt.settled_time + timedelta(seconds=QUIET_SECONDS):

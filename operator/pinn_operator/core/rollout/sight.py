@@ -63,7 +63,11 @@ def _doubted_by_now(
     doubt: DoubtStatus | None, seen: Callable[[datetime | None], datetime | None]
 ) -> DoubtStatus | None:  # fmt: skip
     time = seen(doubt.time) if doubt is not None else None
-    return replace(doubt, time=time, settled_time=seen(doubt.settled_time)) if doubt is not None and time else None
+    if doubt is None or time is None:
+        return None
+    return replace(
+        doubt, time=time, settled_time=seen(doubt.settled_time), unexplained_time=seen(doubt.unexplained_time)
+    )  # fmt: skip
 
 
 def _suspended_by_now(suspension: SuspensionStatus | None, now: datetime) -> SuspensionStatus | None:

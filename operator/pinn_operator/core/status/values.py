@@ -190,6 +190,8 @@ class DoubtStatus:
     """When their answers spoke against holding it against the canary: what clients got before does not count."""
     unexplained: int = 0
     """How many times in a row no pod failed, of either revision, or no pass came while the answers were there."""
+    unexplained_time: datetime | None = None
+    """When that was so last."""
     message: str = ""
     """What the pods answered."""
     asked: int = 1

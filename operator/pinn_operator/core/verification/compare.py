@@ -148,7 +148,8 @@ def compare(question: PriceQuestion, answers: PriceAnswers, *, tolerance: float,
         failed = shown.finding(VerificationVerdict.FAIL, FALLS_BACK, fallback, also=frozenset({FALLS_BACK}))
     if failed is not None and not (accepted and failed.also <= ACKNOWLEDGEABLE):
         return failed
-    if (worse := _worse(question, answers, known)) is not None:
+    # What few answers to a verified revision show of errors is in its pods' counters, which are judged by their number.
+    if question.waves and (worse := _worse(question, answers, known)) is not None:
         return shown.finding(VerificationVerdict.FAIL, *worse, also=frozenset({worse[0]}))
     if (unavailable := _unavailable(question, answers, canaries, stables, tested, known)) is not None:
         return shown.finding(VerificationVerdict.ERROR, UNAVAILABLE, unavailable)

@@ -47,7 +47,7 @@ FEWEST_BAD = 2
 """Of the canary's: a single bad answer is what a good revision gives now and then."""
 UNEXPLAINED = 2
 """Times in a row that clients may get bad answers while no pod gives the operator any, or nobody hears what they do."""
-MOMENT_SECONDS, UNEXPLAINED_SECONDS = 5.0, 60.0
+MOMENT_SECONDS, UNEXPLAINED_SECONDS = 3.0, 60.0
 """Between two such times, at least and at most: what passes by itself comes again hours later."""
 QUIET_SECONDS = 60.0
 """Between two events about the same."""

@@ -122,7 +122,7 @@ def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers)
     before, moment = _unexplained(doubt, this.now), doubt.unexplained_time
     # What clients got at one moment is read in several pieces.
     is_news = moment is None or this.now >= moment + timedelta(seconds=MOMENT_SECONDS)
-    unexplained = 0 if upstream else before + (is_news or not before)
+    unexplained = 0 if upstream else before + is_news
     if not upstream and (ours >= FEWEST_BAD or unexplained >= UNEXPLAINED):
         return False
     draft.change_rollout(
@@ -133,7 +133,7 @@ def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers)
                 settled_time=this.now,
                 unexplained=unexplained,
                 message=cut(said, MESSAGE_LIMIT),
-                unexplained_time=None if upstream else this.now if unexplained > before else moment,
+                unexplained_time=None if upstream else this.now if is_news else moment,
             ),
         )
     )

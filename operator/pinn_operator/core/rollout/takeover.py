@@ -15,7 +15,7 @@ from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_wi
 from pinn_operator.core.rollout.prices import compare_once_stable_is_back, may_stay_beside_stable, prices_allow_all
 from pinn_operator.core.rollout.rollback import pod_fault
 from pinn_operator.core.rollout.waits import Gravity
-from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase
+from pinn_operator.core.status.values import MESSAGE_LIMIT, Phase, RevisionStatus
 from pinn_operator.core.text import cut
 
 UNANSWERED_SECONDS = 5.0
@@ -46,19 +46,8 @@ def take_over_if_needed(this: Pass, draft: Draft) -> bool:
     if rollout.weight == 0 and not prices_allow_all(this, draft):
         return False
     why = f"{stable.revision} cannot answer" if not stable.fault else f"{stable.revision} should leave: {stable.fault}"
-    timeline = timeline_with(rollout, this.now, 100, "StableUnavailable", why)
-    steps = this.spec.steps
-    moved = at_weight(
-        rollout, 100, this.now, timeline=timeline, gates=unmeasured(this.judgement.gates or rollout.gates),
-        hold_seconds=steps[-1].hold_seconds,
-    )  # fmt: skip
-    draft.status = replace(
-        draft.status,
-        phase=Phase.BAKING,
-        rollout=replace(moved, step_index=len(steps) - 1, return_step=rollout.step_index),
-    )
     draft.warning("StableUnavailable", f"revision {canary.revision}: {rollout.weight}% → 100%, {why}")
-    draft.transitions.append(Transition("advanced", canary.revision, "StableUnavailable"))
+    _give_all(this, draft, canary, why, return_step=rollout.step_index)
     return True
 
 
@@ -88,7 +77,7 @@ def serve_again_if_needed(this: Pass, draft: Draft) -> bool:
     Neither one that was rejected gets it, nor one whose prices nobody has compared. One that had all of it until it was
     replaced gets it at once.
     """
-    status, rollout, stable = draft.status, draft.rollout, draft.stable
+    status, stable = draft.status, draft.stable
     leaving = status.previous if status.phase is Phase.PROMOTING else status.canary
     if leaving is None or status.rejected is not None or this.spec.paused or this.target is None:
         return False
@@ -99,20 +88,26 @@ def serve_again_if_needed(this: Pass, draft: Draft) -> bool:
     ):
         return False
     why = f"{stable.revision} cannot answer"
-    steps = this.spec.steps
-    moved = at_weight(
-        rollout, 100, this.now, timeline=timeline_with(rollout, this.now, 100, "StableUnavailable", why),
-        gates=unmeasured(rollout.gates), hold_seconds=steps[-1].hold_seconds,
-    )  # fmt: skip
-    draft.status = replace(
-        status, phase=Phase.BAKING, canary=leaving, previous=None,
-        rollout=replace(moved, step_index=len(steps) - 1, suspension=None, return_step=0),
-    )  # fmt: skip
+    draft.warning("StableUnavailable", f"revision {leaving.revision} was leaving and gets 100%: {why}")
+    draft.status = replace(status, previous=None)
+    _give_all(this, draft, leaving, why, return_step=0)
     # Watched again from this very pass on; as the only healthy copy it stays whatever is wrong with it.
     draft.held = pod_fault(this, draft)
-    draft.warning("StableUnavailable", f"revision {leaving.revision} was leaving and gets 100%: {why}")
-    draft.transitions.append(Transition("advanced", leaving.revision, "StableUnavailable"))
     return True
+
+
+def _give_all(this: Pass, draft: Draft, revision: RevisionStatus, why: str, *, return_step: int) -> None:
+    """All traffic to a revision, as the canary of the last step, until stable is well."""
+    rollout, steps = draft.rollout, this.spec.steps
+    moved = at_weight(
+        rollout, 100, this.now, timeline=timeline_with(rollout, this.now, 100, "StableUnavailable", why),
+        gates=unmeasured(this.judgement.gates or rollout.gates), hold_seconds=steps[-1].hold_seconds,
+    )  # fmt: skip
+    draft.status = replace(
+        draft.status, phase=Phase.BAKING, canary=revision,
+        rollout=replace(moved, step_index=len(steps) - 1, suspension=None, return_step=return_step),
+    )  # fmt: skip
+    draft.transitions.append(Transition("advanced", revision.revision, "StableUnavailable"))
 
 
 def keeps_capacity(this: Pass, draft: Draft, leaving: str) -> bool:

@@ -37,8 +37,9 @@ from pinn_operator.core.gates.comparison import against_reference
 from pinn_operator.core.gates.dispersion import dispersion
 from pinn_operator.core.gates.evidence import Budget, Counts, Reference, Window, compare, exceeds_limit, tails
 from pinn_operator.core.gates.families import BEFORE_SECONDS
-from pinn_operator.core.rollout.doubt import FEWEST_BAD, UNEXPLAINED
-from pinn_operator.core.verification.questions import OPINION_PODS, OPINION_TIMES
+from pinn_operator.core.gates.sequential import log_evidence_above_stable
+from pinn_operator.core.rollout.doubt import AS_OFTEN, MOST_ROUNDS, SURE, TELLING, UNEXPLAINED
+from pinn_operator.core.verification.questions import BAKE_ANSWERS
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.spec import Profile, Relative
 
@@ -85,7 +86,9 @@ class Scenario:
     middle: bool = False
     """The canary turns bad at a random moment of the first step, not at its start."""
     upstream: float = 0.0
-    """Every request of every pod fails for so many seconds, once, at a random moment of the first step."""
+    """Requests of every pod fail for so many seconds, once, at a random moment of the first step."""
+    upstream_share: float = 1.0
+    """Of the requests that fail then."""
     in_bake: bool = False
     """The fault upstream, or the canary's, comes at a random moment of the last step, when stable has no traffic."""
     noise: bool = False
@@ -144,6 +147,16 @@ SCENARIOS = (
         )
         for scrape in (0.5, 15, 60)
         for seconds in (5, 10, 30)
+    ),
+    *(
+        Scenario(
+            f"upstream fault of {seconds} s that fails {share:.0%} of the requests in the bake",
+            bad=False,
+            upstream=seconds,
+            upstream_share=share,
+            in_bake=True,
+        )
+        for share, seconds in ((0.12, 40), (0.3, 20), (0.5, 20))
     ),
     Scenario("all answers are errors, from a random moment of the bake", bad=True, ratio=200, in_bake=True),
     Scenario("pods that come and go, healthy", bad=False, churn=True),
@@ -236,7 +249,10 @@ def simulate(scenario: Scenario, rollouts: int, rng: np.random.Generator, minute
             errors[:, :canary_pods] += (worse >= 1)[:, None, :] * amount[:canary_pods]
         if scenario.upstream:
             hit = (times >= fault[:, None]) & (times < fault[:, None] + scenario.upstream)
-            errors = np.where(hit[:, None, :], amount, errors)
+            failed = amount
+            if scenario.upstream_share < 1:
+                failed = np.minimum(amount, errors + rng.poisson(scenario.upstream_share * amount, errors.shape))
+            errors = np.where(hit[:, None, :], failed, errors)
         slow_share = [np.full((rollouts, len(times)), it) for it in scenario.slow]
         if scenario.cold:
             slow_share[1][:, (times >= begin) & (times < begin + 5)] = 0.33
@@ -520,7 +536,8 @@ def _rejections(
         if found.worse:
             done.add(rollout)
             if not grid.stable:
-                settled = _settled(grid, batch.scenario, rollout, seconds, unexplained)
+                clients = found.window.canary.share if found.window else None
+                settled = _settled(grid, batch.scenario, rollout, seconds, unexplained, clients or 1.0)
                 if settled is not None:
                     since, times = settled
                     alone = np.arange(len(waiting)) == rollout
@@ -544,18 +561,28 @@ def _requests_since(batch: Batch, now: Stage, rollout: int, seconds: float, whol
 
 
 def _settled(
-    grid: _Grid, scenario: Scenario, rollout: int, seconds: float, unexplained: int
+    grid: _Grid, scenario: Scenario, rollout: int, seconds: float, unexplained: int, clients: float
 ) -> tuple[float, int] | None:  # fmt: skip
     """If the operator's own requests to pods of both revisions speak for the canary: since when its answers count then,
-    and how often in a row its clients' bad ones were left unexplained. None if it goes."""
-    moment, stage = grid.stage.begin + seconds, grid.stage
-    left = stage.fault[rollout] + scenario.upstream - moment if scenario.upstream else 0.0
-    if 0 < left <= scenario.upstream:
-        # They are asked again and again, every second at least, as long as that lasts.
-        return seconds + max(0.0, left - grid.rng.uniform(0.0, 1.0)), 0
-    share = min(1.0, scenario.base * (scenario.ratio if moment >= stage.onset[rollout] else 1.0))
-    failed = grid.rng.binomial(OPINION_PODS * OPINION_TIMES, share)
-    return None if failed >= FEWEST_BAD or unexplained + 1 >= UNEXPLAINED else (seconds, unexplained + 1)
+    and how often in a row its clients' bad ones (of the share `clients`) were left unexplained. None if it goes."""
+    stage = grid.stage
+    ours = theirs = Counts(0, 0)
+    for _ in range(MOST_ROUNDS):
+        moment = stage.begin + seconds
+        begin = stage.fault[rollout]
+        away = scenario.upstream_share if scenario.upstream and begin <= moment < begin + scenario.upstream else 0.0
+        own = min(1.0, scenario.base * (scenario.ratio if moment >= stage.onset[rollout] else 1.0))
+        shares = [1.0 - (1.0 - away) * (1.0 - it) for it in (own, scenario.base)]
+        failed = [float(grid.rng.binomial(BAKE_ANSWERS, it)) for it in shares]
+        ours, theirs = ours + Counts(BAKE_ANSWERS, failed[0]), theirs + Counts(BAKE_ANSWERS, failed[1])
+        seconds += OPINION_SECONDS
+        if log_evidence_above_stable(ours, theirs, margin=0.0) >= SURE:
+            return None
+        if ours.bad > 0 and theirs.bad > 0 and theirs.bad >= AS_OFTEN * ours.bad:
+            return seconds, 0
+        if ours.bad + theirs.bad <= 0 and ours.total * clients >= TELLING:
+            break
+    return None if unexplained + 1 >= UNEXPLAINED else (seconds, unexplained + 1)
 
 
 def _window(arrays: tuple[Array, ...], index: int) -> Window:

@@ -230,9 +230,9 @@ class Invariants:
         if before is None or after is None or not (asks and fault.alone and before.weight == 100):
             return False
         if after.weight_time != before.weight_time:
-            # Somebody else had changed the weight that the fault was measured at; or stable is back, and beside it the
-            # canary is judged. Or nobody is to serve any more, and what the canary is shows when somebody is.
-            return after.weight == 100 or before.return_step is not None or made.spec.replicas == 0
+            # Somebody else had changed the weight that the fault was measured at; or the canary gets less from now on
+            # (stable is back, or the steps are others), and beside stable it is judged.
+            return True
         doubt = after.doubt
         if doubt is None:
             return False

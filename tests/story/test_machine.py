@@ -198,6 +198,16 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "a revision whose pods are being asked in the bake, and whose steps change meanwhile, may go back to such a step": (
+        "HTTPRoute with prices",
+        (
+            "baking",
+            (
+                ("errors", ("canary", 1.0)),
+                ("steps", [{"weight": weight, "holdSeconds": 2} for weight in (5, 20, 60, 100)]),
+            ),
+        ),
+    ),
     "gates that passed a moment ago do not speak for one that has no data now": (
         "HTTPRoute with prices", ("at 10%", (("time", 8.0), ("time", 5.0), ("hurry", None), ("drift", None))),
     ),

@@ -37,14 +37,14 @@ def slow_for(world: World, seconds: float) -> None:
         from_now_on(world, image, latency=lambda now: 4.0 if begin <= now < begin + seconds else 0.004)
 
 
-def rolling(sources: str, interval: float, *pairs: tuple[int, int], **spec: Any) -> World:
+def rolling(sources: str, interval: float, *pairs: tuple[int, int], seed: int = 1, **spec: Any) -> World:
     """A second revision that is as good as the first, at its first step."""
     usual = Behaviour(errors=lambda _: USUAL)
     images = {"pinn:1": usual, "pinn:2": usual}
     pairs = pairs or BAKE
     analysis = {"intervalSeconds": 10, "abortIntervalSeconds": 2, "sources": [sources], **spec.pop("analysis", {})}
     made = service(**steps(*pairs), analysis=analysis, **spec)
-    world = World(made, images=images, rate=30, prometheus=Prometheus(interval=interval))
+    world = World(made, images=images, rate=30, seed=seed, prometheus=Prometheus(interval=interval))
     if sources == "Prometheus":
         world = blind(world)
     serving(world).run(90, tick=1)
@@ -132,6 +132,27 @@ def test_a_fault_upstream_during_the_bake_neither_rejects_nor_holds(
     assert world.state.last_rollback is None
 
 
+@pytest.mark.parametrize(("share", "seconds"), [(0.12, 40), (0.3, 20), (0.5, 20)])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_part_of_the_requests_that_fails_upstream_during_the_bake_rejects_nobody(
+    seed: int, share: float, seconds: float
+) -> None:
+    world = baking("Pods", 1.0, seed=seed)
+    begin = world.seconds
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=lambda now: share if now < begin + seconds else USUAL)
+    world.run(seconds + 20, tick=0.25)
+    assert not gone_bad(world), world.state.last_rollback
+    assert share < 0.3 or world.said("FaultUpstream")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_revision_that_alone_fails_one_request_in_eight_during_the_bake_goes_within_a_minute(seed: int) -> None:
+    world = baking("Pods", 1.0, seed=seed)
+    from_now_on(world, "pinn:2", errors=lambda _: 0.12)
+    world.run_until(gone_bad, at_most=60, tick=0.25)
+
+
 @pytest.mark.parametrize("sources", ["Pods", "Prometheus"])
 @pytest.mark.parametrize("share", [1.0, 0.3])
 def test_a_revision_that_fails_during_the_bake_goes_within_three_seconds(sources: str, share: float) -> None:
@@ -186,7 +207,7 @@ def test_what_the_pods_answered_is_told_and_kept() -> None:
     assert world.said("FaultUpstream")
     assert world.state.rollout is not None
     assert world.state.rollout.doubt is not None
-    assert world.state.rollout.doubt.message.endswith("the canary failed 12 of 12, stable 12 of 12")
+    assert world.state.rollout.doubt.message.endswith("the canary failed 33 of 33, stable 33 of 33")
 
 
 # --- absolute bounds --------------------------------------------------------------------------------------------------

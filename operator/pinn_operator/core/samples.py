@@ -117,7 +117,7 @@ class PriceQuestion:
     protocol: PriceProtocol = PriceProtocol.UNKNOWN
     """Which the canary is known to speak: it need not be found out again."""
     sample_times: int = 1
-    """How often each of the other pods is asked for the sample, all at the same moment."""
+    """How often each of the other pods is asked for the sample; all at the same moment, a few requests at a time."""
 
 
 @dataclass(frozen=True, slots=True)

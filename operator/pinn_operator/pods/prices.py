@@ -46,6 +46,8 @@ SIZE_LIMIT: Final = 1024 * 1024
 """Of one answer, in bytes."""
 AT_ONCE: Final = 4
 """Revisions that are asked everything at the same time; the others wait for their turn."""
+SAMPLES_AT_ONCE: Final = 8
+"""Requests for one sample to a pod at the same moment: a server may refuse more."""
 _GREEKS: Final = ("delta", "gamma", "vega", "theta", "rho")
 _WORDS: Final = 200
 
@@ -181,14 +183,12 @@ async def ask_pods(question: PriceQuestion) -> PriceAnswers:
 async def _ask_all(session: aiohttp.ClientSession, question: PriceQuestion, asked: Sequence[_Asked]) -> bool:
     """Whether all was asked, or all that could matter."""
     usable = [item for item in asked if item.usable]
-    await asyncio.gather(
-        *(
-            _reply(session, question, item, -1, question.sample)
-            for item in usable
-            if not item.pod.full
-            for _ in range(question.sample_times)
+    samples = [item for item in usable if not item.pod.full]
+    for asked_already in range(0, question.sample_times, SAMPLES_AT_ONCE):
+        times = min(SAMPLES_AT_ONCE, question.sample_times - asked_already)
+        await asyncio.gather(
+            *(_reply(session, question, item, -1, question.sample) for item in samples for _ in range(times))
         )
-    )  # fmt: skip
     full = [item for item in usable if item.pod.full]
     if not any(item.pod.canary for item in full):
         return True

@@ -56,6 +56,8 @@ class Condemnation:
     severity: Severity | None = None
     alone: bool = False
     """Only what stable did before speaks against it: a fault that hits everybody now would look the same."""
+    share: float | None = None
+    """Of bad answers to clients, if it is those that speak against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +327,7 @@ def _worse(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> 
             reason=f"{camel(gate.name)}AboveStable",
             message=f"{gate.name} {shown} against {stable} of the stable revision ({evidence.worse})",
             gate=gate.name, value=shown, limit=f"stable {stable}", severity=gate.severity, alone=evidence.alone,
+            share=evidence.worse_share,
         ),
     )  # fmt: skip
 

@@ -11,9 +11,13 @@ takes a tenth of a second, and their answers decide:
 
 | canary's pods | stable's pods | |
 |---|---|---|
-| fail | answer | the revision goes |
+| fail more often, beyond chance | | the revision goes |
 | fail | fail as well, at least half as often | it is upstream: what clients got so far is held against nobody |
 | answer | answer | it is over: the same. If clients fail again and again no pod does, it is what clients ask: it goes |
+
+"Beyond chance" is the evidence of `log_evidence_above_stable`, which holds however often one looks. Until the answers
+tell one of the three, the same pods are asked once more and all answers are added up: a few of them say nothing of a
+fault that hits one request in ten.
 
 Whatever cannot be asked (no interface for prices, no answer within `OPINION_PATIENCE`, no pod of stable) does not
 protect: then the counts decide alone, because a revision that fails all clients must not stay for want of an answer.
@@ -24,8 +28,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import log
 
 from pinn_operator.core.gates.judgement import Condemnation
+from pinn_operator.core.gates.sequential import Counts, log_evidence_above_stable
 from pinn_operator.core.rollout.draft import Draft, Pass
 from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceQuestion, PriceReply, prices_of
 from pinn_operator.core.situation import Situation
@@ -43,8 +49,11 @@ FORGOTTEN = 4 * OPINION_PATIENCE
 """A doubt of so long ago that no answer settled was of something that passed."""
 AS_OFTEN = 0.5
 """Stable's share of bad answers, beside the canary's, from which on it is not the canary's fault."""
-FEWEST_BAD = 2
-"""Of the canary's: a single bad answer is what a good revision gives now and then."""
+SURE = log(400.0)
+"""Evidence that the canary's pods fail more often than stable's: by chance in one of 400 such doubts at most."""
+TELLING, MOST_ROUNDS = 6.0, 6
+"""So many bad answers are expected of the canary's pods, if they fail as they fail clients, before none of them tells
+that they do not (chance leaves e⁻⁶); and so often they are asked for that at most."""
 UNEXPLAINED = 2
 """Times in a row that clients may get bad answers while no pod gives the operator any, or nobody hears what they do."""
 MOMENT_SECONDS, UNEXPLAINED_SECONDS = 3.0, 60.0
@@ -81,13 +90,28 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
             return False
         draft.change_rollout(replace(draft.rollout, doubt=begun))
         return True
-    question = _question_of(this, draft, doubt)
-    if question is None:
+    if _question_of(this, draft, doubt) is None:
         return False
-    answers = prices_of(this.samples, PRICES)
-    if not isinstance(answers, PriceAnswers) or answers.question.identity != question.identity:
-        return True
-    return _settle(this, draft, doubt, answers)
+    answers = _answers_to(this, draft, doubt)
+    return answers is None or _settle(this, draft, doubt, answers, fault.share)
+
+
+def hear_answers(this: Pass, draft: Draft) -> None:
+    """What pods said that were asked a moment ago counts also if what clients get is no fault in this very pass."""
+    doubt = draft.rollout.doubt
+    if doubt is None or not doubt.open or draft.rollout.weight != 100:
+        return
+    answers = _answers_to(this, draft, doubt)
+    if answers is not None:
+        _settle(this, draft, doubt, answers, None)
+
+
+def _answers_to(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceAnswers | None:
+    """None as long as they are not there."""
+    question, answers = _question_of(this, draft, doubt), prices_of(this.samples, PRICES)
+    if question is None or not isinstance(answers, PriceAnswers):
+        return None
+    return answers if answers.question.identity == question.identity else None
 
 
 def _asked_again(doubt: DoubtStatus | None, now: datetime, *, unheard: bool = False) -> DoubtStatus:
@@ -97,6 +121,7 @@ def _asked_again(doubt: DoubtStatus | None, now: datetime, *, unheard: bool = Fa
     return replace(
         doubt, time=now, unexplained=_unexplained(doubt, now) + unheard, asked=doubt.asked + 1,
         unexplained_time=now if unheard else doubt.unexplained_time,
+        rounds=0, canary_bad=0, canary_requests=0, stable_bad=0, stable_requests=0,
     )  # fmt: skip
 
 
@@ -114,17 +139,27 @@ def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion 
     return second_opinion(situation, asked, this.now) if asked is not None else None
 
 
-def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers) -> bool:
-    ours, of_ours = _bad(item for item in answers.pods if item.pod.canary)
-    theirs, of_theirs = _bad(item for item in answers.pods if not item.pod.canary)
-    said = f"of the operator's own requests the canary failed {ours} of {of_ours}, stable {theirs} of {of_theirs}"
-    upstream = theirs > 0 and theirs * of_ours >= AS_OFTEN * ours * of_theirs
+def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers, clients: float | None) -> bool:
+    """Whether the canary stays for now; `clients` is the share of bad answers that they got from it."""
+    doubt = _summed(doubt, answers)
+    ours, theirs = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
+    if log_evidence_above_stable(ours, theirs, margin=0.0) >= SURE:
+        return False
+    upstream = ours.bad > 0 and theirs.bad > 0 and theirs.bad * ours.total >= AS_OFTEN * ours.bad * theirs.total
+    nothing = ours.bad + theirs.bad <= 0 and ours.total * (clients or 1.0) >= TELLING
+    if not (upstream or nothing or doubt.rounds >= MOST_ROUNDS):
+        draft.change_rollout(replace(draft.rollout, doubt=replace(doubt, time=this.now, asked=doubt.asked + 1)))
+        return True
     before, moment = _unexplained(doubt, this.now), doubt.unexplained_time
     # What clients got at one moment is read in several pieces.
     is_news = moment is None or this.now >= moment + timedelta(seconds=MOMENT_SECONDS)
     unexplained = 0 if upstream else before + is_news
-    if not upstream and (ours >= FEWEST_BAD or unexplained >= UNEXPLAINED):
+    if unexplained >= UNEXPLAINED:
         return False
+    said = (
+        f"of the operator's own requests the canary failed {ours.bad:.0f} of {ours.total:.0f}, "
+        f"stable {theirs.bad:.0f} of {theirs.total:.0f}"
+    )
     draft.change_rollout(
         replace(
             draft.rollout,
@@ -140,6 +175,17 @@ def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers)
     if doubt.settled_time is None or this.now >= doubt.settled_time + timedelta(seconds=QUIET_SECONDS):
         draft.warning("FaultUpstream", f"revision {draft.canary.revision} is not held to what clients got: {said}")
     return True
+
+
+def _summed(doubt: DoubtStatus, answers: PriceAnswers) -> DoubtStatus:
+    """With the answers that were awaited."""
+    ours, of_ours = _bad(item for item in answers.pods if item.pod.canary)
+    theirs, of_theirs = _bad(item for item in answers.pods if not item.pod.canary)
+    return replace(
+        doubt, rounds=doubt.rounds + 1,
+        canary_bad=doubt.canary_bad + ours, canary_requests=doubt.canary_requests + of_ours,
+        stable_bad=doubt.stable_bad + theirs, stable_requests=doubt.stable_requests + of_theirs,
+    )  # fmt: skip
 
 
 def _bad(pods: Iterable[PodPrices]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
 from pinn_operator.core.gates.scope import scope_of
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.rollout.doubt import ask_if_suspected, in_doubt
+from pinn_operator.core.rollout.doubt import ask_if_suspected, hear_answers, in_doubt
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
 from pinn_operator.core.rollout.prices import price_fault, see_prices
 from pinn_operator.core.rollout.triggers import pod_failure
@@ -53,6 +53,7 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
         return
     fault = fault or prices
     if fault is None:
+        hear_answers(this, draft)
         ask_if_suspected(this, draft)
         return
     if this.spec.rollback.mode is RollbackMode.HOLD or only_copy(this, draft):

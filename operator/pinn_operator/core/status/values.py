@@ -196,6 +196,12 @@ class DoubtStatus:
     """What the pods answered."""
     asked: int = 1
     """How many times at this weight."""
+    rounds: int = 0
+    """How many times in a row their answers were too few to tell; the four that follow are the sums of these."""
+    canary_bad: int = 0
+    canary_requests: int = 0
+    stable_bad: int = 0
+    stable_requests: int = 0
 
     @property
     def open(self) -> bool:

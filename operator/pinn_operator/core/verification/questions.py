@@ -46,6 +46,8 @@ OPINION_PODS: Final = 4
 """So many pods of each revision are asked when the canary is in doubt."""
 OPINION_TIMES: Final = 4
 """So often each of them, a single one twice as often."""
+BAKE_ANSWERS: Final = 32
+"""So many answers of each revision are asked for in one go while the canary has all traffic: only they can tell."""
 OPINION_SECONDS: Final = 1.0
 """For one of these requests."""
 SUSPECTED_AGAIN: Final = timedelta(seconds=10.0)
@@ -216,7 +218,7 @@ def own_questions(spec: Spec, status: Status, observed: Observed) -> OwnQuestion
         asks=doubt.asked if doubt is not None else 0,
         asked=doubt.time.timestamp() if doubt is not None else 0.0,
         # A sample that is interrupted by it is asked once more.
-        each=pods * opinion_times(pods) + 1,
+        each=pods * opinion_times(pods, rollout.weight) + 1,
         requests=2 if both_styles else 1,
         options=min(SAMPLE_OPTIONS, len(asked_again)),
         fallback_share=min(1.0, known.fallbacks / len(asked_again)),
@@ -321,12 +323,14 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
         timeout_seconds=2 * OPINION_SECONDS,
         request_seconds=OPINION_SECONDS,
         protocol=_protocol(known),
-        sample_times=opinion_times(len(chosen)),
+        sample_times=opinion_times(len(chosen), rollout.weight),
     )
 
 
-def opinion_times(pods: int) -> int:
+def opinion_times(pods: int, weight: int) -> int:
     """How often each of so many pods of the canary is asked, and each of stable's."""
+    if weight == 100:
+        return ceil(BAKE_ANSWERS / pods)
     return max(OPINION_TIMES, ceil(2 * OPINION_TIMES / pods))
 
 

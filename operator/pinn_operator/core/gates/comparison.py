@@ -136,9 +136,14 @@ def outside_abort(bound: Bound | None, minute: Span, total: Classes, bad: Classe
     found = share_outside(bound, minute.canary_counts(total, bad))
     if not found or bound is None:
         return found
-    beside = minute.stable_counts(total, bad)
-    share = beside.share if beside.total >= FEW else None
-    return None if share is not None and outside(bound, share) else found
+    return None if stable_is_outside(bound, minute.stable_counts(total, bad)) else found
+
+
+def stable_is_outside(bound: Bound, beside: Counts) -> bool:
+    """Whether stable is outside the bound too: by many requests at all, by few beyond chance."""
+    if beside.total >= FEW:
+        return bool(outside(bound, beside.share or 0.0))
+    return bool(share_outside(bound, beside))
 
 
 def compared(

@@ -7,6 +7,7 @@ from typing import Final
 
 from pinn_operator.core.gates.apart import share_apart
 from pinn_operator.core.gates.comparison import (
+    FEW,
     carried_counts,
     compared,
     in_words,
@@ -44,6 +45,11 @@ OTHER_CLASSES: Final = ((("4", "u4"), "4xx"), (("3", "u3"), "3xx"))
 """Refused and redirected requests have no bound of their own: there are services in which they are usual."""
 SUSPICIOUS: Final = 0.1
 """The share of bad answers in the shortest window from which on the operator asks the pods itself."""
+SILENCE: Final = 20.0
+"""So many requests are expected before their absence is a reason to ask the pods: chance leaves e⁻²⁰."""
+MOST: Final = 0.5
+"""The share of refused requests from which on a canary with all traffic is not promoted."""
+EVERY: Final = (*ANSWERED, "u1", "u2", *UNKNOWN_PATHS, "?", "u?")
 LABELS_KEY: Final = f"{PROMETHEUS_KEY}labels"
 
 
@@ -87,12 +93,13 @@ class ErrorRate:
             worse_share=worst.window.canary.share if words and worst and worst.window else None,
             alone=not scope.concurrent,
             mounting=worst is not None and worst.mounting,
-            suspected=window is not None and window.canary.bad > 0 and _looks_dead(found.fast, scope),
+            suspected=_looks_silent(found.fast, scope)
+            or (window is not None and window.canary.bad > 0 and _looks_dead(found.fast, scope)),
             more_requests=worst.more_requests if worst else None,
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
-            held=stale(found.fast, scope),
+            held=stale(found.fast, scope) or _refuses(found, scope),
             carried=carried,
             reference=reference,
             present=_present(found.whole, window, scope),
@@ -109,6 +116,37 @@ def _looks_dead(reading: Reading, scope: Scope) -> bool:
     if newest is None or (newest.canary_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS:
         return False
     return (newest.stable_counts(ANSWERED, FAILED).share or 0.0) < SUSPICIOUS / 2
+
+
+def _looks_silent(reading: Reading, scope: Scope) -> bool:
+    """Whether a canary with all traffic answers nothing any more, though it should have answered many by now."""
+    whole = reading.windows.whole
+    if scope.concurrent or whole is None or whole.seconds <= 0 or stale(reading, scope):
+        return False
+    rate = whole.canary_counts(EVERY, ()).total / whole.seconds
+    expected = (span for span in reading.windows.each() if rate * span.seconds >= SILENCE)
+    shortest = next(expected, None)
+    return shortest is not None and shortest.canary_counts(EVERY, ()).total <= 0
+
+
+def _refuses(found: Readings, scope: Scope) -> str:
+    """That a canary with all traffic turns most requests away, which stable did not before; empty if it does not.
+
+    No reason to reject it: what clients ask changes, and nobody answers beside it. But nothing to promote it by.
+    """
+    if scope.concurrent:
+        return ""
+    minute = last_minute(found.fast, scope)
+    total = (*ANSWERED, *UNKNOWN_PATHS)
+    for refused, shown in OTHER_CLASSES:
+        counts = minute.canary_counts(total, refused)
+        if counts.total < FEW or counts.bad < MOST * counts.total:
+            continue
+        before = _share(minutes_before(found.whole, scope, total, refused))
+        if before is not None and before < MOST / 2:
+            share = counts.bad / counts.total
+            return f"{share:.0%} of the last minute's answers are {shown}, {before:.0%} of stable's before"
+    return ""
 
 
 def _present(reading: Reading, window: Window | None, scope: Scope) -> Reference | None:

@@ -58,6 +58,10 @@ class Condemnation:
     """Only what stable did before speaks against it: a fault that hits everybody now would look the same."""
     share: float | None = None
     """Of bad answers to clients, if it is those that speak against it."""
+    slower_than: float | None = None
+    """Seconds that its answers take, if it is that which speaks against it, and it has all traffic (`alone`)."""
+    lasted: float = 0.0
+    """For so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +338,9 @@ def _worse(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> 
 
 def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence, scope: Scope) -> _Judged:
     bound, now = gate.abort or Bound(), scope.now
+    if evidence.alone and scope.settled is not None and old.time is not None and old.time <= scope.settled:
+        # What was measured until then is held against nobody.
+        old = replace(old, failing_since=None, consecutive=0)
     shown = evidence.said or describe(gate, evidence.recent if evidence.recent is not None else evidence.value)
     since = _failing_since(old, now)
     # A pass that a watch event woke is not a new measurement.
@@ -357,6 +364,8 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
             message=f"{gate.name}: {evidence.said}" if evidence.said
             else _with_note(f"{gate.name} {shown}, limit {limit}", evidence.note),
             gate=gate.name, value=shown, limit=limit, severity=gate.severity,
+            alone=evidence.alone, share=evidence.recent if evidence.slower_than is None else None,
+            slower_than=evidence.slower_than, lasted=lasted,
         ),
     )  # fmt: skip
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from math import inf
 
 from pinn_operator.core.gates.apart import looks_apart, remainder
-from pinn_operator.core.gates.comparison import FEW, compared, last_minute, minutes_before, with_comparison
+from pinn_operator.core.gates.comparison import (
+    compared,
+    last_minute,
+    minutes_before,
+    stable_is_outside,
+    with_comparison,
+)
 from pinn_operator.core.gates.evidence import Comparison, exceeds_limit
 from pinn_operator.core.gates.families import (
     Answers,
@@ -59,6 +65,8 @@ class Latency:
             stable_samples=stable.total,
             recent=minute.quantile(self.quantile),
             exceeded=self._exceeded(gate.abort, minute, beside),
+            alone=not scope.concurrent,
+            slower_than=gate.abort.above if gate.abort is not None and not scope.concurrent else None,
             age=age_of(found.fast, scope),
             source=found.whole.source,
             query=expression(family, scope),
@@ -72,8 +80,7 @@ class Latency:
             return None
         limit = 1 - self.quantile
         found = exceeds_limit(minute.slower_than(bound.above), limit=limit)
-        share = beside.slower_than(bound.above).share if found and beside.total >= FEW else None
-        return None if share is not None and share > limit else found
+        return None if found and stable_is_outside(Bound(above=limit), beside.slower_than(bound.above)) else found
 
     def _apart(self, gate: Gate, reading: Reading, canary: Histogram, scope: Scope) -> Apart | None:
         """The quantile without the stretches in which too many of stable's answers took longer than the bound too."""

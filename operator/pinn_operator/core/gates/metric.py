@@ -135,7 +135,9 @@ class Evidence:
     worse_share: float | None = None
     """The share of bad answers that those words are about, where the metric is such a share."""
     alone: bool = False
-    """It is worse than stable was before; stable answers no clients at the same moment."""
+    """Stable answers no clients at the same moment: what hits everybody now would look the same."""
+    slower_than: float | None = None
+    """Seconds, of an abort bound that it exceeds while stable answers no clients at the same moment."""
     mounting: bool = False
     """It seems worse than stable in some window, by chance or not."""
     suspected: bool = False

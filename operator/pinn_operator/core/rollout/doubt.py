@@ -19,6 +19,11 @@ takes a tenth of a second, and their answers decide:
 tell one of the three, the same pods are asked once more and all answers are added up: a few of them say nothing of a
 fault that hits one request in ten.
 
+They are asked as well when a canary with all traffic falls silent, or fails a sample of prices that stable's pod
+answers: clients of a server that hangs get no bad answer that could be counted. Then the pods' answers alone speak
+against it, so they must do so twice, `CONFIRM` apart, and late ones count only if the others are fast or none come at
+all: a canary that has too much to do is no worse than an idle stable.
+
 Whatever cannot be asked (no interface for prices, no answer within `OPINION_PATIENCE`, no pod of stable) does not
 protect: then the counts decide alone, because a revision that fails all clients must not stay for want of an answer.
 """
@@ -28,12 +33,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from math import log
+from enum import Enum, auto
+from math import inf, log
+from statistics import median
 
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_stable
 from pinn_operator.core.rollout.draft import Draft, Pass
-from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceQuestion, PriceReply, prices_of
+from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceFault, PriceQuestion, PriceReply, prices_of
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
 from pinn_operator.core.text import cut
@@ -41,6 +48,7 @@ from pinn_operator.core.verification.questions import (
     OPINION_PATIENCE,
     PRICES,
     SUSPECTED_AGAIN,
+    asked_at,
     second_opinion,
     subject_of,
 )
@@ -58,17 +66,41 @@ UNEXPLAINED = 2
 """Times in a row that clients may get bad answers while no pod gives the operator any, or nobody hears what they do."""
 MOMENT_SECONDS, UNEXPLAINED_SECONDS = 3.0, 60.0
 """Between two such times, at least and at most: what passes by itself comes again hours later."""
+SLOW_MOMENT_SECONDS = 12.0
+"""The same for slow answers, at least."""
+PASSES_SECONDS = 120.0
+"""A bound that is exceeded for longer was not exceeded by a moment that is over: a minute is looked at."""
 QUIET_SECONDS = 60.0
 """Between two events about the same."""
+MOST_PATIENCE = 64
+"""Times `SUSPECTED_AGAIN`."""
+CONFIRM, LAPSED = timedelta(seconds=5.0), timedelta(seconds=60.0)
+"""Between two times that the pods' answers alone speak against a canary, at least and at most."""
+FAST_SECONDS = 0.25
+"""A canary with all traffic answers so fast unless it has too much of it, and that would be stable's fate as well."""
+
+
+class Heard(Enum):
+    """What the answers of pods of both revisions say."""
+
+    AGAINST = auto()
+    UPSTREAM = auto()
+    NOTHING = auto()
+    TOO_LITTLE = auto()
 
 
 def ask_if_suspected(this: Pass, draft: Draft) -> None:
-    """Have pods of both revisions asked now, if the canary's newest answers beside stable's are those of a dead one."""
+    """Have pods of both revisions asked now: the canary's newest answers beside stable's are those of a dead one; or it
+    has all traffic, and has fallen silent or failed to answer the operator what stable did."""
     rollout = draft.rollout
     doubt = rollout.doubt
-    if not this.judgement.suspected or not 0 < rollout.weight < 100:
+    suspected = this.judgement.suspected or (rollout.weight == 100 and _failed_a_sample(this, draft))
+    if rollout.weight == 0:
         return
-    if doubt is not None and this.now < doubt.time + SUSPECTED_AGAIN:
+    if doubt is not None and doubt.against_time is not None and doubt.time <= doubt.against_time:
+        if this.now < doubt.against_time + CONFIRM:
+            return
+    elif not suspected or (doubt is not None and this.now < doubt.time + _patience(rollout.weight, doubt)):
         return
     begun = _asked_again(doubt, this.now)
     if _question_of(this, draft, begun) is not None:
@@ -93,17 +125,96 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     if _question_of(this, draft, doubt) is None:
         return False
     answers = _answers_to(this, draft, doubt)
-    return answers is None or _settle(this, draft, doubt, answers, fault.share)
+    if answers is None:
+        return True
+    doubt = _summed(doubt, answers, slower_than=fault.slower_than or inf)
+    match _heard(doubt, fault.share or 1.0):
+        case Heard.AGAINST:
+            return False
+        case Heard.TOO_LITTLE:
+            _ask_once_more(this, draft, doubt)
+        case Heard.UPSTREAM:
+            _settle(this, draft, replace(doubt, unexplained=0, unexplained_time=None))
+        case Heard.NOTHING if fault.lasted > PASSES_SECONDS:
+            return False
+        case Heard.NOTHING:
+            moment = doubt.unexplained_time
+            # What clients got at one moment is read in several pieces, and a slow answer is read when it has come.
+            apart = MOMENT_SECONDS if fault.slower_than is None else SLOW_MOMENT_SECONDS
+            is_news = moment is None or this.now >= moment + timedelta(seconds=apart)
+            unexplained = _unexplained(doubt, this.now) + is_news
+            if unexplained >= UNEXPLAINED:
+                return False
+            _settle(
+                this, draft,
+                replace(doubt, unexplained=unexplained, unexplained_time=this.now if is_news else moment),
+            )  # fmt: skip
+    return True
 
 
-def hear_answers(this: Pass, draft: Draft) -> None:
-    """What pods said that were asked a moment ago counts also if what clients get is no fault in this very pass."""
+def hear_answers(this: Pass, draft: Draft) -> Condemnation | None:
+    """What pods say that were asked a moment ago, though nothing that clients got is a fault in this very pass.
+
+    Returns:
+        Why the canary must go, if its pods fail and stable's do not.
+    """
     doubt = draft.rollout.doubt
     if doubt is None or not doubt.open or draft.rollout.weight != 100:
-        return
+        return None
     answers = _answers_to(this, draft, doubt)
-    if answers is not None:
-        _settle(this, draft, doubt, answers, None)
+    if answers is None:
+        return None
+    doubt = _summed(doubt, answers, late=this.judgement.suspected or _answers_fast(answers))
+    match _heard(doubt, 1.0):
+        case Heard.AGAINST:
+            first = doubt.against_time
+            if first is None or not CONFIRM <= this.now - first <= LAPSED:
+                # A pause of a node or of the process is over then.
+                _answered(this, draft, replace(doubt, against_time=this.now))
+                return None
+            return Condemnation(
+                reason="PriceErrors", message=_said(doubt), value=f"{doubt.canary_bad} of {doubt.canary_requests}",
+                limit=f"stable {doubt.stable_bad} of {doubt.stable_requests}",
+            )  # fmt: skip
+        case Heard.TOO_LITTLE:
+            _ask_once_more(this, draft, doubt)
+        case Heard.UPSTREAM:
+            _settle(this, draft, replace(doubt, unexplained=0, unexplained_time=None))
+        case Heard.NOTHING:
+            _answered(this, draft, replace(doubt, against_time=None))
+    return None
+
+
+def _patience(weight: int, doubt: DoubtStatus) -> timedelta:
+    """Before the same suspicion is a reason to ask again; where no client asks for anything any more, it stays so."""
+    return SUSPECTED_AGAIN if weight < 100 else SUSPECTED_AGAIN * min(MOST_PATIENCE, 2**doubt.asked)
+
+
+def _answered(this: Pass, draft: Draft, doubt: DoubtStatus) -> None:
+    """What clients got counts as before."""
+    heard = replace(doubt, answered_time=this.now, message=cut(_said(doubt), MESSAGE_LIMIT))
+    draft.change_rollout(replace(draft.rollout, doubt=heard))
+
+
+def _answers_fast(answers: PriceAnswers) -> bool:
+    """Whether the canary's good answers are fast: others that are late hang then, and do not wait for their turn."""
+    seconds = [
+        reply.seconds for item in answers.pods if item.pod.canary for reply in item.replies if not _failed(reply)
+    ]
+    return bool(seconds) and median(seconds) <= FAST_SECONDS
+
+
+def _failed_a_sample(this: Pass, draft: Draft) -> bool:
+    """Whether the canary's pod failed the last sample of prices, and stable's pod, asked at that moment, did not."""
+    answers, rollout = prices_of(this.samples, PRICES), draft.rollout
+    # What was asked before this weight was written says nothing of it.
+    if this.now <= rollout.weight_time or not isinstance(answers, PriceAnswers):
+        return False
+    if not asked_at(answers.question, rollout.weight):
+        return False
+    ours, _ = _bad(item for item in answers.pods if item.pod.canary)
+    theirs, of_theirs = _bad(item for item in answers.pods if not item.pod.canary)
+    return ours > 0 and of_theirs > 0 and not theirs
 
 
 def _answers_to(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceAnswers | None:
@@ -139,64 +250,61 @@ def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion 
     return second_opinion(situation, asked, this.now) if asked is not None else None
 
 
-def _settle(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers, clients: float | None) -> bool:
-    """Whether the canary stays for now; `clients` is the share of bad answers that they got from it."""
-    doubt = _summed(doubt, answers)
+def _heard(doubt: DoubtStatus, share: float) -> Heard:
+    """What the answers say by now; `share` of those to clients were bad."""
     ours, theirs = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
     if log_evidence_above_stable(ours, theirs, margin=0.0) >= SURE:
-        return False
-    upstream = ours.bad > 0 and theirs.bad > 0 and theirs.bad * ours.total >= AS_OFTEN * ours.bad * theirs.total
-    nothing = ours.bad + theirs.bad <= 0 and ours.total * (clients or 1.0) >= TELLING
-    if not (upstream or nothing or doubt.rounds >= MOST_ROUNDS):
-        draft.change_rollout(replace(draft.rollout, doubt=replace(doubt, time=this.now, asked=doubt.asked + 1)))
-        return True
-    before, moment = _unexplained(doubt, this.now), doubt.unexplained_time
-    # What clients got at one moment is read in several pieces.
-    is_news = moment is None or this.now >= moment + timedelta(seconds=MOMENT_SECONDS)
-    unexplained = 0 if upstream else before + is_news
-    if unexplained >= UNEXPLAINED:
-        return False
-    said = (
-        f"of the operator's own requests the canary failed {ours.bad:.0f} of {ours.total:.0f}, "
-        f"stable {theirs.bad:.0f} of {theirs.total:.0f}"
-    )
-    draft.change_rollout(
-        replace(
-            draft.rollout,
-            doubt=replace(
-                doubt,
-                settled_time=this.now,
-                unexplained=unexplained,
-                message=cut(said, MESSAGE_LIMIT),
-                unexplained_time=None if upstream else this.now if is_news else moment,
-            ),
-        )
-    )
+        return Heard.AGAINST
+    if ours.bad > 0 and theirs.bad > 0 and theirs.bad * ours.total >= AS_OFTEN * ours.bad * theirs.total:
+        return Heard.UPSTREAM
+    nothing = ours.bad + theirs.bad <= 0 and ours.total * share >= TELLING
+    return Heard.NOTHING if nothing or doubt.rounds >= MOST_ROUNDS else Heard.TOO_LITTLE
+
+
+def _ask_once_more(this: Pass, draft: Draft, doubt: DoubtStatus) -> None:
+    draft.change_rollout(replace(draft.rollout, doubt=replace(doubt, time=this.now, asked=doubt.asked + 1)))
+
+
+def _settle(this: Pass, draft: Draft, doubt: DoubtStatus) -> None:
+    """What clients got until now is held against nobody."""
+    said = _said(doubt)
+    settled = replace(doubt, settled_time=this.now, message=cut(said, MESSAGE_LIMIT))
+    draft.change_rollout(replace(draft.rollout, doubt=settled))
     if doubt.settled_time is None or this.now >= doubt.settled_time + timedelta(seconds=QUIET_SECONDS):
         draft.warning("FaultUpstream", f"revision {draft.canary.revision} is not held to what clients got: {said}")
-    return True
 
 
-def _summed(doubt: DoubtStatus, answers: PriceAnswers) -> DoubtStatus:
-    """With the answers that were awaited."""
-    ours, of_ours = _bad(item for item in answers.pods if item.pod.canary)
-    theirs, of_theirs = _bad(item for item in answers.pods if not item.pod.canary)
+def _said(doubt: DoubtStatus) -> str:
+    return (
+        f"of the operator's own requests the canary failed {doubt.canary_bad} of {doubt.canary_requests}, "
+        f"stable {doubt.stable_bad} of {doubt.stable_requests}"
+    )
+
+
+def _summed(
+    doubt: DoubtStatus, answers: PriceAnswers, *, late: bool = True, slower_than: float = inf
+) -> DoubtStatus:  # fmt: skip
+    """With the answers that were awaited; `late`: those that did not come in time are bad ones, not left out."""
+    ours, theirs = ([item for item in answers.pods if item.pod.canary is canary] for canary in (True, False))
+    bad, requests = _bad(ours, late=late, slower_than=slower_than)
+    bad_beside, beside = _bad(theirs, late=late, slower_than=slower_than)
     return replace(
         doubt, rounds=doubt.rounds + 1,
-        canary_bad=doubt.canary_bad + ours, canary_requests=doubt.canary_requests + of_ours,
-        stable_bad=doubt.stable_bad + theirs, stable_requests=doubt.stable_requests + of_theirs,
+        canary_bad=doubt.canary_bad + bad, canary_requests=doubt.canary_requests + requests,
+        stable_bad=doubt.stable_bad + bad_beside, stable_requests=doubt.stable_requests + beside,
     )  # fmt: skip
 
 
-def _bad(pods: Iterable[PodPrices]) -> tuple[int, int]:
+def _bad(pods: Iterable[PodPrices], *, late: bool = True, slower_than: float = inf) -> tuple[int, int]:
     """Bad answers and requests; a pod that gave none at all is one bad answer."""
     bad = requests = 0
     for item in pods:
-        requests += len(item.replies) or 1
-        bad += sum(map(_failed, item.replies)) if item.replies else 1
+        replies = [reply for reply in item.replies if late or reply.fault is not PriceFault.SLOW]
+        requests += len(replies) if item.replies else 1
+        bad += sum(_failed(reply) or reply.seconds > slower_than for reply in replies) if item.replies else 1
     return bad, requests
 
 
 def _failed(reply: PriceReply) -> bool:
-    """It refused nothing, it failed: a status of 5xx or 429, no answer, or one that is none."""
-    return bool(reply.fault) or reply.status >= 500 or reply.status == 429
+    """Another status than 200, no answer, or one that is none: what a pod refuses, one of the other refuses as well."""
+    return bool(reply.fault) or reply.status != 200

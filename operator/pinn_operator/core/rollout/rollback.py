@@ -51,9 +51,8 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     fault = pod_fault(this, draft) or this.judgement.condemnation
     if fault is not None and prices is None and in_doubt(this, draft, fault):
         return
-    fault = fault or prices
+    fault = fault or prices or hear_answers(this, draft)
     if fault is None:
-        hear_answers(this, draft)
         ask_if_suspected(this, draft)
         return
     if this.spec.rollback.mode is RollbackMode.HOLD or only_copy(this, draft):

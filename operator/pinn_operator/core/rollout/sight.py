@@ -66,7 +66,8 @@ def _doubted_by_now(
     if doubt is None or time is None:
         return None
     return replace(
-        doubt, time=time, settled_time=seen(doubt.settled_time), unexplained_time=seen(doubt.unexplained_time)
+        doubt, time=time, settled_time=seen(doubt.settled_time), answered_time=seen(doubt.answered_time),
+        against_time=seen(doubt.against_time), unexplained_time=seen(doubt.unexplained_time),
     )  # fmt: skip
 
 

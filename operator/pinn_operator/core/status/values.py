@@ -188,6 +188,10 @@ class DoubtStatus:
     """When they were to be asked."""
     settled_time: datetime | None = None
     """When their answers spoke against holding it against the canary: what clients got before does not count."""
+    answered_time: datetime | None = None
+    """When their answers spoke for the canary, and nothing that clients got had to be explained: that counts still."""
+    against_time: datetime | None = None
+    """When their answers spoke against the canary, though not those to clients: a second time confirms it."""
     unexplained: int = 0
     """How many times in a row no pod failed, of either revision, or no pass came while the answers were there."""
     unexplained_time: datetime | None = None
@@ -206,7 +210,8 @@ class DoubtStatus:
     @property
     def open(self) -> bool:
         """Their answers are still to come."""
-        return self.settled_time is None or self.settled_time < self.time
+        over = (self.settled_time, self.answered_time)
+        return all(moment is None or moment < self.time for moment in over)
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,7 +315,7 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
     )
     return PriceQuestion(
         key=PRICES,
-        identity=f"{asked.sides}{options}/doubt/{rollout.doubt.time.timestamp()}",
+        identity=f"{asked.sides}{options}/doubt/{rollout.doubt.asked}/{rollout.doubt.time.timestamp()}",
         options=grid(options).options,
         pods=pods,
         waves=(),
@@ -342,6 +342,11 @@ def sample_in_traffic(options: int, turn: int) -> tuple[int, ...]:
     """Indices into the grid: `SAMPLE_OPTIONS` of the ordinary ones, others at each turn."""
     chosen = ordinary(options)
     return tuple(chosen[place] for place in sample(len(chosen), SAMPLE_OPTIONS, turn))
+
+
+def asked_at(question: PriceQuestion, weight: int) -> bool:
+    """Whether it is one of the regular samples at this weight."""
+    return f"/sample/{weight}/" in question.identity
 
 
 def is_sample(question: PriceQuestion) -> bool:

@@ -198,6 +198,25 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "what was measured before pods are asked is written with it": (
+        "HTTPRoute with prices", ("at 10%", (("time", 5.0), ("errors", ("canary", 0.2)), ("traffic", 0.0))),
+    ),
+    "errors that no pod of stable could be asked about may be upstream": (
+        "HTTPRoute with prices",
+        (
+            "turned back",
+            (
+                ("pods", ("canary", "killed by force")), ("time", 8.0), ("errors", ("both", 1.0)),
+                ("ill", ("stable", "crashes")), ("time", 0.0), ("time", 5.0),
+            ),
+        ),
+    ),
+    "a sample that was asked before the weight was repaired says nothing of it": (
+        "HTTPRoute with prices", ("baking", (("time", 2.0), ("errors", ("canary", 0.2)), ("served", False))),
+    ),
+    "the same answers are not counted twice": (
+        "HTTPRoute with prices", ("baking", (("errors", ("canary", 0.2)), ("time", 0.0))),
+    ),
     "a revision whose pods are being asked in the bake, and whose steps change meanwhile, may go back to such a step": (
         "HTTPRoute with prices",
         (

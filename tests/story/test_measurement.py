@@ -338,3 +338,19 @@ def test_clients_that_all_ask_for_one_kind_of_option_reject_no_revision_in_the_b
     analysis = {"intervalSeconds": 10, "abortIntervalSeconds": 2, "gates": [gate]}
     world = started("pinn:2", spec={"analysis": analysis, **steps((10, 40), (100, 60))})
     world.until_stable("pinn:2")
+
+
+def test_an_operator_that_reads_pods_alone_forgets_nothing_however_often_it_is_restarted() -> None:
+    images = {image: Behaviour() for image in ("pinn:1", "pinn:2")}
+    spec = service(**steps((10, 900), (100, 60)), analysis={"sources": ["Pods"]})
+    world = serving(World(spec, images=images, rate=30)).run(60)
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 10).run(30)
+    for _ in range(3):
+        world.operator_up = False
+        world.run(3)
+        world.operator_up = True
+        world.run(60)
+    answered = sum(sum(pod.requests) for pod in world.of("pinn:2"))
+    # Lost is what came after the last write of a status, every `intervalSeconds`, and while nobody looked.
+    assert gate(world).samples >= 0.7 * answered

@@ -84,14 +84,16 @@ def carried_counts(gate: Gate, reading: Reading, scope: Scope) -> tuple[Counts, 
     old = scope.earlier.get(gate.name)
     if scope.settled is not None or old is None or reading.begin <= scope.since + stale_after(reading.windows.interval):
         return None
+    known = None
     if old.carried_total is not None:
         stable = Counts(old.carried_stable_total or 0.0, old.carried_stable_bad or 0.0)
-        return Counts(old.carried_total, old.carried_bad or 0.0), stable
+        known = Counts(old.carried_total, old.carried_bad or 0.0), stable
     if old.time is None or old.time.timestamp() > reading.begin or old.canary is None or old.samples <= 0:
-        return None
+        # This memory knows what was measured last, or there is nothing to carry.
+        return known
     if reading.begin > scope.now.timestamp():
         # The clock was set back: what the source remembers has times to come, and is what was counted already.
-        return None
+        return known
     stable_bad = (old.stable or 0.0) * old.stable_samples if scope.concurrent else 0.0
     stable = Counts(float(old.stable_samples) if scope.concurrent else 0.0, stable_bad)
     return Counts(float(old.samples), old.canary * old.samples), stable
@@ -168,13 +170,23 @@ def compared(
         # Nothing bad, nothing to compare: the usual case, and the cheap one.
         return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
     everything = with_carried(window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent, own=own), carried)
+    if not slow:
+        # What was asked at the very moment that the canary failed is no evidence of any other moment.
+        canary, stable = scope.own_answers
+        everything = replace(
+            everything, canary=without(everything.canary, canary), stable=without(everything.stable, stable)
+        )
     if reference is not None and not scope.concurrent:
         assert not callable(reference)
         windows = [window_of(span, total, bad, concurrent=False, own=own) for span in fast.windows.recent]
         return against_reference(gate, windows, everything, reference, budget_of(gate, scope, part))
     judge = tails if slow else compare
     # What holds so few bad answers proves nothing, so what stable did meanwhile need not be counted.
-    telling = (span for span in fast.windows.recent if span.canary_counts(total, bad).bad >= FEWEST)
+    telling = (
+        span
+        for span in fast.windows.recent
+        if span.canary_counts(total, bad).bad >= FEWEST and (slow or span.begin >= scope.upstream)
+    )
     known = reference() if callable(reference) else reference
     found = judge(
         [window_of(span, total, bad, concurrent=scope.concurrent, own=own) for span in telling], everything,

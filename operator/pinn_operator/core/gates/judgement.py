@@ -364,7 +364,7 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
             message=f"{gate.name}: {evidence.said}" if evidence.said
             else _with_note(f"{gate.name} {shown}, limit {limit}", evidence.note),
             gate=gate.name, value=shown, limit=limit, severity=gate.severity,
-            alone=evidence.alone, share=evidence.recent if evidence.slower_than is None else None,
+            alone=evidence.alone, share=evidence.recent if evidence.alone and evidence.slower_than is None else None,
             slower_than=evidence.slower_than, lasted=lasted,
         ),
     )  # fmt: skip

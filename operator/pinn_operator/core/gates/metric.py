@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from pinn_operator.core.gates.evidence import Reference
@@ -72,6 +73,10 @@ class Scope:
     """This pass asks Prometheus: not while the pods themselves answer for the looks in between."""
     settled: datetime | None = None
     """Until then what a canary with all traffic answered is held against nobody."""
+    upstream: float = -inf
+    """Unix seconds. Beside stable, until then the operator's own requests told of a fault upstream."""
+    own_answers: tuple[Counts, Counts] = (Counts(0, 0), Counts(0, 0))
+    """Of canary and stable to what the operator asked beside stable because the canary was in doubt."""
     own: OwnQuestions = NO_QUESTIONS
     """What the operator itself asks the canary, which stands in the counters beside what clients ask."""
     earlier: Mapping[str, GateStatus] = field(default_factory=dict)

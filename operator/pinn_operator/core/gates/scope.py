@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 from pinn_operator.core.api import Resource
 from pinn_operator.core.gates.metric import Scope, Side
 from pinn_operator.core.gates.readiness import has_failed
+from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import router_of
-from pinn_operator.core.status.values import GOES_ON, GateStatus, RolloutStatus
+from pinn_operator.core.status.values import GOES_ON, DoubtStatus, GateStatus, RolloutStatus
 from pinn_operator.core.verification.questions import own_questions
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.spec import Rollback, SourceKind, Spec
@@ -23,6 +25,8 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
     if rollout is None or status.canary is None or status.stable is None:
         return None
     advance_due = _advance_due(rollout, spec, now)
+    doubt, beside = rollout.doubt, rollout.weight < 100
+    settled = doubt.settled_time if doubt is not None else None
     return Scope(
         name=resource.name,
         namespace=resource.namespace,
@@ -43,10 +47,16 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         probe_paths=probe_paths(spec),
         advance_due=advance_due,
         prometheus_due=advance_due or not _pods_serve(rollout.gates, spec),
-        settled=rollout.doubt.settled_time if rollout.doubt is not None else None,
+        settled=None if beside else settled,
+        upstream=settled.timestamp() if settled is not None and beside else -inf,
+        own_answers=_own_answers(doubt) if doubt is not None and beside else (Counts(0, 0), Counts(0, 0)),
         own=own_questions(spec, status, observed),
         earlier={gate.name: gate for gate in rollout.gates},
     )
+
+
+def _own_answers(doubt: DoubtStatus) -> tuple[Counts, Counts]:
+    return Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
 
 
 def _side(observed: Observed, revision: str, rollback: Rollback, now: datetime, expected_from: datetime) -> Side:

@@ -53,6 +53,8 @@ from pinn_operator.core.verification.questions import (
     subject_of,
 )
 
+ANSWER = timedelta(seconds=1.0)
+"""Beside stable, what clients got waits for the pods' answers for so long."""
 FORGOTTEN = 4 * OPINION_PATIENCE
 """A doubt of so long ago that no answer settled was of something that passed."""
 AS_OFTEN = 0.5
@@ -102,14 +104,16 @@ def ask_if_suspected(this: Pass, draft: Draft) -> None:
             return
     elif not suspected or (doubt is not None and this.now < doubt.time + _patience(rollout.weight, doubt)):
         return
-    begun = _asked_again(doubt, this.now)
+    begun = _asked_again(doubt, this.now, rollout.weight)
     if _question_of(this, draft, begun) is not None:
         draft.change_rollout(replace(rollout, doubt=begun))
 
 
 def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     """Whether `fault` is not to be acted on in this pass: pods are being asked, or have just spoken for the canary."""
-    if not fault.alone or draft.rollout.weight != 100:
+    if draft.rollout.weight < 100:
+        return fault.share is not None and _in_doubt_beside_stable(this, draft)
+    if not fault.alone:
         return False
     doubt = draft.rollout.doubt
     if doubt is None or not doubt.open or this.now >= doubt.time + FORGOTTEN:
@@ -117,7 +121,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
         if doubt is not None and unheard and _unexplained(doubt, this.now) + 1 >= UNEXPLAINED:
             # Passes that come rarely must not ask without end.
             return False
-        begun = _asked_again(doubt, this.now, unheard=unheard)
+        begun = _asked_again(doubt, this.now, 100, unheard=unheard)
         if _question_of(this, draft, begun) is None:
             return False
         draft.change_rollout(replace(draft.rollout, doubt=begun))
@@ -152,6 +156,33 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     return True
 
 
+def _in_doubt_beside_stable(this: Pass, draft: Draft) -> bool:
+    """Whether pods are being asked, or have just told of a fault upstream: then what clients got at that moment speaks
+    of no revision. Whatever else they say, it is for the counts to decide."""
+    doubt = draft.rollout.doubt
+    if doubt is None or not doubt.open or this.now >= doubt.time + ANSWER:
+        return False
+    answers = _answers_to(this, draft, doubt)
+    if answers is None:
+        return _question_of(this, draft, doubt) is not None
+    return _hear_beside_stable(this, draft, doubt, answers)
+
+
+def _hear_beside_stable(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers) -> bool:
+    """Whether it was upstream."""
+    heard = _heard(_summed(_counted_anew(doubt), answers), 1.0)
+    doubt = replace(_summed(doubt, answers), rounds=0)
+    if heard is not Heard.UPSTREAM:
+        _answered(this, draft, doubt)
+        return False
+    _settle(this, draft, doubt)
+    return True
+
+
+def _counted_anew(doubt: DoubtStatus) -> DoubtStatus:
+    return replace(doubt, rounds=0, canary_bad=0, canary_requests=0, stable_bad=0, stable_requests=0)
+
+
 def hear_answers(this: Pass, draft: Draft) -> Condemnation | None:
     """What pods say that were asked a moment ago, though nothing that clients got is a fault in this very pass.
 
@@ -159,10 +190,13 @@ def hear_answers(this: Pass, draft: Draft) -> Condemnation | None:
         Why the canary must go, if its pods fail and stable's do not.
     """
     doubt = draft.rollout.doubt
-    if doubt is None or not doubt.open or draft.rollout.weight != 100:
+    if doubt is None or not doubt.open or draft.rollout.weight == 0:
         return None
     answers = _answers_to(this, draft, doubt)
     if answers is None:
+        return None
+    if draft.rollout.weight < 100:
+        _hear_beside_stable(this, draft, doubt, answers)
         return None
     doubt = _summed(doubt, answers, late=this.judgement.suspected or _answers_fast(answers))
     match _heard(doubt, 1.0):
@@ -225,14 +259,15 @@ def _answers_to(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceAnswers | 
     return answers if answers.question.identity == question.identity else None
 
 
-def _asked_again(doubt: DoubtStatus | None, now: datetime, *, unheard: bool = False) -> DoubtStatus:
+def _asked_again(doubt: DoubtStatus | None, now: datetime, weight: int, *, unheard: bool = False) -> DoubtStatus:
     """The doubt as it begins now; `unheard`: nobody heard what the pods had answered before."""
     if doubt is None:
         return DoubtStatus(now)
+    # Beside stable the answers stand in the pods' counters: whoever wants to know what clients got takes them off.
+    doubt = doubt if weight < 100 else _counted_anew(doubt)
     return replace(
         doubt, time=now, unexplained=_unexplained(doubt, now) + unheard, asked=doubt.asked + 1,
         unexplained_time=now if unheard else doubt.unexplained_time,
-        rounds=0, canary_bad=0, canary_requests=0, stable_bad=0, stable_requests=0,
     )  # fmt: skip
 
 

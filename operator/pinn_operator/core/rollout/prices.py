@@ -270,6 +270,12 @@ def _take_everything(this: Pass, draft: Draft, known: VerificationStatus, findin
     match finding.verdict:
         case VerificationVerdict.ERROR:
             shown = _failed_attempt(known, finding.message, now)
+        case VerificationVerdict.FAIL if canary and not finding.stable_asked and finding.also <= UNCERTAIN:
+            # Nobody else was asked: it may be upstream. It has no weight, and is asked again.
+            shown = replace(
+                _failed_attempt(known, finding.message, now), verdict=VerificationVerdict.PENDING,
+                suspicion=finding.reason,
+            )  # fmt: skip
         case VerificationVerdict.FAIL if finding.also & UNCERTAIN and known.suspicion not in UNCERTAIN:
             shown = _to_be_confirmed(shown, finding.reason, now)
         case _ if finding.meant:

@@ -246,10 +246,10 @@ def keep_measurements(this: Pass, draft: Draft) -> None:
     recent = last is not None and timedelta(0) <= this.now - last < timedelta(
         seconds=this.spec.analysis.interval_seconds
     )
-    # A doubt that this pass settled changes what is measured from now on: what was seen before it is written with it.
-    settled = rollout.doubt is not None and rollout.doubt.settled_time == this.now
+    # A doubt that this pass began or settled changes what is measured from now on: what was seen is written with it.
+    doubted = rollout.doubt is not None and this.now in (rollout.doubt.time, rollout.doubt.settled_time)
     same = [_essence(gate) for gate in rollout.gates] == [_essence(gate) for gate in judged.gates]
-    if recent and same and not settled:
+    if recent and same and not doubted:
         return
     share = judged.observed_share
     if share is None and judged.awaited:

@@ -113,3 +113,13 @@ def test_a_verdict_that_needs_the_missing_answer_stays_what_it_was() -> None:
     assert gate(world, "queue") == kept
     assert world.commits - commits <= 3, "a pass without news writes nothing"
     assert [it.status for it in world.state.conditions if it.type == "MetricsAvailable"] == ["True"]
+
+
+def test_a_bound_that_every_second_answer_exceeds_is_exceeded_for_as_long_though_the_others_are_empty() -> None:
+    world = rollout(gates=(QUEUE,))
+    world.silent_from = float("inf")
+    turn = iter(range(10**6))
+    world.own["queue"] = lambda _seconds: 9.0 if next(turn) % 2 else float("nan")
+    world.run_until(lambda it: it.weight == 10).run_until(lambda it: it.weight == 0, at_most=60)
+    assert world.state.last_rollback is not None
+    assert world.state.last_rollback.gate == "queue"

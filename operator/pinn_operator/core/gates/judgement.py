@@ -175,7 +175,14 @@ def _earlier(gate: Gate, scope: Scope) -> GateStatus:
     old = scope.earlier.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
     if old.definition not in ("", definition):
         old = replace(
-            old, verdict=Verdict.NO_DATA, message="", time=None, failing_since=None, consecutive=0, acted_time=None
+            old,
+            verdict=Verdict.NO_DATA,
+            message="",
+            time=None,
+            failing_since=None,
+            failing_time=None,
+            consecutive=0,
+            acted_time=None,
         )
     return old if old.definition == definition else replace(old, definition=definition)
 
@@ -234,7 +241,8 @@ def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -
         verdict=Verdict.NO_DATA, canary=evidence.value, stable=evidence.stable,
         limit=usual_limit(gate), samples=round(evidence.samples),
         stable_samples=round(evidence.stable_samples), min_samples=_least(gate), age=_rounded(evidence.age),
-        needed_samples=_needed(evidence), time=now, failing_since=old.failing_since, consecutive=old.consecutive,
+        needed_samples=_needed(evidence), time=now, failing_since=old.failing_since, failing_time=old.failing_time,
+        consecutive=old.consecutive,
         acted_time=old.acted_time, reference_total=old.reference_total, reference_bad=old.reference_bad,
         reference_minutes=old.reference_minutes, reference_variation=old.reference_variation,
     )  # fmt: skip
@@ -248,7 +256,9 @@ def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -
         status = replace(old, source=evidence.source)
     since, times = (None, 0) if evidence.exceeded is False else (_frozen(old, now), status.consecutive)
     if (status.failing_since, status.consecutive) != (since, times):
-        status = replace(status, failing_since=since, consecutive=times)
+        status = replace(
+            status, failing_since=since, consecutive=times, failing_time=status.failing_time if since else None
+        )
     if not scope.advance_due and old.time is not None:
         return _Judged(status, mounting=evidence.mounting)
     return _Judged(_advance_verdict(gate, status, evidence, scope), mounting=evidence.mounting)
@@ -340,7 +350,7 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
     bound, now = gate.abort or Bound(), scope.now
     if evidence.alone and scope.settled is not None and old.time is not None and old.time <= scope.settled:
         # What was measured until then is held against nobody.
-        old = replace(old, failing_since=None, consecutive=0)
+        old = replace(old, failing_since=None, failing_time=None, consecutive=0)
     shown = evidence.said or describe(gate, evidence.recent if evidence.recent is not None else evidence.value)
     since = _failing_since(old, now)
     # A pass that a watch event woke is not a new measurement.
@@ -352,7 +362,8 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
     lasted = (now - since).total_seconds()
     excess = _with_note(describe_excess(gate, bound, shown, lasted, consecutive), evidence.note)
     failed = replace(
-        status, verdict=Verdict.FAIL, limit=limit, failing_since=since, consecutive=consecutive,
+        status, verdict=Verdict.FAIL, limit=limit, failing_since=since, failing_time=now if fresh else old.failing_time,
+        consecutive=consecutive,
         time=now if fresh else old.time, message=_cut(evidence.said or excess),
     )  # fmt: skip
     if lasted < bound.for_seconds or consecutive < bound.consecutive:
@@ -407,12 +418,14 @@ def _failing_since(old: GateStatus, now: datetime) -> datetime:
     """Since when, counted back from now, the bound is exceeded as far as that was measured.
 
     A measurement looks back over `LEVEL_SECONDS`. What lies between two that are further apart was seen by nobody (the
-    operator was away, or a clock was set), and neither was a time without an answer: it does not count.
+    operator was away, a clock was set, or there was no answer): it does not count.
     """
     if old.failing_since is None or old.time is None:
         return now
-    between = (now - old.time).total_seconds()
-    proven = min(max(0.0, between), LEVEL_SECONDS) if old.verdict is Verdict.FAIL else 0.0
+    last = old.time if old.verdict is Verdict.FAIL else old.failing_time
+    between = (now - last).total_seconds() if last is not None else 0.0
+    seen = old.verdict is Verdict.FAIL or between <= LEVEL_SECONDS
+    proven = min(max(0.0, between), LEVEL_SECONDS) if seen else 0.0
     return now - timedelta(seconds=_lasted(old) + proven)
 
 

@@ -94,6 +94,8 @@ class GateStatus:
     message: str = ""
     time: datetime | None = None
     failing_since: datetime | None = None
+    failing_time: datetime | None = None
+    """When it was last measured beyond its abort bound."""
     consecutive: int = 0
     stable_samples: int = 0
     stable_minutes: int | None = None

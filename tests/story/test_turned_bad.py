@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.story.prometheus import Trouble
 from tests.story.test_measurement import from_now_on, gate, gone_bad, steps
 from tests.story.world import Behaviour, World, service, serving
 
@@ -47,6 +48,26 @@ def test_one_that_answers_only_half_of_the_requests_goes_within_two_minutes(seed
     world = baking(seed)
     from_now_on(world, "pinn:2", swallowed=lambda _: 0.5, slow=lambda _: 0.5)
     world.run_until(gone_bad, at_most=120, tick=0.25)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_whose_process_stands_still_goes_within_half_a_minute(seed: int) -> None:
+    """It answers neither clients nor the operator, not even with its counters."""
+    world = baking(seed)
+    from_now_on(world, "pinn:2", swallowed=lambda _: 1.0, slow=lambda _: 1.0)
+    for pod in world.of("pinn:2"):
+        pod.trouble = Trouble.SLOW
+    world.run_until(gone_bad, at_most=30, tick=0.25)
+
+
+def test_one_that_only_the_operator_cannot_reach_is_not_rejected() -> None:
+    world = baking()
+    asked = world.oracle._pricing
+    world.oracle._pricing = lambda pod: None if pod.canary else asked(pod)
+    for pod in world.of("pinn:2"):
+        pod.trouble = Trouble.REFUSED
+    world.run(60, tick=0.25)
+    assert not gone_bad(world), world.state.last_rollback
 
 
 def test_where_clients_stop_asking_a_revision_is_promoted_and_its_pods_are_hardly_asked() -> None:

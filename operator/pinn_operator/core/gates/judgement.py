@@ -241,7 +241,7 @@ def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -
         verdict=Verdict.NO_DATA, canary=evidence.value, stable=evidence.stable,
         limit=usual_limit(gate), samples=round(evidence.samples),
         stable_samples=round(evidence.stable_samples), min_samples=_least(gate), age=_rounded(evidence.age),
-        needed_samples=_needed(evidence), time=now, failing_since=old.failing_since, failing_time=old.failing_time,
+        needed_samples=_needed(evidence), time=now, failing_since=old.failing_since, failing_time=_failing_time(old),
         consecutive=old.consecutive,
         acted_time=old.acted_time, reference_total=old.reference_total, reference_bad=old.reference_bad,
         reference_minutes=old.reference_minutes, reference_variation=old.reference_variation,
@@ -362,7 +362,7 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
     lasted = (now - since).total_seconds()
     excess = _with_note(describe_excess(gate, bound, shown, lasted, consecutive), evidence.note)
     failed = replace(
-        status, verdict=Verdict.FAIL, limit=limit, failing_since=since, failing_time=now if fresh else old.failing_time,
+        status, verdict=Verdict.FAIL, limit=limit, failing_since=since, failing_time=None,
         consecutive=consecutive,
         time=now if fresh else old.time, message=_cut(evidence.said or excess),
     )  # fmt: skip
@@ -422,11 +422,18 @@ def _failing_since(old: GateStatus, now: datetime) -> datetime:
     """
     if old.failing_since is None or old.time is None:
         return now
-    last = old.time if old.verdict is Verdict.FAIL else old.failing_time
+    last = _failing_time(old)
     between = (now - last).total_seconds() if last is not None else 0.0
     seen = old.verdict is Verdict.FAIL or between <= LEVEL_SECONDS
     proven = min(max(0.0, between), LEVEL_SECONDS) if seen else 0.0
     return now - timedelta(seconds=_lasted(old) + proven)
+
+
+def _failing_time(old: GateStatus) -> datetime | None:
+    """When the bound was last measured to be exceeded; of a gate that fails it is the last measurement of all."""
+    if old.failing_since is None:
+        return None
+    return old.time if old.verdict is Verdict.FAIL else old.failing_time
 
 
 def _frozen(old: GateStatus, now: datetime) -> datetime | None:
@@ -506,7 +513,7 @@ def _with_error(gate: Gate, old: GateStatus, error: SourceError, scope: Scope) -
     now = scope.now
     return replace(
         _as_written(gate, old), verdict=Verdict.ERROR, message=_cut(error.message), time=now,
-        failing_since=_frozen(old, now),
+        failing_since=_frozen(old, now), failing_time=_failing_time(old),
     )  # fmt: skip
 
 

@@ -198,6 +198,7 @@ def hear_answers(this: Pass, draft: Draft) -> Condemnation | None:
     if draft.rollout.weight < 100:
         _hear_beside_stable(this, draft, doubt, answers)
         return None
+    answers = _of_reached(answers)
     doubt = _summed(doubt, answers, late=this.judgement.suspected or _answers_fast(answers))
     match _heard(doubt, 1.0):
         case Heard.AGAINST:
@@ -228,6 +229,15 @@ def _answered(this: Pass, draft: Draft, doubt: DoubtStatus) -> None:
     """What clients got counts as before."""
     heard = replace(doubt, answered_time=this.now, message=cut(_said(doubt), MESSAGE_LIMIT))
     draft.change_rollout(replace(draft.rollout, doubt=heard))
+
+
+def _of_reached(answers: PriceAnswers) -> PriceAnswers:
+    """What was answered, or not, by pods that take connections: the others may be cut off from the operator alone."""
+    reached = (
+        replace(item, replies=tuple(it for it in item.replies if it.fault is not PriceFault.UNREACHABLE))
+        for item in answers.pods
+    )
+    return replace(answers, pods=tuple(item for item in reached if item.replies))
 
 
 def _answers_fast(answers: PriceAnswers) -> bool:

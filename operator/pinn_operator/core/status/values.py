@@ -95,7 +95,7 @@ class GateStatus:
     time: datetime | None = None
     failing_since: datetime | None = None
     failing_time: datetime | None = None
-    """When it was last measured beyond its abort bound."""
+    """When it was last measured beyond its abort bound, if that was not the last measurement of all."""
     consecutive: int = 0
     stable_samples: int = 0
     stable_minutes: int | None = None

@@ -198,6 +198,16 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "the newest valid spec stays in force when the revision that it asked for has left": (
+        "HTTPRoute",
+        (
+            "turned back",
+            (
+                *[("time", 1.0)] * 5, ("time", 2.0), ("image", "pinn:2"), ("router", {"router": "Replicas"}),
+                ("paused", "perhaps"),
+            ),
+        ),
+    ),
     "what was measured before pods are asked is written with it": (
         "HTTPRoute with prices", ("at 10%", (("time", 5.0), ("errors", ("canary", 0.2)), ("traffic", 0.0))),
     ),

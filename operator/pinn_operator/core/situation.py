@@ -50,16 +50,16 @@ def _without_prometheus(spec: Spec) -> Spec:
 def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
     """The spec whose gates are armed, or None if there has never been a valid one.
 
-    An invalid new spec must not disarm the rollout in flight, so the one recorded with the canary, or else with the
-    stable revision, stays in force until the fault is fixed; if somebody deleted those records, the newest that is
-    left. A record follows every valid edit; whoever scaled since, or changed what it could not be told of, is heeded by
-    keeping what is there and holding the weight.
+    An invalid new spec must not disarm the rollout in flight, so the newest valid one stays in force until the fault is
+    fixed: it is recorded with the revision that it asked for. Where that has no record, the one of the canary, or else
+    of the stable revision, or else the newest that is left. A record follows every valid edit; whoever scaled since, or
+    changed what it could not be told of, is heeded by keeping what is there and holding the weight.
     """
     if not isinstance(resource.spec, InvalidSpec):
         return resource.spec
     status = resource.status
     serving = [known.revision for known in (status.canary, status.stable) if known]
-    spec = next(_recorded(observed, serving), None)
+    spec = next(_recorded(observed, [status.target, *serving]), None)
     if spec is None:
         return None
     traffic = restore_traffic(resource.name, observed, accepted=spec.traffic)

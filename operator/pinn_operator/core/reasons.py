@@ -392,8 +392,8 @@ class Reason(StrEnum):
     FAULT_UPSTREAM = (
         "FaultUpstream",
         (
-            "The canary has all traffic and failed clients, and pods of the stable revision, asked at that moment, "
-            "failed as well, or nobody failed any more: it is not held against the canary."
+            "The canary failed clients or was slow, and pods of the stable revision, asked at that moment, were no "
+            "better, or nobody failed any more: it is not held against the canary."
         ),
         "look at what both revisions need: a database, the network",
     )
@@ -443,7 +443,11 @@ class Reason(StrEnum):
         "The canary prices many options by its fallback that stable's model prices itself.",
         "fix the model; if it is intended, set `spec.verification.acknowledgedRevision` to this revision",
     )
-    PRICE_ERRORS = "PriceErrors", "The canary answered requests for prices with errors, twice.", "see its pods' log"
+    PRICE_ERRORS = (
+        "PriceErrors",
+        "Asked for prices twice, the canary's pods answered with errors or not at all, and stable's did not.",
+        "see its pods' log",
+    )
     PRICES_SLOW = "PricesSlow", "The canary answered requests for prices much more slowly than stable, twice."
     PRICE_API_MISSING = (
         "PriceApiMissing",

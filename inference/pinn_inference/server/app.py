@@ -14,7 +14,7 @@ from aiohttp.typedefs import Middleware
 from pinn_inference.market.watch import MarketDataWatcher
 from pinn_inference.pricing.types import OptionBatch, Quotes
 from pinn_inference.server.batch import JobKind
-from pinn_inference.server.bodies import AS_SENT, BodyReader
+from pinn_inference.server.bodies import AS_SENT, BodyReader, is_too_large
 from pinn_inference.server.config import ServerConfig
 from pinn_inference.server.documents import is_light
 from pinn_inference.server.engine import PricingEngine
@@ -165,7 +165,7 @@ class PricingRunner(web.AppRunner):
         )
         return LaneServer(
             lane,
-            _without_strange_expectations(ordinary.request_handler, app[OBSERVER]),
+            _with_met_expectations(ordinary.request_handler, app[OBSERVER], limit=app[CONFIG].max_body_bytes),
             request_factory=ordinary.request_factory,
             handler_cancellation=ordinary.handler_cancellation,
             **{name: value for name, value in self._kwargs.items() if name != "handler_cancellation"},
@@ -173,15 +173,18 @@ class PricingRunner(web.AppRunner):
         )
 
 
-def _without_strange_expectations(
-    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], observer: Observer
+def _with_met_expectations(
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], observer: Observer, *, limit: int
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """`handler` for requests that expect what this server does; the others are answered and counted here."""
+    """`handler` for requests that expect what this server does; the others are answered and counted here, before
+    anything of their body is sent. `limit` is the largest body, in bytes."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         expected = request.headers.get(hdrs.EXPECT)
         if expected and expected.lower() != "100-continue" and request.version == HttpVersion11:
             return observer.answer_expectation(request)
+        if expected and is_too_large(request, limit=limit):
+            return observer.answer_too_large(request, limit=limit)
         return await handler(request)
 
     return handle

@@ -23,12 +23,14 @@ itself would inflate all that a packet holds, tens of megabytes, at once and on 
 class BodyReader:
     """A body as it arrives, piece by piece, compressed or not as its `coding` says.
 
-    Raises UnknownCoding at once; reading raises BodyTimeout if it does not end, BodyTooLarge beyond `limit` bytes, and
-    InvalidRequest if it cannot be read as its headers say: a 5xx would count against the revision, and could roll a
-    good one back.
+    Raises at once UnknownCoding, and BodyTooLarge for a `Content-Length` beyond `limit` bytes. Reading raises
+    BodyTimeout if it does not end, BodyTooLarge beyond `limit` bytes, and InvalidRequest if it cannot be read as its
+    headers say: a 5xx would count against the revision, and could roll a good one back.
     """
 
     def __init__(self, request: web.Request, *, limit: int) -> None:
+        if is_too_large(request, limit=limit):
+            raise BodyTooLarge(limit=limit)
         self.coding = coding_of(", ".join(request.headers.getall(hdrs.CONTENT_ENCODING, [])))
         self._content = request.content
         self._limit = limit
@@ -75,3 +77,8 @@ class BodyReader:
         if self._size > self._limit:
             raise BodyTooLarge(limit=self._limit)
         return piece
+
+
+def is_too_large(request: web.BaseRequest, *, limit: int) -> bool:
+    """Whether a request says itself that its body has more bytes than it may: nothing of it need be sent."""
+    return (request.content_length or 0) > limit

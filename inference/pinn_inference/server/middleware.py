@@ -21,7 +21,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from pinn_inference.server.engine import PricingEngine
-from pinn_inference.server.errors import NonFiniteResult, Overloaded, ServerError, let_go, render_error
+from pinn_inference.server.errors import BodyTooLarge, NonFiniteResult, Overloaded, ServerError, let_go, render_error
 from pinn_inference.server.logs import request_id
 from pinn_inference.server.metrics import CLIENT_CLOSED_REQUEST, ServerMetrics
 
@@ -185,6 +185,11 @@ class Observer:
         """The answer to an `Expect` that is not 100-continue; routers answer it before any middleware sees it."""
         shown = request.headers[hdrs.EXPECT][:_TOLD_CHARACTERS]
         return self._refuse(request, 417, f"Expect is {shown!r}: must be 100-continue", reason="ExpectationFailed")
+
+    def answer_too_large(self, request: web.BaseRequest, *, limit: int) -> web.Response:
+        """The answer to a client that asks whether it may send a body which is larger than any may be."""
+        error = BodyTooLarge(limit=limit)
+        return self._refuse(request, error.status, str(error), reason=error.reason)
 
     def _refuse(self, request: web.BaseRequest, status: int, message: str, *, reason: str) -> web.Response:
         """An answer from below the middlewares; its connection ends, because the body has not been read."""

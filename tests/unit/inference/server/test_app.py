@@ -158,6 +158,20 @@ async def test_a_body_over_the_limit_is_413_in_json() -> None:
         assert sample(client, "http_requests_total", method="POST", handler="/v1/price", status="413") == 1
 
 
+@pytest.mark.parametrize("path", ["/v1/price", "/v1/implied-volatility", "/v1/scenarios", "/v2/models/european/infer"])
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"], ids=["sends at once", "asks first"])
+async def test_a_body_that_is_said_to_be_over_the_limit_is_refused_before_any_of_it_is_sent(
+    path: str, expect: str
+) -> None:
+    async with running(max_body_bytes=2000) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.server.port)
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\n{expect}Content-Length: 99999999999\r\n\r\n".encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert b"BodyTooLarge" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        writer.close()
+
+
 async def test_a_compressed_body_is_accepted_and_its_inflated_size_counts() -> None:
     async with running(max_body_bytes=2000) as client:
         headers = {"Content-Encoding": "gzip"}

@@ -411,7 +411,8 @@ class Machine(Invariants):
         return self._routed and self.live_weights().get(f"{NAME}-canary", 0) != weight_of(status)
 
     def cannot_be_told_apart(self, status: Status) -> bool:
-        return (weight_of(status) == 100 and self.failed_alone) or bool(self.wrong)
+        # Somebody may have given it all traffic by hand.
+        return self.failed_alone or bool(self.wrong)
 
     def prices_wrong(self, image: str) -> bool:
         return image in self.wrong
@@ -424,7 +425,8 @@ class Machine(Invariants):
 
     def live(self, seconds: float) -> None:
         """A leap in time: pods come, start and go; the router follows; whoever has traffic answers."""
-        self.failed_alone = weight_of(self.state) == 100 and (self.failed_alone or any(self.errors.values()))
+        alone = weight_of(self.state) == 100 or self.live_weights().get(f"{NAME}-canary") == 100
+        self.failed_alone = alone and (self.failed_alone or any(self.errors.values()))
         self._make_pods()
         self.seconds += seconds
         for pod in list(self.pods):

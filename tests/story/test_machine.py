@@ -198,6 +198,14 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "pods that come back after they were gone have to fall silent before their capacity goes": (
+        "HTTPRoute",
+        ("suspended", (("obeyed", False), ("pods", ("both", "blink")), ("image", "pinn:3"), ("time", 8.0))),
+    ),
+    "so have those that somebody had scaled away by hand": (
+        "HTTPRoute with prices",
+        ("at 10%", (("obeyed", False), ("scaled by hand", ("canary", 0)), ("image", "pinn:3"), ("time", 8.0))),
+    ),
     "the newest valid spec stays in force when the revision that it asked for has left": (
         "HTTPRoute",
         (

@@ -14,6 +14,7 @@ from itertools import takewhile
 from pinn_operator.core.gates.scope import probe_paths
 from pinn_operator.core.gates.silence import resumed, silent
 from pinn_operator.core.names import REVISION_LABEL, other_writer
+from pinn_operator.core.observed import Pod
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
@@ -31,6 +32,7 @@ from pinn_operator.core.status.values import (
 )
 from pinn_operator.core.status.verification import VerificationStatus
 
+_EVER = datetime.min.replace(tzinfo=UTC)
 UNPROVEN_SECONDS = 30.0
 """How long silence is waited for when no metric can prove it. Above the 16 s for which a restarted router was seen to
 serve old weights under a current status."""
@@ -209,13 +211,24 @@ def see_silence(this: Pass, draft: Draft, revision: str) -> None:
         never_had_traffic = rollout.still_time <= rollout.weight_time
         if never_had_traffic or not answers or waited >= UNSILENT_SECONDS:
             return
-        if resumed(this.samples, this.spec.analysis, rollout.still_time, paths):
+        came_back = any(_ready_since(this, pod) > rollout.still_time for pod in this.observed.living(revision))
+        if came_back or resumed(this.samples, this.spec.analysis, rollout.still_time, paths):
             draft.change_rollout(replace(rollout, still_time=None))
         return
     proof = silent(this.samples, this.spec.analysis, this.now, paths)
     gone = proof is True or not answers or (proof is None and waited >= UNPROVEN_SECONDS) or waited >= UNSILENT_SECONDS
-    if gone:
+    # At the very moment of the weight it would say that there never was any traffic.
+    if gone and this.now > rollout.weight_time:
         draft.change_rollout(replace(rollout, still_time=this.now))
+
+
+def _ready_since(this: Pass, pod: Pod) -> datetime:
+    """Since when a pod may get requests; before everything if it gets none, or nobody knows."""
+    if not pod.ready:
+        return _EVER
+    if pod.seen is not None:
+        return this.now - timedelta(seconds=pod.seen)
+    return pod.ready_changed or _EVER
 
 
 def drained_at(rollout: RolloutStatus, seconds: float) -> datetime:

@@ -198,6 +198,19 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "what pods are asked from this very moment on is in no count yet": (
+        "HTTPRoute with prices", ("at 10%", (("time", 8.0), ("errors", ("canary", 0.2)), ("traffic", 0.0))),
+    ),
+    "what was counted in this very moment is not carried as well": (
+        "HTTPRoute",
+        (
+            "stable is dead",
+            (
+                ("replicas", 1), ("errors", ("canary", 1.0)), ("disturbed", Disturbance("dies before the commit")),
+                ("time", 0.5), ("replicas", 1), ("replicas", 1),
+            ),
+        ),
+    ),
     "pods that come back after they were gone have to fall silent before their capacity goes": (
         "HTTPRoute",
         ("suspended", (("obeyed", False), ("pods", ("both", "blink")), ("image", "pinn:3"), ("time", 8.0))),

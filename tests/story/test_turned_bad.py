@@ -17,11 +17,11 @@ from tests.story.world import Behaviour, World, service, serving
 BAKE = ((50, 60), (100, 250))
 
 
-def baking(seed: int = 1, mode: str = "Auto", replicas: int = 3, **usual: Any) -> World:
+def baking(seed: int = 1, mode: str = "Auto", replicas: int = 3, hold: int = 250, **usual: Any) -> World:
     """A good revision that has had all traffic for a minute."""
     images = {image: Behaviour(**usual) for image in ("pinn:1", "pinn:2")}
     spec = service(
-        **steps(*BAKE), analysis={"sources": ["Pods"]}, verification={"mode": mode}, replicas=replicas,
+        **steps((50, 60), (100, hold)), analysis={"sources": ["Pods"]}, verification={"mode": mode}, replicas=replicas,
     )  # fmt: skip
     world = World(spec, images=images, rate=30, seed=seed)
     serving(world).run(90)
@@ -74,7 +74,7 @@ def test_where_clients_stop_asking_a_revision_is_promoted_and_its_pods_are_hardl
     world = baking()
     world.rate = 0
     world.until_stable("pinn:2", at_most=700)
-    assert doubts(world) <= 6
+    assert doubts(world) <= 10
     assert world.state.last_rollback is None
 
 
@@ -115,6 +115,59 @@ def test_a_revision_that_turns_every_client_away_is_not_promoted_until_that_is_o
 def test_where_stable_turned_as_many_away_before_nothing_is_held() -> None:
     world = baking(refused=lambda _: 0.8, refused_status="404")
     world.until_stable("pinn:2", at_most=400)
+
+
+@pytest.mark.parametrize("hold", [250, 700])
+def test_a_hang_after_a_fault_upstream_is_seen_as_soon(hold: int) -> None:
+    world = baking(hold=hold)
+    begin = world.seconds
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=lambda now: 1.0 if now < begin + 10 else 0.0)
+    world.run(50, tick=0.25)
+    from_now_on(world, "pinn:1")
+    from_now_on(world, "pinn:2", swallowed=lambda _: 1.0, slow=lambda _: 1.0)
+    world.run_until(gone_bad, at_most=20, tick=0.25)
+
+
+def test_a_hang_at_the_end_of_the_bake_is_not_promoted() -> None:
+    world = baking()
+    while world.state.next is None or world.state.next.time is None or (world.state.next.time - world.now).seconds > 8:
+        world.run(1)
+    from_now_on(world, "pinn:2", swallowed=lambda _: 1.0, slow=lambda _: 1.0)
+    world.run_until(gone_bad, at_most=40, tick=0.25)
+
+
+def test_a_hang_beside_stable_is_rejected_at_weight_0_after_it_was_suspended() -> None:
+    images = {image: Behaviour() for image in ("pinn:1", "pinn:2")}
+    spec = service(**steps((50, 600), (100, 60)), analysis={"sources": ["Pods"]}, verification={"mode": "Auto"})
+    world = serving(World(spec, images=images, rate=30)).run(90)
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 50, at_most=400).run(60)
+    from_now_on(world, "pinn:2", swallowed=lambda _: 1.0, slow=lambda _: 1.0)
+    world.run_until(gone_bad, at_most=120)
+    assert world.state.last_rollback is not None
+    assert world.state.last_rollback.reason in ("PricesSlow", "PriceErrors")
+
+
+@pytest.mark.parametrize("upstream", [0.01, 0.05])
+@pytest.mark.parametrize("seed", range(2))
+def test_errors_that_only_clients_get_are_not_explained_by_a_flaky_upstream(seed: int, upstream: float) -> None:
+    world = baking(seed)
+    asked = world.oracle._pricing
+    world.oracle._pricing = lambda pod: (found := asked(pod)) and replace(found, errors=upstream)
+    from_now_on(world, "pinn:1", errors=lambda _: upstream)
+    from_now_on(world, "pinn:2", errors=lambda _: 1.0)
+    world.run_until(gone_bad, at_most=30, tick=0.25)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_moments_of_half_a_second_upstream_are_no_errors_that_last(seed: int) -> None:
+    world = baking(seed)
+    begin = world.seconds
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, errors=lambda now: 1.0 if (now - begin) % 17 < 0.7 else 0.0)
+    world.run(120, tick=0.25)
+    assert not gone_bad(world), world.state.last_rollback
 
 
 # --- slow -------------------------------------------------------------------------------------------------------------

@@ -430,10 +430,10 @@ POD = "eu-options-intraday-31e8660e-7c9d5f6b8-x2x4z"
     [
         ({"waiting_reason": "ErrImagePull", "waiting_message": 'failed to pull and unpack image "pinn:2": failed to '
           'resolve reference "registry.example.com/pinn:2": registry.example.com/pinn:2: not found'},
-         "ImageUnavailable: registry.example.com/pinn:2: not found"),
+         "ImageUnavailable: registry.example.com/pinn:2: registry.example.com/pinn:2: not found"),
         ({"waiting_reason": "CrashLoopBackOff", "restarts": 2,
           "termination": Termination("Error", 1, "ValueError: no such model", finished=NOW)},
-         "CrashLoopBackOff: ValueError: no such model; ended 3 times"),
+         "CrashLoopBackOff: ended 3 times, last with exit code 1 (Error): ValueError: no such model"),
         ({"termination": Termination("OOMKilled", 137, finished=NOW)},
          "OOMKilled: killed for exceeding its memory limit"),
     ],

@@ -182,11 +182,11 @@ def test_the_operator_knows_how_many_samples_it_asks_between_two_moments_of_a_we
     it = situation(pods("aaaa", 3), pods("bbbb", 1), analysis={"intervalSeconds": 30})
     assert it.spec is not None
     start = NOW.timestamp()
-    asked = own_questions(it.spec, in_flight(PASSED, weight=10), it.observed)
+    asked = own_questions(it.spec, in_flight(PASSED, weight=10), it.observed, NOW)
     assert [asked.samples(start, start + seconds) for seconds in (0, 29, 30, 300)] == [1, 1, 2, 11]
     assert asked.samples(start + 15, start + 300) == 10, "the first one was before the first scrape of this weight"
-    assert own_questions(it.spec, in_flight(None, weight=10), it.observed).samples(start, start + 300) == 0
-    assert own_questions(it.spec, in_flight(PASSED), it.observed).samples(start, start + 300) == 0
+    assert own_questions(it.spec, in_flight(None, weight=10), it.observed, NOW).samples(start, start + 300) == 0
+    assert own_questions(it.spec, in_flight(PASSED), it.observed, NOW).samples(start, start + 300) == 0
 
 
 def test_as_many_samples_are_asked_as_the_operator_takes_off() -> None:
@@ -202,7 +202,7 @@ def test_as_many_samples_are_asked_as_the_operator_takes_off() -> None:
         for second in range(130)
         if (question := price_question(there, begun + timedelta(seconds=second))) is not None
     }
-    own = own_questions(it.spec, status, it.observed)
+    own = own_questions(it.spec, status, it.observed, NOW)
     assert own.samples(begun.timestamp(), begun.timestamp() + 129) == len(found) == 5
     assert {len(question.sample) for question in found.values()} == {own.options}
 
@@ -213,9 +213,9 @@ def test_pods_that_were_verified_before_this_weight_are_not_asked_for_it_again()
     status, start = in_flight(replace(PASSED, pods=twenty), weight=10), NOW.timestamp()
     here = situation(pods("bbbb", 20, ready_changed=older))
     assert here.spec is not None
-    assert own_questions(here.spec, status, here.observed).samples(start, start) == 1
+    assert own_questions(here.spec, status, here.observed, NOW).samples(start, start) == 1
     grown = situation([*pods("bbbb", 20, ready_changed=older)[:18], *pods("bbbb", 20, ready_changed=newer)[18:]])
-    assert own_questions(here.spec, status, grown.observed).samples(start, start) == 1 + 2 * NEW_POD_SAMPLES
+    assert own_questions(here.spec, status, grown.observed, NOW).samples(start, start) == 1 + 2 * NEW_POD_SAMPLES
 
 
 def test_by_the_open_inference_protocol_a_sample_of_both_styles_takes_two_requests() -> None:
@@ -226,7 +226,7 @@ def test_by_the_open_inference_protocol_a_sample_of_both_styles_takes_two_reques
         ("Open Inference Protocol", "european, american", 2),
     ):  # fmt: skip
         known = replace(PASSED, protocol=protocol, styles=styles)
-        assert own_questions(it.spec, in_flight(known, weight=10), it.observed).requests == requests
+        assert own_questions(it.spec, in_flight(known, weight=10), it.observed, NOW).requests == requests
 
 
 @pytest.mark.parametrize("options", [12, 240, 1000])

@@ -88,7 +88,7 @@ def carried_counts(gate: Gate, reading: Reading, scope: Scope) -> tuple[Counts, 
     if old.carried_total is not None:
         stable = Counts(old.carried_stable_total or 0.0, old.carried_stable_bad or 0.0)
         known = Counts(old.carried_total, old.carried_bad or 0.0), stable
-    if old.time is None or old.time.timestamp() > reading.begin or old.canary is None or old.samples <= 0:
+    if old.time is None or old.time.timestamp() >= reading.begin or old.canary is None or old.samples <= 0:
         # This memory knows what was measured last, or there is nothing to carry.
         return known
     if reading.begin > scope.now.timestamp():

@@ -120,14 +120,14 @@ def _looks_dead(reading: Reading, scope: Scope) -> bool:
 
 
 def _looks_silent(reading: Reading, scope: Scope) -> bool:
-    """Whether a canary with all traffic answers nothing any more, though it should have answered many by now: its
-    counters stand still, or none of its pods tells them."""
+    """Whether a canary answers nothing any more, though it should have answered many by now: its counters stand still,
+    or none of its pods tells them."""
     whole = reading.windows.whole
-    if scope.concurrent or whole is None or whole.seconds <= 0:
+    if whole is None or whole.seconds <= 0:
         return False
     rate = whole.canary_counts(EVERY, ()).total / whole.seconds
     if stale(reading, scope):
-        return rate * (scope.now.timestamp() - newest(reading.canary)) >= SILENCE
+        return not scope.concurrent and rate * (scope.now.timestamp() - newest(reading.canary)) >= SILENCE
     expected = (span for span in reading.windows.each() if rate * span.seconds >= SILENCE)
     shortest = next(expected, None)
     return shortest is not None and shortest.canary_counts(EVERY, ()).total <= 0

@@ -58,6 +58,8 @@ class Condemnation:
     """Only what stable did before speaks against it: a fault that hits everybody now would look the same."""
     share: float | None = None
     """Of bad answers to clients, if it is those that speak against it."""
+    lasting: float | None = None
+    """The same over all of the time that counts."""
     slower_than: float | None = None
     """Seconds that its answers take, if it is that which speaks against it, and it has all traffic (`alone`)."""
     lasted: float = 0.0
@@ -230,8 +232,12 @@ def _described(gate: Gate, status: GateStatus, evidence: Evidence, room: int) ->
     return replace(
         status, source=str(evidence.source) or status.source, unit=unit_of(gate).value, action=gate.action.value,
         severity=gate.severity.value, dry_run=gate.dry_run,
-        query=evidence.query[: min(room, QUERY_LENGTH)] or status.query,
+        query=_beginning(evidence.query, min(room, QUERY_LENGTH)) or status.query,
     )  # fmt: skip
+
+
+def _beginning(query: str, length: int) -> str:
+    return query if len(query) <= length else f"{query[: length - 1]}…"
 
 
 def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -> _Judged:
@@ -341,7 +347,7 @@ def _worse(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> 
             reason=f"{camel(gate.name)}AboveStable",
             message=f"{gate.name} {shown} against {stable} of the stable revision ({evidence.worse})",
             gate=gate.name, value=shown, limit=f"stable {stable}", severity=gate.severity, alone=evidence.alone,
-            share=evidence.worse_share,
+            share=evidence.worse_share, lasting=evidence.value,
         ),
     )  # fmt: skip
 
@@ -376,7 +382,7 @@ def _failing(gate: Gate, status: GateStatus, old: GateStatus, evidence: Evidence
             else _with_note(f"{gate.name} {shown}, limit {limit}", evidence.note),
             gate=gate.name, value=shown, limit=limit, severity=gate.severity,
             alone=evidence.alone, share=evidence.recent if evidence.alone and evidence.slower_than is None else None,
-            slower_than=evidence.slower_than, lasted=lasted,
+            lasting=evidence.value, slower_than=evidence.slower_than, lasted=lasted,
         ),
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         settled=None if beside else settled,
         upstream=settled.timestamp() if settled is not None and beside else -inf,
         own_answers=_own_answers(doubt) if doubt is not None and beside else (Counts(0, 0), Counts(0, 0)),
-        own=own_questions(spec, status, observed),
+        own=own_questions(spec, status, observed, now),
         earlier={gate.name: gate for gate in rollout.gates},
     )
 

@@ -116,7 +116,7 @@ class CounterShare:
 
     def _warming_up(self, warm_up: WarmUp) -> str:
         least = f"a pod's first {warm_up.requests:g}, or first {warm_up.seconds:g} s, are left out"
-        return f"warming up: no {self.unit} counted yet ({least})"
+        return f"no {self.unit} counted at this weight yet ({least})"
 
     def _stable(self, gate: Gate, reading: Reading, window: Window | None, scope: Scope) -> float | None:
         """Stable's share: of the same time, or of the last time when it had traffic."""

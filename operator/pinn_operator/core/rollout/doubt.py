@@ -74,8 +74,16 @@ PASSES_SECONDS = 120.0
 """A bound that is exceeded for longer was not exceeded by a moment that is over: a minute is looked at."""
 QUIET_SECONDS = 60.0
 """Between two events about the same."""
-MOST_PATIENCE = 64
-"""Times `SUSPECTED_AGAIN`."""
+SILENT_AGAIN = timedelta(seconds=30.0)
+"""After pods have answered well, the same suspicion is no reason to ask again before that."""
+UPSTREAM_AGAIN = timedelta(seconds=2.0)
+"""After pods of both have failed, they are not asked again before that."""
+EXPLAINS = 0.25
+"""The pods' share of bad answers, beside that of the clients, from which on the one can explain the other."""
+STEADY = 0.1
+"""A share of bad answers to clients that is no moment's: over all of the time that counts."""
+BAD_BESIDE = 2, 0.1
+"""Bad answers of stable's pods, and their share, from which on it is upstream what the canary's newest answers show."""
 CONFIRM, LAPSED = timedelta(seconds=5.0), timedelta(seconds=60.0)
 """Between two times that the pods' answers alone speak against a canary, at least and at most."""
 FAST_SECONDS = 0.25
@@ -93,7 +101,7 @@ class Heard(Enum):
 
 def ask_if_suspected(this: Pass, draft: Draft) -> None:
     """Have pods of both revisions asked now: the canary's newest answers beside stable's are those of a dead one; or it
-    has all traffic, and has fallen silent or failed to answer the operator what stable did."""
+    has fallen silent, or has all traffic and failed to answer the operator what stable did."""
     rollout = draft.rollout
     doubt = rollout.doubt
     suspected = this.judgement.suspected or (rollout.weight == 100 and _failed_a_sample(this, draft))
@@ -102,7 +110,7 @@ def ask_if_suspected(this: Pass, draft: Draft) -> None:
     if doubt is not None and doubt.against_time is not None and doubt.time <= doubt.against_time:
         if this.now < doubt.against_time + CONFIRM:
             return
-    elif not suspected or (doubt is not None and this.now < doubt.time + _patience(rollout.weight, doubt)):
+    elif not suspected or (doubt is not None and this.now < doubt.time + _patience(doubt)):
         return
     begun = _asked_again(doubt, this.now, rollout.weight)
     if _question_of(this, draft, begun) is not None:
@@ -116,6 +124,8 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     if not fault.alone:
         return False
     doubt = draft.rollout.doubt
+    if doubt is not None and _was_upstream(doubt) and this.now < (doubt.settled_time or this.now) + UPSTREAM_AGAIN:
+        return True
     if doubt is None or not doubt.open or this.now >= doubt.time + FORGOTTEN:
         unheard = doubt is not None and doubt.open
         if doubt is not None and unheard and _unexplained(doubt, this.now) + 1 >= UNEXPLAINED:
@@ -132,7 +142,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     if answers is None:
         return True
     doubt = _summed(doubt, answers, slower_than=fault.slower_than or inf)
-    match _heard(doubt, fault.share or 1.0):
+    match _heard(doubt, fault.share if fault.slower_than is None else None):
         case Heard.AGAINST:
             return False
         case Heard.TOO_LITTLE:
@@ -146,7 +156,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
             # What clients got at one moment is read in several pieces, and a slow answer is read when it has come.
             apart = MOMENT_SECONDS if fault.slower_than is None else SLOW_MOMENT_SECONDS
             is_news = moment is None or this.now >= moment + timedelta(seconds=apart)
-            unexplained = _unexplained(doubt, this.now) + is_news
+            unexplained = _unexplained(doubt, this.now) + is_news if _is_steady(fault) else 1
             if unexplained >= UNEXPLAINED:
                 return False
             _settle(
@@ -154,6 +164,17 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
                 replace(doubt, unexplained=unexplained, unexplained_time=this.now if is_news else moment),
             )  # fmt: skip
     return True
+
+
+def _was_upstream(doubt: DoubtStatus) -> bool:
+    return not doubt.open and not doubt.unexplained and doubt.settled_time == _newest_end(doubt)
+
+
+def _is_steady(fault: Condemnation) -> bool:
+    """Whether clients get bad answers all the time, and not now and then for a moment."""
+    if fault.share is None or fault.lasting is None:
+        return True
+    return fault.lasting >= min(STEADY, AS_OFTEN * fault.share)
 
 
 def _in_doubt_beside_stable(this: Pass, draft: Draft) -> bool:
@@ -170,13 +191,15 @@ def _in_doubt_beside_stable(this: Pass, draft: Draft) -> bool:
 
 def _hear_beside_stable(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers) -> bool:
     """Whether it was upstream."""
-    heard = _heard(_summed(_counted_anew(doubt), answers), 1.0)
+    now = _summed(_counted_anew(doubt), answers)
+    fewest, share = BAD_BESIDE
+    upstream = _heard(now, None) is Heard.UPSTREAM and now.stable_bad >= max(fewest, share * now.stable_requests)
     doubt = replace(_summed(doubt, answers), rounds=0)
-    if heard is not Heard.UPSTREAM:
-        _answered(this, draft, doubt)
-        return False
-    _settle(this, draft, doubt)
-    return True
+    if upstream:
+        _settle(this, draft, replace(doubt, against_time=None))
+        return True
+    _answered(this, draft, doubt)
+    return False
 
 
 def _counted_anew(doubt: DoubtStatus) -> DoubtStatus:
@@ -195,34 +218,52 @@ def hear_answers(this: Pass, draft: Draft) -> Condemnation | None:
     answers = _answers_to(this, draft, doubt)
     if answers is None:
         return None
-    if draft.rollout.weight < 100:
-        _hear_beside_stable(this, draft, doubt, answers)
+    beside = draft.rollout.weight < 100
+    if beside and _hear_beside_stable(this, draft, doubt, answers):
         return None
-    answers = _of_reached(answers)
-    doubt = _summed(doubt, answers, late=this.judgement.suspected or _answers_fast(answers))
-    match _heard(doubt, 1.0):
+    kept = draft.rollout.doubt if beside else None
+    reached = _of_reached(answers)
+    late = this.judgement.suspected or _answers_fast(reached)
+    heard = _summed(_counted_anew(doubt) if beside else doubt, reached, late=late)
+    match _heard(heard, None):
         case Heard.AGAINST:
             first = doubt.against_time
             if first is None or not CONFIRM <= this.now - first <= LAPSED:
                 # A pause of a node or of the process is over then.
-                _answered(this, draft, replace(doubt, against_time=this.now))
+                _answered(this, draft, replace(kept or heard, against_time=this.now))
                 return None
             return Condemnation(
-                reason="PriceErrors", message=_said(doubt), value=f"{doubt.canary_bad} of {doubt.canary_requests}",
-                limit=f"stable {doubt.stable_bad} of {doubt.stable_requests}",
+                reason="PriceErrors", message=_said(heard), value=f"{heard.canary_bad} of {heard.canary_requests}",
+                limit=f"stable {heard.stable_bad} of {heard.stable_requests}",
             )  # fmt: skip
-        case Heard.TOO_LITTLE:
-            _ask_once_more(this, draft, doubt)
-        case Heard.UPSTREAM:
-            _settle(this, draft, replace(doubt, unexplained=0, unexplained_time=None))
-        case Heard.NOTHING:
-            _answered(this, draft, replace(doubt, against_time=None))
+        case Heard.TOO_LITTLE if not beside:
+            _ask_once_more(this, draft, heard)
+        case Heard.UPSTREAM if not beside:
+            _settle(this, draft, replace(heard, unexplained=0, unexplained_time=None))
+        case _:
+            _answered(this, draft, replace(kept or heard, against_time=None))
     return None
 
 
-def _patience(weight: int, doubt: DoubtStatus) -> timedelta:
+def unanswered(this: Pass, draft: Draft) -> bool:
+    """Whether it is still to be heard from the pods if a canary with all traffic is well: clients get no answers any
+    more, or its pods have failed the operator once."""
+    doubt = draft.rollout.doubt
+    if doubt is not None and doubt.against_time is not None and this.now <= doubt.against_time + LAPSED:
+        return True
+    if not this.judgement.suspected or _question_of(this, draft, DoubtStatus(this.now)) is None:
+        return False
+    answered = doubt.answered_time if doubt is not None else None
+    return answered is None or this.now > answered + 2 * SILENT_AGAIN
+
+
+def _patience(doubt: DoubtStatus) -> timedelta:
     """Before the same suspicion is a reason to ask again; where no client asks for anything any more, it stays so."""
-    return SUSPECTED_AGAIN if weight < 100 else SUSPECTED_AGAIN * min(MOST_PATIENCE, 2**doubt.asked)
+    return SILENT_AGAIN if not doubt.open and doubt.answered_time == _newest_end(doubt) else SUSPECTED_AGAIN
+
+
+def _newest_end(doubt: DoubtStatus) -> datetime | None:
+    return max(filter(None, (doubt.settled_time, doubt.answered_time)), default=None)
 
 
 def _answered(this: Pass, draft: Draft, doubt: DoubtStatus) -> None:
@@ -295,14 +336,17 @@ def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion 
     return second_opinion(situation, asked, this.now) if asked is not None else None
 
 
-def _heard(doubt: DoubtStatus, share: float) -> Heard:
-    """What the answers say by now; `share` of those to clients were bad."""
+def _heard(doubt: DoubtStatus, share: float | None) -> Heard:
+    """What the answers say by now; `share` of those to clients were bad, or nobody knows."""
     ours, theirs = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
     if log_evidence_above_stable(ours, theirs, margin=0.0) >= SURE:
         return Heard.AGAINST
-    if ours.bad > 0 and theirs.bad > 0 and theirs.bad * ours.total >= AS_OFTEN * ours.bad * theirs.total:
+    alike = ours.bad > 0 and theirs.bad > 0 and theirs.bad * ours.total >= AS_OFTEN * ours.bad * theirs.total
+    if alike and theirs.bad >= EXPLAINS * (share or 0.0) * theirs.total:
         return Heard.UPSTREAM
-    nothing = ours.bad + theirs.bad <= 0 and ours.total * share >= TELLING
+    nothing = ours.total * (share or 1.0) >= TELLING and max(
+        ours.bad / max(1.0, ours.total), theirs.bad / max(1.0, theirs.total)
+    ) <= (EXPLAINS * share if share is not None else 0.0)
     return Heard.NOTHING if nothing or doubt.rounds >= MOST_ROUNDS else Heard.TOO_LITTLE
 
 

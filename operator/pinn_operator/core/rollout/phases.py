@@ -10,6 +10,7 @@ from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.names import canary_service_name, stable_service_name
 from pinn_operator.core.rollout.deletion import what_keeps
+from pinn_operator.core.rollout.doubt import unanswered
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.prices import acknowledged_since, has_unverified_weight, prices_allow
 from pinn_operator.core.rollout.rollback import note_rollback, only_copy
@@ -229,18 +230,24 @@ def _say_who_holds(this: Pass, draft: Draft) -> None:
     """A person, an invalid spec, or a fault that is not acted on keeps the weight where it is."""
     if draft.held is not None:
         reason = draft.held.reason
-        who = "a person: rollback.mode is Hold" if this.spec.rollback.mode is RollbackMode.HOLD else (
-            f"a replica of the stable revision: {draft.canary.revision} is the only one that can answer"
-        )  # fmt: skip
-        draft.wait("RollbackHeld", f"{who}; {reason}")
+        if this.spec.rollback.mode is RollbackMode.HOLD:
+            command = _patch(this, '{"spec":{"rollback":{"mode":"Auto"}}}')
+            text = f"a person, as rollback.mode is Hold: apply the spec of before, or have it rolled back: {command}"
+            draft.wait("RollbackHeld", f"{text}; {reason}", gravity=Gravity.STALLED)
+        else:
+            who = f"a replica of the stable revision: {draft.canary.revision} is the only one that can answer"
+            draft.wait("RollbackHeld", f"{who}; {reason}")
     elif isinstance(this.resource.spec, InvalidSpec):
         draft.wait("InvalidSpec", "a valid spec")
     elif this.resource.deleting:
         draft.wait("Deleting", what_keeps(this.resource), gravity=Gravity.DEGRADED)
     elif this.spec.paused:
-        name, namespace = this.resource.name, this.resource.namespace
-        command = f'kubectl patch pinnservice {name} -n {namespace} --type merge -p \'{{"spec":{{"paused":false}}}}\''
+        command = _patch(this, '{"spec":{"paused":false}}')
         draft.wait("Paused", f"spec.paused to be false: {command}")
+
+
+def _patch(this: Pass, patch: str) -> str:
+    return f"kubectl patch pinnservice {this.resource.name} -n {this.resource.namespace} --type merge -p '{patch}'"
 
 
 def _may_rise(this: Pass, draft: Draft) -> bool:
@@ -257,6 +264,9 @@ def _may_rise(this: Pass, draft: Draft) -> bool:
     # What this pass judged was measured at the weight that it found, and not at one that it has just written or seen.
     at_this_moment = rollout.passed_time == this.now and not this.judgement.asked
     passed = (this.judgement.all_pass or at_this_moment) and this.now > rollout.programmed_time
+    if passed and rollout.weight == 100 and unanswered(this, draft):
+        draft.wait("Analysis", "an answer of the canary's pods: clients get none any more, or it failed the operator")
+        return False
     if rollout.weight == 0 or passed:
         return True
     kept_away = _kept_away(this)
@@ -485,7 +495,8 @@ def _rolling_back(this: Pass, draft: Draft) -> None:
     still = draft.rollout.still_time
     if still is not None and rejected is not None and rejected.weight_zero_time is None:
         note_rollback(draft, lambda record: replace(record, weight_zero_time=still))
-        draft.normal("TrafficRemoved", f"revision {revision} answers no more requests")
+        if rejected.weight > 0:
+            draft.normal("TrafficRemoved", f"revision {revision} answers no more requests")
     wait = this.spec.rollback.drain_seconds
     if rejected is not None and this.target in (revision, None):
         wait = max(wait, this.spec.rollback.scale_down_delay_seconds)

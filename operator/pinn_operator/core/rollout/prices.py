@@ -217,6 +217,14 @@ def compare_once_stable_is_back(this: Pass, draft: Draft) -> None:
         draft.status = replace(status, verification=replace(_begun_again(known, this.now), stable=stable))
 
 
+def compare_once_more(this: Pass, draft: Draft) -> None:
+    """A canary without weight that was verified before is asked everything again before it gets any."""
+    status = draft.status
+    known = verification_of(status, draft.canary.revision)
+    if known is not None and known.verdict is VerificationVerdict.PASS and draft.rollout.weight == 0:
+        draft.status = replace(status, verification=_begun_again(known, this.now))
+
+
 def acknowledged_since(this: Pass, rejected: RollbackStatus) -> bool:
     """A revision that was rejected because it prices differently is meant to, as the spec says by now."""
     return rejected.reason in ACKNOWLEDGEABLE and this.spec.verification.acknowledged_revision == rejected.revision

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
+from pinn_operator.core.rollout.prices import compare_once_more
 from pinn_operator.core.rollout.rollback import only_copy
 from pinn_operator.core.rollout.sight import why_not_in_force
 from pinn_operator.core.rollout.trouble import Trouble, state_of, trouble
@@ -32,6 +33,7 @@ a Gateway's certificate or load balancer may take a minute."""
 TROUBLE_SECONDS = 30.0
 """How long the pods of a canary without weight may be kept away before the rollout counts as suspended."""
 TOO_OFTEN = "SuspendedTooOften"
+NOT_ARRIVING = "TrafficNotArriving"
 _NOT_ARRIVING = "its pods are cut off or never answer, or clients use the Service and not the route"
 
 
@@ -46,7 +48,7 @@ def suspend_if_needed(this: Pass, draft: Draft) -> bool:
         return True
     arriving = this.judgement.arrival
     if rollout.weight > 0 and arriving is not None and arriving.missing and not only_copy(this, draft):
-        _take_back(this, draft, Trouble("TrafficNotArriving", f"{arriving}: {_NOT_ARRIVING}"), to=0)
+        _take_back(this, draft, Trouble(NOT_ARRIVING, f"{arriving}: {_NOT_ARRIVING}"), to=0)
         return True
     if rollout.weight > rollout.weight_in_force and _route_is_late(this, draft) and not only_copy(this, draft):
         reason, message = why_not_in_force(this, draft)
@@ -91,6 +93,9 @@ def resume_if_possible(this: Pass, draft: Draft) -> bool:
         return False
     phase = Phase.BAKING if rollout.weight == 100 else Phase.PROGRESSING
     draft.status = replace(draft.status, phase=phase, rollout=replace(rollout, suspension=None))
+    if suspension.reason == NOT_ARRIVING:
+        # It may be the revision that answers nothing any more: that shows without clients.
+        compare_once_more(this, draft)
     draft.normal("Resumed", f"revision {draft.canary.revision}: its step begins anew")
     return True
 

@@ -162,10 +162,10 @@ def _crash_looping(pod: Pod, excused: int) -> Condemnation | None:
     if not (restarts >= 1 and pod.waiting_reason == "CrashLoopBackOff") and restarts < CRASH_RESTARTS:
         return None
     how = f", last with exit code {ended.exit_code} ({ended.reason})" if ended else ""
-    words = f"{_last_line(ended.message)}; " if ended and ended.message.strip() else ""
+    words = f": {_last_line(ended.message)}" if ended and ended.message.strip() else ""
     exits = pod.ends - excused
     return Condemnation(
-        reason="CrashLoopBackOff", message=f"{words}ended {exits} times{how} (pod {pod.name})",
+        reason="CrashLoopBackOff", message=f"ended {exits} times{how}{words} (pod {pod.name})",
         value=f"{exits} exits", limit=f"< {CRASH_RESTARTS} exits",
     )  # fmt: skip
 

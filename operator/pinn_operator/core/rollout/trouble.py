@@ -88,15 +88,15 @@ def pull_failure(pod: Pod) -> str | None:
     return next((kind for kind, signs in _SAID.items() if signs.search(words)), "away")
 
 
-_BOILERPLATE = re.compile(r'.*failed to (?:resolve reference|copy|resolve image)(?: "[^"]*")?: ', re.DOTALL)
+_BOILERPLATE = re.compile(r'.*failed to (?:resolve reference|copy|resolve image)(?: "([^"]*)")?: ', re.DOTALL)
 """What containerd says before the words of the registry."""
 _FORBIDDEN = re.compile(r'^(?:Error creating: )?pods "[^"]*" is forbidden: ')
 """What the API server says before the words of a quota or an admission policy."""
 
 
 def pull_words(pod: Pod) -> str:
-    """What the registry, or whoever was asked for the image, says."""
-    return _BOILERPLATE.sub("", pod.waiting_message)
+    """The image, and what the registry, or whoever was asked for it, says."""
+    return _BOILERPLATE.sub(lambda found: f"{found[1]}: " if found[1] else "", pod.waiting_message)
 
 
 def _causes(pod: Pod) -> Iterator[Trouble]:

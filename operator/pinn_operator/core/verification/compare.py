@@ -516,6 +516,9 @@ def _times(answers: PriceAnswers) -> str:
         )  # fmt: skip
         if times:
             texts.append(f"{name} {1000 * times[len(times) // 2]:.2g} ms")
+    if all(item.pod.canary for item in answers.pods):
+        # The first revision is no canary.
+        texts = [text.removeprefix("canary ") for text in texts]
     return f"; median answer: {', '.join(texts)}" if texts else ""
 
 

@@ -197,7 +197,7 @@ class OwnQuestions:
 NO_QUESTIONS: Final = OwnQuestions()
 
 
-def own_questions(spec: Spec, status: Status, observed: Observed) -> OwnQuestions:
+def own_questions(spec: Spec, status: Status, observed: Observed, now: datetime) -> OwnQuestions:
     """What is asked at the present weight. It is no evidence of clients: whoever counts them subtracts it."""
     rollout = status.rollout
     if spec.verification.mode is VerificationMode.OFF or rollout is None or rollout.weight == 0:
@@ -215,7 +215,8 @@ def own_questions(spec: Spec, status: Status, observed: Observed) -> OwnQuestion
         since=rollout.weight_time.timestamp(),
         seconds=float(spec.analysis.interval_seconds),
         more=fresh * NEW_POD_SAMPLES,
-        asks=doubt.asked if doubt is not None else 0,
+        # What is asked from this very moment on is in no count yet.
+        asks=doubt.asked - (doubt.time >= now) if doubt is not None else 0,
         asked=doubt.time.timestamp() if doubt is not None else 0.0,
         # A sample that is interrupted by it is asked once more.
         each=pods * opinion_times(pods, rollout.weight) + 1,

@@ -24,7 +24,7 @@ from pinn_operator.core.wanted.webhook import parse_webhook
 GATE_LIMIT: Final = 32
 BUILT_IN_NAMES: Final = ", ".join(METRICS)
 COMPARABLE_NAMES: Final = ", ".join(name for name, metric in METRICS.items() if metric.comparable)
-SHARES: Final = tuple(name for name, metric in METRICS.items() if metric.unit is Unit.SHARE and name != "error-rate")
+SHARES: Final = tuple(name for name, metric in METRICS.items() if metric.unit is Unit.SHARE)
 """Their bounds lie from 0 to 1. So do those of error-rate, which were never checked: what is stored must parse."""
 SMALLEST_MEMORY: Final = 1_000_000
 """Bytes. A bound below it is a slip: 1800m are 1.8 bytes, 1800M are 1.8 gigabytes."""

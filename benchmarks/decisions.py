@@ -38,7 +38,7 @@ from pinn_operator.core.gates.dispersion import dispersion
 from pinn_operator.core.gates.evidence import Budget, Counts, Reference, Window, compare, exceeds_limit, tails
 from pinn_operator.core.gates.families import BEFORE_SECONDS
 from pinn_operator.core.gates.sequential import log_evidence_above_stable
-from pinn_operator.core.rollout.doubt import AS_OFTEN, MOST_ROUNDS, SURE, TELLING, UNEXPLAINED
+from pinn_operator.core.rollout.doubt import AS_OFTEN, EXPLAINS, MOST_ROUNDS, STEADY, SURE, TELLING, UNEXPLAINED
 from pinn_operator.core.verification.questions import BAKE_ANSWERS
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.spec import Profile, Relative
@@ -537,7 +537,9 @@ def _rejections(
             done.add(rollout)
             if not grid.stable:
                 clients = found.window.canary.share if found.window else None
-                settled = _settled(grid, batch.scenario, rollout, seconds, unexplained, clients or 1.0)
+                steady = (everything.canary.share or 0.0) >= min(STEADY, AS_OFTEN * (clients or 1.0))
+                before = unexplained if steady else 0
+                settled = _settled(grid, batch.scenario, rollout, seconds, before, clients or 1.0)
                 if settled is not None:
                     since, times = settled
                     alone = np.arange(len(waiting)) == rollout
@@ -578,9 +580,10 @@ def _settled(
         seconds += OPINION_SECONDS
         if log_evidence_above_stable(ours, theirs, margin=0.0) >= SURE:
             return None
-        if ours.bad > 0 and theirs.bad > 0 and theirs.bad >= AS_OFTEN * ours.bad:
+        explains = EXPLAINS * clients * theirs.total
+        if ours.bad > 0 and theirs.bad >= max(1.0, AS_OFTEN * ours.bad, explains):
             return seconds, 0
-        if ours.bad + theirs.bad <= 0 and ours.total * clients >= TELLING:
+        if max(ours.bad, theirs.bad) <= explains and ours.total * clients >= TELLING:
             break
     return None if unexplained + 1 >= UNEXPLAINED else (seconds, unexplained + 1)
 

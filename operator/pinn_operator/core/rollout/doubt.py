@@ -12,8 +12,8 @@ takes a tenth of a second, and their answers decide:
 | canary's pods | stable's pods | |
 |---|---|---|
 | fail more often, beyond chance | | the revision goes |
-| fail | fail as well, at least half as often | it is upstream: what clients got so far is held against nobody |
-| answer | answer | it is over: the same. If clients fail again and again no pod does, it is what clients ask: it goes |
+| fail | as well, at least half as often | upstream, if it explains the clients' errors: they are held against nobody |
+| answer | answer | it is over: the same. If clients fail on and on while no pod does, it is what clients ask: it goes |
 
 "Beyond chance" is the evidence of `log_evidence_above_stable`, which holds however often one looks. Until the answers
 tell one of the three, the same pods are asked once more and all answers are added up: a few of them say nothing of a

@@ -232,7 +232,7 @@ def _say_who_holds(this: Pass, draft: Draft) -> None:
         reason = draft.held.reason
         if this.spec.rollback.mode is RollbackMode.HOLD:
             command = _patch(this, '{"spec":{"rollback":{"mode":"Auto"}}}')
-            text = f"a person, as rollback.mode is Hold: apply the spec of before, or have it rolled back: {command}"
+            text = f"a person, as rollback.mode is Hold: apply the previous spec, or have it rolled back: {command}"
             draft.wait("RollbackHeld", f"{text}; {reason}", gravity=Gravity.STALLED)
         else:
             who = f"a replica of the stable revision: {draft.canary.revision} is the only one that can answer"

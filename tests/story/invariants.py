@@ -16,6 +16,7 @@ from pinn_operator.core.decision import Apply, Decision, Delete
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
+from pinn_operator.core.rollout.doubt import UPSTREAM_AGAIN
 from pinn_operator.core.rollout.steps import hold_of
 from pinn_operator.core.rollout.takeover import UNANSWERED_SECONDS
 from pinn_operator.core.rollout.triggers import pod_failure
@@ -238,7 +239,8 @@ class Invariants:
             return False
         if doubt.open:
             return made.now - doubt.time <= OPINION_PATIENCE or self.clock_was_set
-        return doubt.settled_time == made.now
+        # What both revisions' pods failed is not asked again at once.
+        return doubt.settled_time is not None and made.now - doubt.settled_time <= UPSTREAM_AGAIN
 
     def _traffic_has_somebody_to_answer_it(self, made: Made) -> None:
         """No weight goes to a revision without an available replica, and none is taken from the only healthy copy."""

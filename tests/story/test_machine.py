@@ -198,6 +198,14 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "pods that both failed are not asked again in the same moment": (
+        "HTTPRoute with prices",
+        ("baking", (("errors", ("both", 1.0)), ("time", 0.0), ("time", 0.0), ("time", 0.5))),
+    ),
+    "a canary that loses its weight when stable is back is compared from that moment on": (
+        "HTTPRoute with prices",
+        ("applied", (("replicas", 1), ("accepted", False), ("scaled by hand", ("stable", 0)), ("time", 130.0))),
+    ),
     "what pods are asked from this very moment on is in no count yet": (
         "HTTPRoute with prices", ("at 10%", (("time", 8.0), ("errors", ("canary", 0.2)), ("traffic", 0.0))),
     ),

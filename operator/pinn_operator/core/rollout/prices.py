@@ -70,6 +70,7 @@ def price_fault(this: Pass, draft: Draft) -> Condemnation | None:
 
 def begin_prices(this: Pass, draft: Draft) -> None:
     """Begin the verification that follows from what this pass decided: the next one would find nothing else new."""
+    compare_once_stable_is_back(this, draft)
     resource = replace(this.resource, status=draft.status)
     asked = subject_of(Situation(resource, this.observed, this.spec, this.target))
     if asked is not None and asked.known is None and ready_pods(this.observed, asked.revision):

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ from pinn_operator.core.gates.comparison import against_reference
 from pinn_operator.core.gates.dispersion import dispersion
 from pinn_operator.core.gates.evidence import Budget, Counts, Reference, Window, compare, exceeds_limit, tails
 from pinn_operator.core.gates.families import BEFORE_SECONDS
-from pinn_operator.core.gates.sequential import log_evidence_above_stable
-from pinn_operator.core.rollout.doubt import AS_OFTEN, EXPLAINS, MOST_ROUNDS, STEADY, SURE, TELLING, UNEXPLAINED
+from pinn_operator.core.rollout.doubt import UNEXPLAINED, Heard, heard, is_steady
+from pinn_operator.core.status.values import DoubtStatus
 from pinn_operator.core.verification.questions import BAKE_ANSWERS
 from pinn_operator.core.wanted.profiles import gates_of
 from pinn_operator.core.wanted.spec import Profile, Relative
@@ -537,8 +538,7 @@ def _rejections(
             done.add(rollout)
             if not grid.stable:
                 clients = found.window.canary.share if found.window else None
-                steady = (everything.canary.share or 0.0) >= min(STEADY, AS_OFTEN * (clients or 1.0))
-                before = unexplained if steady else 0
+                before = unexplained if is_steady(clients, everything.canary.share) else 0
                 settled = _settled(grid, batch.scenario, rollout, seconds, before, clients or 1.0)
                 if settled is not None:
                     since, times = settled
@@ -568,23 +568,25 @@ def _settled(
     """If the operator's own requests to pods of both revisions speak for the canary: since when its answers count then,
     and how often in a row its clients' bad ones (of the share `clients`) were left unexplained. None if it goes."""
     stage = grid.stage
-    ours = theirs = Counts(0, 0)
-    for _ in range(MOST_ROUNDS):
-        moment = stage.begin + seconds
-        begin = stage.fault[rollout]
+    doubt, found = DoubtStatus(datetime.min.replace(tzinfo=UTC)), Heard.TOO_LITTLE
+    while found is Heard.TOO_LITTLE:
+        moment, begin = stage.begin + seconds, stage.fault[rollout]
         away = scenario.upstream_share if scenario.upstream and begin <= moment < begin + scenario.upstream else 0.0
         own = min(1.0, scenario.base * (scenario.ratio if moment >= stage.onset[rollout] else 1.0))
-        shares = [1.0 - (1.0 - away) * (1.0 - it) for it in (own, scenario.base)]
-        failed = [float(grid.rng.binomial(BAKE_ANSWERS, it)) for it in shares]
-        ours, theirs = ours + Counts(BAKE_ANSWERS, failed[0]), theirs + Counts(BAKE_ANSWERS, failed[1])
+        ours, theirs = (
+            int(grid.rng.binomial(BAKE_ANSWERS, 1.0 - (1.0 - away) * (1.0 - it))) for it in (own, scenario.base)
+        )
+        doubt = replace(
+            doubt, rounds=doubt.rounds + 1,
+            canary_bad=doubt.canary_bad + ours, canary_requests=doubt.canary_requests + BAKE_ANSWERS,
+            stable_bad=doubt.stable_bad + theirs, stable_requests=doubt.stable_requests + BAKE_ANSWERS,
+        )  # fmt: skip
         seconds += OPINION_SECONDS
-        if log_evidence_above_stable(ours, theirs, margin=0.0) >= SURE:
-            return None
-        explains = EXPLAINS * clients * theirs.total
-        if ours.bad > 0 and theirs.bad >= max(1.0, AS_OFTEN * ours.bad, explains):
-            return seconds, 0
-        if max(ours.bad, theirs.bad) <= explains and ours.total * clients >= TELLING:
-            break
+        found = heard(doubt, clients)
+    if found is Heard.AGAINST:
+        return None
+    if found is Heard.UPSTREAM:
+        return seconds, 0
     return None if unexplained + 1 >= UNEXPLAINED else (seconds, unexplained + 1)
 
 

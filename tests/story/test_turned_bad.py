@@ -14,19 +14,20 @@ from tests.story.prometheus import Trouble
 from tests.story.test_measurement import from_now_on, gate, gone_bad, steps
 from tests.story.world import Behaviour, World, service, serving
 
-BAKE = ((50, 60), (100, 250))
 
-
-def baking(seed: int = 1, mode: str = "Auto", replicas: int = 3, hold: int = 250, **usual: Any) -> World:
-    """A good revision that has had all traffic for a minute."""
+def baking(
+    seed: int = 1, mode: str = "Auto", replicas: int = 3, hold: int = 250, profile: str = "Standard", **usual: Any
+) -> World:  # fmt: skip
+    """A good revision that has had all traffic for a minute; `hold` is in seconds."""
     images = {image: Behaviour(**usual) for image in ("pinn:1", "pinn:2")}
     spec = service(
-        **steps((50, 60), (100, hold)), analysis={"sources": ["Pods"]}, verification={"mode": mode}, replicas=replicas,
+        **steps((50, 60), (100, hold)), analysis={"sources": ["Pods"], "profile": profile},
+        verification={"mode": mode}, replicas=replicas,
     )  # fmt: skip
     world = World(spec, images=images, rate=30, seed=seed)
     serving(world).run(90)
     world.apply(image="pinn:2")
-    return world.run_until(lambda it: it.weight == 100, at_most=400).run(60)
+    return world.run_until(lambda it: it.weight == 100, at_most=1500).run(60)
 
 
 def doubts(world: World) -> int:
@@ -175,14 +176,7 @@ def test_moments_of_half_a_second_upstream_are_no_errors_that_last(seed: int) ->
 
 def strict(seed: int) -> World:
     """The same with the profile Strict: a p95 above 260 ms in three measurements is too much."""
-    images = {image: Behaviour() for image in ("pinn:1", "pinn:2")}
-    spec = service(
-        **steps(*BAKE), analysis={"sources": ["Pods"], "profile": "Strict"}, verification={"mode": "Auto"}, replicas=3,
-    )  # fmt: skip
-    world = World(spec, images=images, rate=30, seed=seed)
-    serving(world).run(90)
-    world.apply(image="pinn:2")
-    return world.run_until(lambda it: it.weight == 100, at_most=1500).run(60)
+    return baking(seed, profile="Strict")
 
 
 @pytest.mark.parametrize("seconds", [10, 30])

@@ -30,7 +30,7 @@ GRACE_SECONDS: Final = 30.0
 """Routers follow endpoints and weights late; what was expected before proves nothing."""
 KEPT_SECONDS: Final = 60.0
 """Clients that make a new connection now and then have some time for it."""
-_EVERY: Final = ("1", "2", "3", "4", "5", "u1", "u2", "u3", "u4", "u5", "?", "u?")
+EVERY: Final = ("1", "2", "3", "4", "5", "u1", "u2", "u3", "u4", "u5", "?", "u?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +74,23 @@ def arrival(answers: Answers, scope: Scope) -> Arrival | None:
     for span in chain(reading.windows.each(), filter(None, (reading.windows.whole,))):
         if any(part.track.times[part.begin] < earliest for part in span.canary):
             break
-        if longest is not None and span.canary_counts(_EVERY, ()).total > 0:
+        if longest is not None and span.canary_counts(EVERY, ()).total > 0:
             break
         longest = span
     if longest is None:
         return None
-    silent = longest.stable_counts(_EVERY, ()).total
+    silent = longest.stable_counts(EVERY, ()).total
     if reading.windows.whole is not None and scope.weighted:
         odds = min(odds, _odds_before(reading.windows.whole, silent))
     expected = silent * odds
-    return Arrival(expected, longest.canary_counts(_EVERY, ()).total, longest.seconds, by_weight=scope.weighted)
+    return Arrival(expected, longest.canary_counts(EVERY, ()).total, longest.seconds, by_weight=scope.weighted)
 
 
 def _odds_before(whole: Span, silent: float) -> float:
     """How many requests the canary had for each of stable's before the last `silent` ones of stable; infinite if none:
     that may be for any reason."""
-    answered = whole.canary_counts(_EVERY, ()).total
-    before = whole.stable_counts(_EVERY, ()).total - silent
+    answered = whole.canary_counts(EVERY, ()).total
+    before = whole.stable_counts(EVERY, ()).total - silent
     return answered / before if answered > 0 and before > 0 else inf
 
 
@@ -107,6 +107,6 @@ def observed_share(answers: Answers, scope: Scope) -> tuple[float | None, float]
     whole = reading.windows.whole if reading else None
     if whole is None:
         return None, 0.0
-    canary = whole.canary_counts(_EVERY, ()).total
-    total = canary + (whole.stable_counts(_EVERY, ()).total if scope.concurrent else 0.0)
+    canary = whole.canary_counts(EVERY, ()).total
+    total = canary + (whole.stable_counts(EVERY, ()).total if scope.concurrent else 0.0)
     return (100.0 * canary / total if total > 0 else None), total

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pinn_operator.core.gates.apart import share_apart
+from pinn_operator.core.gates.arrival import EVERY
 from pinn_operator.core.gates.comparison import (
     FEW,
     carried_counts,
@@ -50,7 +51,6 @@ SILENCE: Final = 20.0
 """So many requests are expected before their absence is a reason to ask the pods: chance leaves e⁻²⁰."""
 MOST: Final = 0.5
 """The share of refused requests from which on a canary with all traffic is not promoted."""
-EVERY: Final = (*ANSWERED, "u1", "u2", *UNKNOWN_PATHS, "?", "u?")
 LABELS_KEY: Final = f"{PROMETHEUS_KEY}labels"
 
 

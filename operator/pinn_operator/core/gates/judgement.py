@@ -177,15 +177,9 @@ def _earlier(gate: Gate, scope: Scope) -> GateStatus:
     old = scope.earlier.get(gate.name, GateStatus(name=gate.name, verdict=Verdict.NO_DATA))
     if old.definition not in ("", definition):
         old = replace(
-            old,
-            verdict=Verdict.NO_DATA,
-            message="",
-            time=None,
-            failing_since=None,
-            failing_time=None,
-            consecutive=0,
+            old, verdict=Verdict.NO_DATA, message="", time=None, failing_since=None, failing_time=None, consecutive=0,
             acted_time=None,
-        )
+        )  # fmt: skip
     return old if old.definition == definition else replace(old, definition=definition)
 
 
@@ -232,12 +226,8 @@ def _described(gate: Gate, status: GateStatus, evidence: Evidence, room: int) ->
     return replace(
         status, source=str(evidence.source) or status.source, unit=unit_of(gate).value, action=gate.action.value,
         severity=gate.severity.value, dry_run=gate.dry_run,
-        query=_beginning(evidence.query, min(room, QUERY_LENGTH)) or status.query,
+        query=cut(evidence.query, min(room, QUERY_LENGTH)) or status.query,
     )  # fmt: skip
-
-
-def _beginning(query: str, length: int) -> str:
-    return query if len(query) <= length else f"{query[: length - 1]}…"
 
 
 def _judge_gate(gate: Gate, old: GateStatus, evidence: Evidence, scope: Scope) -> _Judged:

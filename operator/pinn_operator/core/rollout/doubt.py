@@ -142,7 +142,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     if answers is None:
         return True
     doubt = _summed(doubt, answers, slower_than=fault.slower_than or inf)
-    match _heard(doubt, fault.share if fault.slower_than is None else None):
+    match heard(doubt, fault.share if fault.slower_than is None else None):
         case Heard.AGAINST:
             return False
         case Heard.TOO_LITTLE:
@@ -156,7 +156,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
             # What clients got at one moment is read in several pieces, and a slow answer is read when it has come.
             apart = MOMENT_SECONDS if fault.slower_than is None else SLOW_MOMENT_SECONDS
             is_news = moment is None or this.now >= moment + timedelta(seconds=apart)
-            unexplained = _unexplained(doubt, this.now) + is_news if _is_steady(fault) else 1
+            unexplained = _unexplained(doubt, this.now) + is_news if is_steady(fault.share, fault.lasting) else 1
             if unexplained >= UNEXPLAINED:
                 return False
             _settle(
@@ -170,11 +170,10 @@ def _was_upstream(doubt: DoubtStatus) -> bool:
     return not doubt.open and not doubt.unexplained and doubt.settled_time == _newest_end(doubt)
 
 
-def _is_steady(fault: Condemnation) -> bool:
-    """Whether clients get bad answers all the time, and not now and then for a moment."""
-    if fault.share is None or fault.lasting is None:
-        return True
-    return fault.lasting >= min(STEADY, AS_OFTEN * fault.share)
+def is_steady(share: float | None, lasting: float | None) -> bool:
+    """Whether clients get bad answers all the time, and not now and then for a moment: `share` of those that speak
+    against the canary, `lasting` of all that count."""
+    return share is None or lasting is None or lasting >= min(STEADY, AS_OFTEN * share)
 
 
 def _in_doubt_beside_stable(this: Pass, draft: Draft) -> bool:
@@ -193,7 +192,7 @@ def _hear_beside_stable(this: Pass, draft: Draft, doubt: DoubtStatus, answers: P
     """Whether it was upstream."""
     now = _summed(_counted_anew(doubt), answers)
     fewest, share = BAD_BESIDE
-    upstream = _heard(now, None) is Heard.UPSTREAM and now.stable_bad >= max(fewest, share * now.stable_requests)
+    upstream = heard(now, None) is Heard.UPSTREAM and now.stable_bad >= max(fewest, share * now.stable_requests)
     doubt = replace(_summed(doubt, answers), rounds=0)
     if upstream:
         _settle(this, draft, replace(doubt, against_time=None))
@@ -224,24 +223,24 @@ def hear_answers(this: Pass, draft: Draft) -> Condemnation | None:
     kept = draft.rollout.doubt if beside else None
     reached = _of_reached(answers)
     late = this.judgement.suspected or _answers_fast(reached)
-    heard = _summed(_counted_anew(doubt) if beside else doubt, reached, late=late)
-    match _heard(heard, None):
+    summed = _summed(_counted_anew(doubt) if beside else doubt, reached, late=late)
+    match heard(summed, None):
         case Heard.AGAINST:
             first = doubt.against_time
             if first is None or not CONFIRM <= this.now - first <= LAPSED:
                 # A pause of a node or of the process is over then.
-                _answered(this, draft, replace(kept or heard, against_time=this.now))
+                _answered(this, draft, replace(kept or summed, against_time=this.now))
                 return None
             return Condemnation(
-                reason="PriceErrors", message=_said(heard), value=f"{heard.canary_bad} of {heard.canary_requests}",
-                limit=f"stable {heard.stable_bad} of {heard.stable_requests}",
+                reason="PriceErrors", message=_said(summed), value=f"{summed.canary_bad} of {summed.canary_requests}",
+                limit=f"stable {summed.stable_bad} of {summed.stable_requests}",
             )  # fmt: skip
         case Heard.TOO_LITTLE if not beside:
-            _ask_once_more(this, draft, heard)
+            _ask_once_more(this, draft, summed)
         case Heard.UPSTREAM if not beside:
-            _settle(this, draft, replace(heard, unexplained=0, unexplained_time=None))
+            _settle(this, draft, replace(summed, unexplained=0, unexplained_time=None))
         case _:
-            _answered(this, draft, replace(kept or heard, against_time=None))
+            _answered(this, draft, replace(kept or summed, against_time=None))
     return None
 
 
@@ -268,8 +267,8 @@ def _newest_end(doubt: DoubtStatus) -> datetime | None:
 
 def _answered(this: Pass, draft: Draft, doubt: DoubtStatus) -> None:
     """What clients got counts as before."""
-    heard = replace(doubt, answered_time=this.now, message=cut(_said(doubt), MESSAGE_LIMIT))
-    draft.change_rollout(replace(draft.rollout, doubt=heard))
+    answered = replace(doubt, answered_time=this.now, message=cut(_said(doubt), MESSAGE_LIMIT))
+    draft.change_rollout(replace(draft.rollout, doubt=answered))
 
 
 def _of_reached(answers: PriceAnswers) -> PriceAnswers:
@@ -336,7 +335,7 @@ def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion 
     return second_opinion(situation, asked, this.now) if asked is not None else None
 
 
-def _heard(doubt: DoubtStatus, share: float | None) -> Heard:
+def heard(doubt: DoubtStatus, share: float | None) -> Heard:
     """What the answers say by now; `share` of those to clients were bad, or nobody knows."""
     ours, theirs = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
     if log_evidence_above_stable(ours, theirs, margin=0.0) >= SURE:
@@ -344,9 +343,8 @@ def _heard(doubt: DoubtStatus, share: float | None) -> Heard:
     alike = ours.bad > 0 and theirs.bad > 0 and theirs.bad * ours.total >= AS_OFTEN * ours.bad * theirs.total
     if alike and theirs.bad >= EXPLAINS * (share or 0.0) * theirs.total:
         return Heard.UPSTREAM
-    nothing = ours.total * (share or 1.0) >= TELLING and max(
-        ours.bad / max(1.0, ours.total), theirs.bad / max(1.0, theirs.total)
-    ) <= (EXPLAINS * share if share is not None else 0.0)
+    as_little = max(ours.share or 0.0, theirs.share or 0.0) <= EXPLAINS * (share or 0.0)
+    nothing = as_little and ours.total * (share or 1.0) >= TELLING
     return Heard.NOTHING if nothing or doubt.rounds >= MOST_ROUNDS else Heard.TOO_LITTLE
 
 

@@ -198,6 +198,11 @@ def come_to_rest(machine: Machine) -> None:
 
 
 FOUND: dict[str, tuple[str, History]] = {
+    "a lost status is found again with the spec of what serves, also when the newest spec is invalid": (
+        "HTTPRoute",
+        ("applied", (("router", TRAFFIC["Replicas"]), ("ill", ("canary", "no room")),
+                     ("pods", ("both", "killed by force")), ("paused", "perhaps"), ("status lost", None))),
+    ),
     "pods that both failed are not asked again in the same moment": (
         "HTTPRoute with prices",
         ("baking", (("errors", ("both", 1.0)), ("time", 0.0), ("time", 0.0), ("time", 0.5))),

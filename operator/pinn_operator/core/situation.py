@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pinn_operator.core.api import Resource
+from pinn_operator.core.names import REVISION_LABEL, canary_service_name, stable_service_name
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import restore_traffic
 from pinn_operator.core.wanted.parsing import REPLICA_LIMIT
@@ -53,18 +54,28 @@ def accepted_spec(resource: Resource, observed: Observed) -> Spec | None:
     An invalid new spec must not disarm the rollout in flight, so the newest valid one stays in force until the fault is
     fixed: it is recorded with the revision that it asked for. Where that has no record, the one of the canary, or else
     of the stable revision, or else the newest that is left. A record follows every valid edit; whoever scaled since, or
-    changed what it could not be told of, is heeded by keeping what is there and holding the weight.
+    changed what it could not be told of, is heeded by keeping what is there and holding the weight. Without a status,
+    it is the Services that tell which revisions these are, as for the status that is written next.
     """
     if not isinstance(resource.spec, InvalidSpec):
         return resource.spec
     status = resource.status
     serving = [known.revision for known in (status.canary, status.stable) if known]
+    if status.stable is None:
+        services = canary_service_name(resource.name), stable_service_name(resource.name)
+        serving = [found for service in services if (found := serving_revision(observed, service))]
     spec = next(_recorded(observed, [status.target, *serving]), None)
     if spec is None:
         return None
     traffic = restore_traffic(resource.name, observed, accepted=spec.traffic)
     replicas = _replicas(resource, observed, spec)
     return replace(spec, replicas=replicas, paused=True, traffic=traffic or spec.traffic)
+
+
+def serving_revision(observed: Observed, service: str) -> str | None:
+    """The revision that a Service selects, if it serves and its Deployment could be written again."""
+    revision = observed.selectors.get(service, {}).get(REVISION_LABEL, "")
+    return revision if revision in observed.records and observed.available(revision) > 0 else None
 
 
 def _recorded(observed: Observed, revisions: Sequence[str]) -> Iterator[Spec]:

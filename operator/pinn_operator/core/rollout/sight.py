@@ -13,13 +13,14 @@ from itertools import takewhile
 
 from pinn_operator.core.gates.scope import probe_paths
 from pinn_operator.core.gates.silence import resumed, silent
-from pinn_operator.core.names import REVISION_LABEL, other_writer
+from pinn_operator.core.names import other_writer
 from pinn_operator.core.observed import Pod
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with, unmeasured
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
 from pinn_operator.core.routers.router import Seen, Split
 from pinn_operator.core.routers.services import wanted_selectors
+from pinn_operator.core.situation import serving_revision
 from pinn_operator.core.status.values import (
     WATCHED,
     DoubtStatus,
@@ -189,10 +190,10 @@ def _foreign_service(this: Pass, draft: Draft) -> str | None:
 
 def selected_revision(this: Pass, service: str) -> RevisionStatus | None:
     """The revision that a Service selects, if it serves and its Deployment could be written again."""
-    revision = this.observed.selectors.get(service, {}).get(REVISION_LABEL, "")
-    record = this.observed.records.get(revision)
-    if record is None or this.observed.available(revision) == 0:
+    revision = serving_revision(this.observed, service)
+    if revision is None:
         return None
+    record = this.observed.records[revision]
     image = str(record.spec.serving.get("image", "")) if record.spec else ""
     return RevisionStatus(revision, image, this.now)
 

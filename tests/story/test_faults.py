@@ -464,6 +464,24 @@ def test_a_weight_that_was_in_force_stays_and_stalls_when_the_route_loses_its_ga
     world.until_stable("pinn:2")
 
 
+def test_a_first_revision_whose_route_no_gateway_serves_is_stalled_with_the_gateway_s_name_until_one_does() -> None:
+    world = World(service())
+    world.parents_absent = {"edge"}
+    world.run(30, tick=1)
+    assert world.state.condition("Stalled") is None
+    assert world.state.next is not None
+    assert "edge/edge" in str(world.state.next.waiting_for)
+    world.run(110, tick=1)
+    stalled = world.state.condition("Stalled")
+    assert stalled is not None
+    assert "edge/edge" in stalled.message
+    assert [event.type for event in world.events if event.reason == stalled.reason] == ["Warning"]
+    world.parents_absent = set()
+    world.run(20, tick=1)
+    assert world.state.condition("Stalled") is None
+    assert world.state.next is None
+
+
 def test_endpoints_that_lag_behind_condemn_nobody() -> None:
     world = started("pinn:2")
     world.endpoint_lag = 20.0

@@ -203,6 +203,10 @@ FOUND: dict[str, tuple[str, History]] = {
         ("applied", (("router", TRAFFIC["Replicas"]), ("ill", ("canary", "no room")),
                      ("pods", ("both", "killed by force")), ("paused", "perhaps"), ("status lost", None))),
     ),
+    "what the pods have just answered says nothing new in the same moment": (
+        "HTTPRoute with prices",
+        ("at 10%", (("mode", "Hold"), ("mode", "Hold"), ("errors", ("canary", 1.0)), ("errors", ("both", 0.0)))),
+    ),
     "pods that both failed are not asked again in the same moment": (
         "HTTPRoute with prices",
         ("baking", (("errors", ("both", 1.0)), ("time", 0.0), ("time", 0.0), ("time", 0.5))),

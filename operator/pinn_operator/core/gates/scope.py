@@ -13,14 +13,19 @@ from pinn_operator.core.gates.readiness import has_failed
 from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.routers.registry import router_of
-from pinn_operator.core.status.values import GOES_ON, DoubtStatus, GateStatus, RolloutStatus
+from pinn_operator.core.status.values import GOES_ON, GateStatus, RolloutStatus
 from pinn_operator.core.verification.questions import own_questions
 from pinn_operator.core.wanted.quantity import parse_quantity
 from pinn_operator.core.wanted.spec import Rollback, SourceKind, Spec
 
+NO_ANSWERS = Counts(0, 0), Counts(0, 0)
 
-def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) -> Scope | None:
-    """The scope of a rollout in flight; None without one."""
+
+def scope_of(
+    resource: Resource, spec: Spec, observed: Observed, now: datetime, *,
+    own_answers: tuple[Counts, Counts] = NO_ANSWERS,
+) -> Scope | None:  # fmt: skip
+    """The scope of a rollout in flight; None without one. `own_answers` are those of a canary in doubt, see `Scope`."""
     status, rollout = resource.status, resource.status.rollout
     if rollout is None or status.canary is None or status.stable is None:
         return None
@@ -49,14 +54,10 @@ def scope_of(resource: Resource, spec: Spec, observed: Observed, now: datetime) 
         prometheus_due=advance_due or not _pods_serve(rollout.gates, spec),
         settled=None if beside else settled,
         upstream=settled.timestamp() if settled is not None and beside else -inf,
-        own_answers=_own_answers(doubt) if doubt is not None and beside else (Counts(0, 0), Counts(0, 0)),
+        own_answers=own_answers,
         own=own_questions(spec, status, observed, now),
         earlier={gate.name: gate for gate in rollout.gates},
     )
-
-
-def _own_answers(doubt: DoubtStatus) -> tuple[Counts, Counts]:
-    return Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
 
 
 def _side(observed: Observed, revision: str, rollback: Rollback, now: datetime, expected_from: datetime) -> Side:

@@ -40,7 +40,15 @@ from statistics import median
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.gates.sequential import Counts, log_evidence_above_stable
 from pinn_operator.core.rollout.draft import Draft, Pass
-from pinn_operator.core.samples import PodPrices, PriceAnswers, PriceFault, PriceQuestion, PriceReply, prices_of
+from pinn_operator.core.samples import (
+    PodPrices,
+    PriceAnswers,
+    PriceFault,
+    PriceQuestion,
+    PriceReply,
+    Samples,
+    prices_of,
+)
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
 from pinn_operator.core.text import cut
@@ -199,6 +207,26 @@ def _hear_beside_stable(this: Pass, draft: Draft, doubt: DoubtStatus, answers: P
         return True
     _answered(this, draft, doubt)
     return False
+
+
+def answers_before(doubt: DoubtStatus, samples: Samples, now: datetime) -> tuple[Counts, Counts]:
+    """Of the canary and of stable to the operator's own requests beside stable, as they were known when this moment
+    began: a second look at the same moment finds what the first one found."""
+    answers, asked = prices_of(samples, PRICES), f"/doubt/{doubt.asked}/{doubt.time.timestamp()}"
+    told = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
+    if _newest_end(doubt) != now or not isinstance(answers, PriceAnswers):
+        return told
+    if not answers.question.identity.endswith(asked):
+        return told
+    new = _summed(_counted_anew(doubt), answers)
+    return (
+        _less(told[0], new.canary_requests, new.canary_bad), _less(told[1], new.stable_requests, new.stable_bad),
+    )  # fmt: skip
+
+
+def _less(counts: Counts, total: float, bad: float) -> Counts:
+    left = max(0.0, counts.total - total)
+    return Counts(left, min(left, max(0.0, counts.bad - bad)))
 
 
 def _counted_anew(doubt: DoubtStatus) -> DoubtStatus:

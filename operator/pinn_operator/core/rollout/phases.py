@@ -47,6 +47,7 @@ from pinn_operator.core.rollout.triggers import ends_of_others, merged
 from pinn_operator.core.rollout.trouble import missing_since, state_of, trouble
 from pinn_operator.core.rollout.waits import Gravity
 from pinn_operator.core.routers.registry import router_of
+from pinn_operator.core.routers.router import Split
 from pinn_operator.core.status.json import EXCUSED_LIMIT
 from pinn_operator.core.status.values import (
     MESSAGE_LIMIT,
@@ -106,6 +107,7 @@ def _settled(this: Pass, draft: Draft) -> None:
         return
     if this.target == draft.stable.revision:
         draft.status = replace(status, phase=Phase.STABLE, canary=None, rejected=None)
+        _say_if_unserved(this, draft)
         return
     if this.spec.replicas == 0:
         draft.status = replace(status, phase=Phase.STABLE, stable=_revision(this), canary=None, rejected=None)
@@ -226,6 +228,22 @@ def _move_weight(this: Pass, draft: Draft, step: Step) -> None:
     draft.transitions.append(Transition("advanced", revision, why))
 
 
+def _say_if_unserved(this: Pass, draft: Draft) -> None:
+    """What serves gets no client at all, because no Gateway serves the route."""
+    split = Split(draft.stable.revision, draft.stable.revision, 0)
+    seen = router_of(this.spec.traffic).seen(this.resource.name, split, this.observed)
+    if not seen.unserved:
+        return
+    told = this.resource.status.condition("TrafficProgrammed")
+    since = told.last_transition_time if told is not None and told.status == "False" else this.now
+    end = min(since, this.now) + timedelta(seconds=ROUTE_SECONDS)
+    text = f"a Gateway that serves the route: {seen.message}"
+    if this.now < end:
+        draft.wait(seen.reason, text, end)
+    else:
+        draft.wait(seen.reason, text, gravity=Gravity.STALLED)
+
+
 def _say_who_holds(this: Pass, draft: Draft) -> None:
     """A person, an invalid spec, or a fault that is not acted on keeps the weight where it is."""
     if draft.held is not None:
@@ -238,7 +256,7 @@ def _say_who_holds(this: Pass, draft: Draft) -> None:
             who = f"a replica of the stable revision: {draft.canary.revision} is the only one that can answer"
             draft.wait("RollbackHeld", f"{who}; {reason}")
     elif isinstance(this.resource.spec, InvalidSpec):
-        draft.wait("InvalidSpec", "a valid spec")
+        draft.wait("InvalidSpec", f"a valid spec: {'; '.join(map(str, this.resource.spec.errors))}")
     elif this.resource.deleting:
         draft.wait("Deleting", what_keeps(this.resource), gravity=Gravity.DEGRADED)
     elif this.spec.paused:

@@ -13,9 +13,9 @@ from datetime import datetime
 from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
-from pinn_operator.core.gates.scope import scope_of
+from pinn_operator.core.gates.scope import NO_ANSWERS, scope_of
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.rollout.doubt import ask_if_suspected, hear_answers, in_doubt
+from pinn_operator.core.rollout.doubt import answers_before, ask_if_suspected, hear_answers, in_doubt
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
 from pinn_operator.core.rollout.prices import price_fault, see_prices
 from pinn_operator.core.rollout.triggers import pod_failure
@@ -31,7 +31,9 @@ def judge_gates(resource: Resource, spec: Spec, observed: Observed, samples: Sam
     status, rollout = resource.status, resource.status.rollout
     if status.phase not in WATCHED or not (rollout and status.canary and status.stable):
         return Judgement(gates=rollout.gates if rollout else ())
-    scope = scope_of(resource, spec, observed, now)
+    doubted = rollout.doubt if rollout.weight < 100 else None
+    own = answers_before(doubted, samples, now) if doubted is not None else NO_ANSWERS
+    scope = scope_of(resource, spec, observed, now, own_answers=own)
     assert scope is not None
     # What was asked for before this weight was written, in this very moment, says nothing of it.
     return judge(scope, samples if rollout.weight > 0 and now > rollout.weight_time else {})

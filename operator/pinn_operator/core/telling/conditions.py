@@ -53,13 +53,11 @@ def rows(facts: Facts) -> dict[str, Row]:
     found: dict[str, Row | None] = {"Ready": _ready(facts)}
     stalled = _stalled(facts)
     found["Stalled"] = stalled
-    moving = status.rollout is not None or status.phase is Phase.PENDING
-    found["Reconciling"] = ("True", status.phase.value, what_goes_on(status)) if moving and stalled is None else None
-    found["Progressing"] = (
-        "True" if status.rollout is not None else "False",
-        status.phase.value,
-        what_goes_on(status),
-    )
+    begins = next((f"it waits for {wait.text}" for wait in facts.waits if wait.reason == Reason.EARLIER_PODS), "")
+    moving = status.rollout is not None or status.phase is Phase.PENDING or bool(begins)
+    reason, message = status.phase.value, begins or what_goes_on(status)
+    found["Reconciling"] = ("True", reason, message) if moving and stalled is None else None
+    found["Progressing"] = ("True" if moving else "False", reason, message)
     found["Paused"] = _paused(facts)
     found["ModelVerified"] = _model(facts.observed, status)
     found["MetricsAvailable"] = _metrics(facts)
@@ -87,7 +85,7 @@ def _ready(facts: Facts) -> Row:
     canary = status.canary.revision if status.canary is not None else serving
     if status.rollout is not None and status.rollout.weight == 100 and observed.available(canary) > available:
         serving, available = canary, observed.available(canary)
-    text = f"{available} of {spec.replicas} replicas of {serving} are available"
+    text = f"{available} of {spec.replicas} replicas of {serving} are available" if spec.replicas else "replicas is 0"
     seen, fewest = _seen(facts, spec), min(1, spec.replicas)
     if seen.unserved and available >= fewest:
         return "False", seen.reason, f"{text}, but clients do not reach them: {seen.message}"
@@ -194,7 +192,7 @@ def _pod_metrics(facts: Facts) -> Row | None:
 
 
 def _service_missing(name: str) -> str:
-    return f"the Service {name} does not exist or belongs to something else: the events say why"
+    return f"the Service {name} is not there yet, or belongs to something else: then the events say so"
 
 
 def _traffic(facts: Facts, spec: Spec) -> Row:

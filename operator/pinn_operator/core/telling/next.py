@@ -15,7 +15,7 @@ _WAIT = "Wait"
 
 def next_action(facts: Facts, spec: Spec) -> NextAction | None:
     """None at rest. What is waited for is what the pass recorded; nothing is guessed here."""
-    action = _action(facts, spec) or ("StartRollout" if facts.waits else None)
+    action = _action(facts, spec) or (_at_rest(facts) if facts.waits else None)
     if action is None:
         return None
     if not facts.waits:
@@ -24,6 +24,10 @@ def next_action(facts: Facts, spec: Spec) -> NextAction | None:
     # A wait that only a person can end is not followed by anything.
     action = _WAIT if wait.gravity is Gravity.STALLED else action
     return NextAction(action, cut(wait.text, _TEXT_LIMIT), wait.until)
+
+
+def _at_rest(facts: Facts) -> str:
+    return "Serve" if facts.status.stable and facts.status.stable.revision == facts.status.target else "StartRollout"
 
 
 def _action(facts: Facts, spec: Spec) -> str | None:

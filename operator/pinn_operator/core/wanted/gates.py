@@ -25,7 +25,9 @@ GATE_LIMIT: Final = 32
 BUILT_IN_NAMES: Final = ", ".join(METRICS)
 COMPARABLE_NAMES: Final = ", ".join(name for name, metric in METRICS.items() if metric.comparable)
 SHARES: Final = tuple(name for name, metric in METRICS.items() if metric.unit is Unit.SHARE)
-"""Their bounds lie from 0 to 1. So do those of error-rate, which were never checked: what is stored must parse."""
+"""Their bounds lie from 0 to 1."""
+LONGEST_SECONDS: Final = 60.0
+"""No answer to a client takes longer: 260 is a bound of 260 ms, written without its unit."""
 SMALLEST_MEMORY: Final = 1_000_000
 """Bytes. A bound below it is a slip: 1800m are 1.8 bytes, 1800M are 1.8 gigabytes."""
 SMALLEST_GROWTH: Final = 1_000
@@ -144,6 +146,11 @@ def _check_range(item: Fields, gate: Gate) -> None:
                 continue
             if gate.metric in SHARES and not 0 <= value <= 1:
                 item.fault(f"{name}.{side}", f'{gate.name} is a share from 0 to 1, like "0.8" for 80 %, not {value:g}')
+            seconds = gate.metric is not None and METRICS[gate.metric].unit is Unit.SECONDS
+            if seconds and not 0 <= value <= LONGEST_SECONDS:
+                item.fault(
+                    f"{name}.{side}", f"{gate.name} is in seconds, from 0 to 60, like 260m for 260 ms, not {value:g}"
+                )
             if gate.metric == "memory" and value < SMALLEST_MEMORY:
                 item.fault(f"{name}.{side}", f"memory is in bytes, like 1800M or 2Gi, not {value:g}")
             if gate.metric == "memory-growth" and value < SMALLEST_GROWTH:

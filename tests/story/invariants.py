@@ -16,7 +16,7 @@ from pinn_operator.core.decision import Apply, Decision, Delete
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.gates.questions import due
 from pinn_operator.core.observed import Observed
-from pinn_operator.core.rollout.doubt import UPSTREAM_AGAIN
+from pinn_operator.core.rollout.doubt import ANSWER, UPSTREAM_AGAIN
 from pinn_operator.core.rollout.steps import hold_of
 from pinn_operator.core.rollout.takeover import UNANSWERED_SECONDS
 from pinn_operator.core.rollout.triggers import pod_failure
@@ -225,10 +225,15 @@ class Invariants:
         assert after.last_rollback.revision == canary
 
     def _second_opinion_is_asked(self, made: Made, fault: Condemnation) -> bool:
-        """With all traffic at the canary, pods of both are asked for a moment, or have just spoken for the canary."""
+        """Pods of both are asked for a moment; or, with all traffic at the canary, have just spoken for it."""
         before, after = made.before.rollout, made.after.rollout
         asks = made.spec.verification.mode is not VerificationMode.OFF
-        if before is None or after is None or not (asks and fault.alone and before.weight == 100):
+        if before is None or after is None or not asks:
+            return False
+        if before.weight < 100:
+            beside = after.doubt if fault.share is not None else None
+            return beside is not None and beside.open and made.now < beside.time + ANSWER
+        if not fault.alone:
             return False
         if after.weight_time != before.weight_time:
             # Somebody else had changed the weight that the fault was measured at; or the canary gets less from now on

@@ -61,8 +61,11 @@ STARTUP = 2.0
 """Seconds until a pod is ready."""
 READS = 60
 """Reads of a pod that are kept."""
+LATENCY = "pinn_inference_latency_seconds_bucket"
+SLOW_SECONDS = 1.0
 _LABELS = {"method": "POST", "handler": "/v1/price", FAMILY_LABEL: REQUESTS}
-Read = tuple[float, float, float]
+Read = tuple[float, float, float, float]
+"""A moment, and good, bad and slow answers by then: a slow one is good or bad as well."""
 """Unix seconds by the operator's clock; good and bad answers."""
 
 
@@ -87,13 +90,15 @@ class Machine(Invariants):
         """As it was read from JSON after its commit."""
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: list[StoryPod] = []
-        self.counted: dict[str, tuple[float, float]] = {}
-        """Good and bad answers by pod, those that are gone included."""
+        self.counted: dict[str, tuple[float, float, float]] = {}
+        """Good, bad and slow answers by pod, those that are gone included."""
         self.reads: dict[str, tuple[Read, ...]] = {}
         self.ills: dict[str, str] = {}
         """What is wrong with an image."""
         self.errors: dict[str, float] = {}
         """The share of bad answers of an image."""
+        self.slow: dict[str, float] = {}
+        """The share of answers of an image that take a second."""
         self.failed_alone = False
         """The canary gave bad answers while it had all traffic, so that no other revision could be compared with it."""
         self.drift: float | SourceError | None = 0.1
@@ -133,7 +138,7 @@ class Machine(Invariants):
         """A machine of its own in the same state."""
         other = copy.copy(self)
         other.pods = [copy.copy(pod) for pod in self.pods]
-        for name in ("objects", "counted", "reads", "ills", "errors", "in_force", "rejected_at", "_records"):
+        for name in ("objects", "counted", "reads", "ills", "errors", "slow", "in_force", "rejected_at", "_records"):
             setattr(other, name, dict(getattr(self, name)))
         for name in ("ever_ill", "orders", "wrong"):
             setattr(other, name, set(getattr(self, name)))
@@ -290,7 +295,7 @@ class Machine(Invariants):
             if isinstance(question, Query):
                 answers[question.key] = self._of_the_query(question)
             elif isinstance(question, PodQuestion):
-                answers[question.key] = tuple(self._of_the_pods(question)) if REQUESTS in question.families else ()
+                answers[question.key] = tuple(self._of_the_pods(question))
             elif isinstance(question, PriceQuestion):
                 # An answer takes longer than the pass that asks first.
                 asked, self.asked = self.asked, question.identity
@@ -308,7 +313,11 @@ class Machine(Invariants):
         pod = next((pod for pod in self.pods if pod.name == asked.name and pod.ready), None)
         if pod is None:
             return None
-        return Pricing(WRONG if pod.image in self.wrong else same, errors=self.errors.get(pod.image, 0.0))
+        return Pricing(
+            WRONG if pod.image in self.wrong else same,
+            errors=self.errors.get(pod.image, 0.0),
+            slow=self.slow.get(pod.image, 0.0),
+        )
 
     def _of_the_query(self, question: Query) -> tuple[Series, ...] | SourceError:
         if isinstance(self.drift, SourceError):
@@ -321,10 +330,16 @@ class Machine(Invariants):
             reads = self.reads.get(pod, ())
             first = next((index for index, read in enumerate(reads) if read[0] > start), len(reads))
             known = reads[max(0, first - 1) :]
-            for status, column in (("200", 1), ("500", 2)):
-                if known:
-                    points = tuple((read[0], read[column]) for read in known)
-                    yield Series({**_LABELS, "pod": pod, "status": status}, points)
+            if not known:
+                continue
+            if LATENCY in question.families:
+                for bound in ("0.025", "0.1", "0.5", "2", "+Inf"):
+                    quick = float(bound) < SLOW_SECONDS
+                    points = tuple((read[0], read[1] + read[2] - quick * read[3]) for read in known)
+                    yield Series({FAMILY_LABEL: LATENCY, "pod": pod, "le": bound}, points)
+            for status, column in (("200", 1), ("500", 2)) if REQUESTS in question.families else ():
+                points = tuple((read[0], read[column]) for read in known)
+                yield Series({**_LABELS, "pod": pod, "status": status}, points)
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
@@ -381,7 +396,7 @@ class Machine(Invariants):
     # --- what really happens ------------------------------------------------------------------------------------------
 
     def answered(self, revision: str) -> float:
-        return sum(sum(counts) for pod, counts in self.counted.items() if pod.startswith(f"{NAME}-{revision}-"))
+        return sum(sum(counts[:2]) for pod, counts in self.counted.items() if pod.startswith(f"{NAME}-{revision}-"))
 
     def must_keep_capacity(self, revision: str) -> str:
         if self.clock_was_set or self.rerouted or self.status_was_lost:
@@ -426,7 +441,8 @@ class Machine(Invariants):
     def live(self, seconds: float) -> None:
         """A leap in time: pods come, start and go; the router follows; whoever has traffic answers."""
         alone = weight_of(self.state) == 100 or self.live_weights().get(f"{NAME}-canary") == 100
-        self.failed_alone = alone and (self.failed_alone or any(self.errors.values()))
+        ill = any(self.errors.values()) or any(self.slow.values())
+        self.failed_alone = alone and (self.failed_alone or ill)
         self._make_pods()
         self.seconds += seconds
         for pod in list(self.pods):
@@ -521,8 +537,7 @@ class Machine(Invariants):
                     # The clock was set back, and what was read before is of no use.
                     known = ()
                 if not known or at > known[-1][0]:
-                    good, bad = self.counted.get(pod.name, (0.0, 0.0))
-                    self.reads[pod.name] = (*known[-READS:], (at, good, bad))
+                    self.reads[pod.name] = (*known[-READS:], (at, *self.counted.get(pod.name, (0.0, 0.0, 0.0))))
 
     def _answer(self, service: str, requests: float, until: float) -> None:
         if requests <= 0:
@@ -531,9 +546,9 @@ class Machine(Invariants):
         revision = selector.get("pinn.dev/revision")
         backends = [pod for pod in self.pods if pod.ready and selector and revision in (None, pod.revision)]
         for pod in backends:
-            each, (good, bad) = requests / len(backends), self.counted.get(pod.name, (0.0, 0.0))
-            share = self.errors.get(pod.image, 0.0)
-            self.counted[pod.name] = (good + each * (1 - share), bad + each * share)
+            each, (good, bad, slow) = requests / len(backends), self.counted.get(pod.name, (0.0, 0.0, 0.0))
+            share, late = self.errors.get(pod.image, 0.0), self.slow.get(pod.image, 0.0)
+            self.counted[pod.name] = (good + each * (1 - share), bad + each * share, slow + each * late)
             pod.last_request = until
 
     # --- writes -------------------------------------------------------------------------------------------------------
@@ -608,6 +623,12 @@ class Machine(Invariants):
             if how[0] != "both":
                 self.ever_ill.add(image)
 
+    def _happens_slow(self, how: tuple[str, float]) -> None:
+        for image in self._images(how[0]):
+            self.slow[image] = how[1]
+            if how[0] != "both":
+                self.ever_ill.add(image)
+
     def _happens_ill(self, how: tuple[str, str]) -> None:
         for image in self._images(how[0]):
             self.ills[image] = how[1]
@@ -615,7 +636,7 @@ class Machine(Invariants):
                 self.ever_ill.add(image)
 
     def _happens_well(self, _: None) -> None:
-        self.ills, self.errors, self.quota = {}, {}, 1000
+        self.ills, self.errors, self.slow, self.quota = {}, {}, {}, 1000
 
     def _happens_prices(self, prices: str) -> None:
         self.prices = prices

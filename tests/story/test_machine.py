@@ -31,7 +31,7 @@ TRAFFIC: dict[str, dict[str, Any]] = {
 }
 GATES = [
     {"name": "error-rate", "minSamples": MIN_SAMPLES},
-    {"name": "latency-p95", "dryRun": True},
+    {"name": "latency-p95", "minSamples": 1, "relative": {"margin": "0.001"}},
     {"name": "cache-hit-rate", "dryRun": True},
     {"name": "memory", "dryRun": True},
     {"name": "availability", "dryRun": True},
@@ -133,6 +133,7 @@ HAPPENINGS: tuple[Happening, ...] = (
         "errors", ("canary", 1.0), ("canary", 1.0), ("canary", 0.2), ("canary", 0.0), ("stable", 1.0), ("both", 1.0),
         ("both", 0.0),
     ),
+    *_each("slow", ("canary", 0.3), ("canary", 0.3), ("canary", 1.0), ("both", 0.3), ("both", 0.0)),
     *_each("ill", *((whose, ill) for whose in ("canary", "stable") for ill in sorted(OWN_ILLS))),
     *_each("ill", *((whose, ill) for whose in ("canary", "both") for ill in ("no room", "registry away", "no key"))),
     *_each("well", None, None),
@@ -206,6 +207,22 @@ FOUND: dict[str, tuple[str, History]] = {
     "what the pods have just answered says nothing new in the same moment": (
         "HTTPRoute with prices",
         ("at 10%", (("mode", "Hold"), ("mode", "Hold"), ("errors", ("canary", 1.0)), ("errors", ("both", 0.0)))),
+    ),
+    "while pods are asked about errors beside stable these are not acted on": (
+        "HTTPRoute with prices", ("at 10%", (("errors", ("canary", 1.0)), ("time", 0.5))),
+    ),
+    "what a held rollback is told by the pods is heard once": (
+        "HTTPRoute with prices",
+        ("at 50%", (("time", 1.0), ("time", 5.0), ("errors", ("canary", 1.0)), ("mode", "Hold"),
+                    ("errors", ("stable", 1.0)))),
+    ),
+    "requests to a new pod are the operator's own from the moment on in which it is asked": (
+        "HTTPRoute with prices",
+        ("applied", (("time", 2.0), ("time", 0.0), ("time", 2.0), ("time", 13.0), ("traffic", 0.0), ("time", 60.0),
+                     ("steps", [{"weight": 100, "holdSeconds": 3}]))),
+    ),
+    "a fault upstream that is settled now is not measured again now": (
+        "HTTPRoute with prices", ("baking", (("slow", ("both", 0.3)), ("time", 0.0))),
     ),
     "pods that both failed are not asked again in the same moment": (
         "HTTPRoute with prices",

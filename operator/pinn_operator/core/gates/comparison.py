@@ -170,12 +170,11 @@ def compared(
         # Nothing bad, nothing to compare: the usual case, and the cheap one.
         return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
     everything = with_carried(window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent, own=own), carried)
-    if not slow:
-        # What was asked at the very moment that the canary failed is no evidence of any other moment.
-        canary, stable = scope.own_answers
-        everything = replace(
-            everything, canary=without(everything.canary, canary), stable=without(everything.stable, stable)
-        )
+    # What was asked at the very moment that the canary failed, or was slow, is no evidence of any other moment.
+    canary, stable = scope.own_timely if slow else scope.own_answers
+    everything = replace(
+        everything, canary=without(everything.canary, canary), stable=without(everything.stable, stable)
+    )
     if reference is not None and not scope.concurrent:
         assert not callable(reference)
         windows = [window_of(span, total, bad, concurrent=False, own=own) for span in fast.windows.recent]

@@ -52,6 +52,7 @@ __all__ = [
     "exceeds_limit",
     "log_evidence",
     "log_evidence_dead",
+    "log_evidence_of_tails",
     "tails",
 ]
 
@@ -157,6 +158,7 @@ class Budget:
     |---|---|
     | gates | the error rate 0.7 (all, if nothing else is compared), the rest in equal parts |
     | stages | the first time at a weight 0.7, the k-th after it 0.3·6/(π²k²); a step begun anew is one more |
+    | latencies | what clients got 0.8; together with the operator's own requests 0.2 |
     | windows | the whole stage 0.85; the dead canary 0.06; all other recent windows 0.09 |
     | lengths | of the dead canary 1.5 and 3 s; of the others 6, 12, 24, … s up to the hold: equal parts |
     | time | the j-th window of s seconds, of N = hold/s, 1/N·(1 + j/N)⁻²; sums to at most 1 however long it takes |
@@ -297,6 +299,11 @@ def log_evidence(
     if reference is not None:
         terms.append(_LOG_REFERENCE + _with_reference(tolerance, n, a, m, b, reference, window.seconds, ratios))
     return _sum(terms)
+
+
+def log_evidence_of_tails(window: Window, *, relative: Relative) -> float:
+    """As `log_evidence`, of slow requests."""
+    return log_evidence(window, relative=relative, ratios=_OF_TAILS)
 
 
 def log_evidence_dead(window: Window, *, relative: Relative, reference: Reference | None = None) -> float:

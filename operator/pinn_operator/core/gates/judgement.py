@@ -17,7 +17,7 @@ from typing import Final
 from pinn_operator.core.decision import ResetCaches
 from pinn_operator.core.gates.arrival import Arrival, arrival, observed_share
 from pinn_operator.core.gates.families import PROMETHEUS_KEY, Answers
-from pinn_operator.core.gates.metric import Apart, Evidence, Scope
+from pinn_operator.core.gates.metric import Apart, Evidence, Lateness, Scope
 from pinn_operator.core.gates.metrics import metric_of
 from pinn_operator.core.gates.wording import (
     camel,
@@ -67,6 +67,14 @@ class Condemnation:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowness:
+    """A canary whose answers to clients seem slow, and what it would be rejected with."""
+
+    lateness: Lateness
+    fault: Condemnation
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """The judged gates of one pass."""
 
@@ -83,6 +91,8 @@ class Judgement:
     """There is evidence against the canary, not yet enough to condemn it: worth another look soon."""
     suspected: bool = False
     """Its newest answers are those of a revision that fails always: its pods are better asked at once."""
+    slowness: Slowness | None = None
+    """Its pods are better asked whether they are slow."""
     complete: bool = True
     """The whole time at this weight was judged: without that nothing passes."""
     idle: frozenset[str] = frozenset()
@@ -126,7 +136,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         None,
     )  # fmt: skip
     judged, faults = list[_Judged](), [missing] if missing else []
-    unread, suspected = answers.unread(), False
+    unread, suspected, slow = answers.unread(), False, list[Slowness]()
     room = max(48, QUERIES_LENGTH // max(1, len(gates)))
     for gate in gates:
         old = _earlier(gate, scope)
@@ -145,6 +155,9 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
             judged.append(_Judged(_with_error(gate, old, evidence, scope)))
             continue
         suspected = suspected or (evidence.suspected and not gate.dry_run)
+        if evidence.lateness is not None and gate.action is GateAction.ROLL_BACK and not gate.dry_run:
+            words = f"longer than {evidence.lateness.bound:g} s took {evidence.lateness.words}"
+            slow.append(Slowness(evidence.lateness, _above_stable(gate, replace(evidence, worse=words))))
         found = _judge_gate(gate, old, evidence, scope)
         if missing is not None and found.status.verdict is not Verdict.FAIL and evidence.source in tuple(SourceKind):
             found = replace(found, status=replace(found.status, verdict=Verdict.ERROR, message=_cut(missing.message)))
@@ -163,6 +176,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
         awaited=bool(awaited),
         mounting=any(it.mounting for it in judged),
         suspected=suspected,
+        slowness=max(slow, key=lambda it: it.lateness.evidence - it.lateness.needed, default=None),
         complete=scope.advance_due,
         idle=frozenset(gate.name for gate in gates if gate.dry_run or gate.action is GateAction.WARN),
         notices=tuple(it.notice for it in judged if it.notice),
@@ -324,21 +338,23 @@ def begun_anew(gate: GateStatus) -> GateStatus:
 
 
 def _worse(gate: Gate, status: GateStatus, evidence: Evidence, scope: Scope) -> _Judged:
+    status = replace(
+        status, verdict=Verdict.FAIL, message=_cut(f"worse than stable: {evidence.worse}"), limit="stable"
+    )  # fmt: skip
+    return _act(gate, status, scope, _above_stable(gate, evidence))
+
+
+def _above_stable(gate: Gate, evidence: Evidence) -> Condemnation:
     # What condemns is shown as it was counted: the last minute may hold answers from before this weight.
     known = (evidence.worse_share, evidence.recent, evidence.value)
     shown = describe(gate, next((it for it in known if it is not None), None))
     stable = describe(gate, evidence.stable)
-    status = replace(
-        status, verdict=Verdict.FAIL, message=_cut(f"worse than stable: {evidence.worse}"), limit="stable"
-    )  # fmt: skip
-    return _act(
-        gate, status, scope,
-        Condemnation(
-            reason=f"{camel(gate.name)}AboveStable",
-            message=f"{gate.name} {shown} against {stable} of the stable revision ({evidence.worse})",
-            gate=gate.name, value=shown, limit=f"stable {stable}", severity=gate.severity, alone=evidence.alone,
-            share=evidence.worse_share, lasting=evidence.value,
-        ),
+    why = f" ({evidence.worse})" if evidence.worse else ""
+    return Condemnation(
+        reason=f"{camel(gate.name)}AboveStable",
+        message=f"{gate.name} {shown} against {stable} of the stable revision{why}",
+        gate=gate.name, value=shown, limit=f"stable {stable}", severity=gate.severity, alone=evidence.alone,
+        share=evidence.worse_share, lasting=evidence.value,
     )  # fmt: skip
 
 

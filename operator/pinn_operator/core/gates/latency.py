@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf
+from math import inf, log
 
 from pinn_operator.core.gates.apart import looks_apart, remainder
 from pinn_operator.core.gates.comparison import (
     compared,
+    in_words,
     last_minute,
     minutes_before,
     stable_is_outside,
@@ -28,9 +29,16 @@ from pinn_operator.core.gates.families import (
     stale,
 )
 from pinn_operator.core.gates.histogram import ALL, Histogram, bound_of, histogram_of
-from pinn_operator.core.gates.metric import Apart, Evidence, Scope
+from pinn_operator.core.gates.metric import Apart, Evidence, Lateness, Scope
 from pinn_operator.core.samples import Question, SourceError
 from pinn_operator.core.wanted.spec import Bound, Gate, MetricNames
+
+SEEMS_SLOW = 1.5
+"""Nats: about two slow answers of twenty where stable has none. Then pods of both are better asked."""
+
+ASKED = 0.2
+"""The part of a gate's probability to reject a good revision that is spent on what clients and the operator got
+together; the rest on what clients got alone."""
 
 
 def latency_family(names: MetricNames) -> Family:
@@ -56,7 +64,8 @@ class Latency:
         if not isinstance(found, Readings):
             return found
         canary, stable, minute, beside = _histograms(found.fast, found.whole, scope)
-        worse = self._compared(gate, found, canary, stable, scope)
+        bound = self._slow_from(gate, found, canary, stable)
+        worse = _compared(gate, found, bound, scope) if bound is not None else None
         evidence = Evidence(
             value=canary.quantile(self.quantile),
             apart=self._apart(gate, found.whole, canary, scope),
@@ -71,6 +80,7 @@ class Latency:
             source=found.whole.source,
             query=expression(family, scope),
             held=stale(found.fast, scope),
+            lateness=_lateness(gate, worse, bound, scope),
         )
         return with_comparison(evidence, worse)
 
@@ -94,9 +104,7 @@ class Latency:
         rest = histogram_of(left.parts)
         return Apart(rest.quantile(self.quantile), rest.total, left.note)
 
-    def _compared(
-        self, gate: Gate, found: Readings, canary: Histogram, stable: Histogram, scope: Scope
-    ) -> Comparison | None:
+    def _slow_from(self, gate: Gate, found: Readings, canary: Histogram, stable: Histogram) -> float | None:
         """Requests that take `ratio` times stable's quantile are slow; their shares are compared.
 
         Latency depends on the load of the moment: only the stable revision of the same moment tells how slow is slow,
@@ -111,9 +119,22 @@ class Latency:
         tracks = (track for reading in (found.fast, found.whole) for track in (*reading.canary, *reading.stable))
         if not all(f"{bound:g}" in track.columns.of for track in tracks):
             return None
-        slow = (ALL, f"-{bound:g}")
-        before = (lambda: minutes_before(found.whole, scope, (ALL,), slow)) if scope.concurrent else None
-        return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, slow=True)
+        return bound
+
+
+def _compared(gate: Gate, found: Readings, bound: float, scope: Scope) -> Comparison | None:
+    slow = (ALL, f"-{bound:g}")
+    before = (lambda: minutes_before(found.whole, scope, (ALL,), slow)) if scope.concurrent else None
+    return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, part=1 - ASKED, slow=True)
+
+
+def _lateness(gate: Gate, worse: Comparison | None, bound: float | None, scope: Scope) -> Lateness | None:
+    if worse is None or bound is None or gate.relative is None or not scope.concurrent:
+        return None
+    if worse.log_evidence < SEEMS_SLOW:
+        return None
+    needed = worse.needed + log((1 - ASKED) / ASKED)
+    return Lateness(bound, worse.log_evidence, needed, in_words(worse), gate.relative)
 
 
 def _histograms(

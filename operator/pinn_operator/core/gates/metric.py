@@ -16,7 +16,7 @@ from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.samples import Question, SourceError
 from pinn_operator.core.status.values import GateStatus
 from pinn_operator.core.verification.questions import NO_QUESTIONS, OwnQuestions
-from pinn_operator.core.wanted.spec import Analysis, Gate
+from pinn_operator.core.wanted.spec import Analysis, Gate, Relative
 
 if TYPE_CHECKING:
     from pinn_operator.core.gates.families import Answers
@@ -77,6 +77,8 @@ class Scope:
     """Unix seconds. Beside stable, until then the operator's own requests told of a fault upstream."""
     own_answers: tuple[Counts, Counts] = (Counts(0, 0), Counts(0, 0))
     """Of canary and stable to what the operator asked beside stable because the canary was in doubt."""
+    own_timely: tuple[Counts, Counts] = (Counts(0, 0), Counts(0, 0))
+    """The same of what it asked because the canary seemed slow: answers that were not slow."""
     own: OwnQuestions = NO_QUESTIONS
     """What the operator itself asks the canary, which stands in the counters beside what clients ask."""
     earlier: Mapping[str, GateStatus] = field(default_factory=dict)
@@ -114,6 +116,21 @@ class Apart:
 
 
 @dataclass(frozen=True, slots=True)
+class Lateness:
+    """The canary's answers to clients seem slower than stable's, not yet beyond chance."""
+
+    bound: float
+    """Seconds: longer ones are slow."""
+    evidence: float
+    needed: float
+    """Both in nats; `needed` together with what the operator's own requests say."""
+    words: str
+    """What clients got."""
+    relative: Relative
+    """What is tolerated."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a gate has to judge by, whatever its metric."""
 
@@ -147,6 +164,7 @@ class Evidence:
     """It seems worse than stable in some window, by chance or not."""
     suspected: bool = False
     """So many of its newest answers are bad that its pods are better asked at once."""
+    lateness: Lateness | None = None
     more_requests: float | None = None
     """So many more canary requests would decide, at the present effect."""
     age: float | None = None

@@ -149,7 +149,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
     answers = _answers_to(this, draft, doubt)
     if answers is None:
         return True
-    doubt = _summed(doubt, answers, slower_than=fault.slower_than or inf)
+    doubt = summed(doubt, answers, slower_than=fault.slower_than or inf)
     match heard(doubt, fault.share if fault.slower_than is None else None):
         case Heard.AGAINST:
             return False
@@ -175,7 +175,7 @@ def in_doubt(this: Pass, draft: Draft, fault: Condemnation) -> bool:
 
 
 def _was_upstream(doubt: DoubtStatus) -> bool:
-    return not doubt.open and not doubt.unexplained and doubt.settled_time == _newest_end(doubt)
+    return not doubt.open and not doubt.unexplained and doubt.settled_time == newest_end(doubt)
 
 
 def is_steady(share: float | None, lasting: float | None) -> bool:
@@ -198,10 +198,10 @@ def _in_doubt_beside_stable(this: Pass, draft: Draft) -> bool:
 
 def _hear_beside_stable(this: Pass, draft: Draft, doubt: DoubtStatus, answers: PriceAnswers) -> bool:
     """Whether it was upstream."""
-    now = _summed(_counted_anew(doubt), answers)
+    now = summed(_counted_anew(doubt), answers)
     fewest, share = BAD_BESIDE
     upstream = heard(now, None) is Heard.UPSTREAM and now.stable_bad >= max(fewest, share * now.stable_requests)
-    doubt = replace(_summed(doubt, answers), rounds=0)
+    doubt = replace(summed(doubt, answers), rounds=0)
     if upstream:
         _settle(this, draft, replace(doubt, against_time=None))
         return True
@@ -212,16 +212,21 @@ def _hear_beside_stable(this: Pass, draft: Draft, doubt: DoubtStatus, answers: P
 def answers_before(doubt: DoubtStatus, samples: Samples, now: datetime) -> tuple[Counts, Counts]:
     """Of the canary and of stable to the operator's own requests beside stable, as they were known when this moment
     began: a second look at the same moment finds what the first one found."""
-    answers, asked = prices_of(samples, PRICES), f"/doubt/{doubt.asked}/{doubt.time.timestamp()}"
     told = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
-    if _newest_end(doubt) != now or not isinstance(answers, PriceAnswers):
+    answers = prices_of(samples, PRICES)
+    if not isinstance(answers, PriceAnswers) or not _heard_now(doubt, answers.question, now):
         return told
-    if not answers.question.identity.endswith(asked):
-        return told
-    new = _summed(_counted_anew(doubt), answers)
-    return (
-        _less(told[0], new.canary_requests, new.canary_bad), _less(told[1], new.stable_requests, new.stable_bad),
-    )  # fmt: skip
+    slow = doubt.slower_than
+    new = summed(_counted_anew(doubt), of_reached(answers) if slow else answers, slower_than=slow or inf)
+    return _less(told[0], new.canary_requests, new.canary_bad), _less(told[1], new.stable_requests, new.stable_bad)
+
+
+def _heard_now(doubt: DoubtStatus, question: PriceQuestion, now: datetime) -> bool:
+    """Whether the answers to that question were added up in this very moment."""
+    word = "slow" if doubt.slower_than else "doubt"
+    if newest_end(doubt) == now:
+        return f"/{word}/{doubt.asked}/" in question.identity
+    return doubt.time == now and doubt.rounds > 0 and f"/{word}/{doubt.asked - 1}/" in question.identity
 
 
 def _less(counts: Counts, total: float, bad: float) -> Counts:
@@ -249,26 +254,26 @@ def hear_answers(this: Pass, draft: Draft) -> Condemnation | None:
     if beside and _hear_beside_stable(this, draft, doubt, answers):
         return None
     kept = draft.rollout.doubt if beside else None
-    reached = _of_reached(answers)
+    reached = of_reached(answers)
     late = this.judgement.suspected or _answers_fast(reached)
-    summed = _summed(_counted_anew(doubt) if beside else doubt, reached, late=late)
-    match heard(summed, None):
+    total = summed(_counted_anew(doubt) if beside else doubt, reached, late=late)
+    match heard(total, None):
         case Heard.AGAINST:
             first = doubt.against_time
             if first is None or not CONFIRM <= this.now - first <= LAPSED:
                 # A pause of a node or of the process is over then.
-                _answered(this, draft, replace(kept or summed, against_time=this.now))
+                _answered(this, draft, replace(kept or total, against_time=this.now))
                 return None
             return Condemnation(
-                reason="PriceErrors", message=_said(summed), value=f"{summed.canary_bad} of {summed.canary_requests}",
-                limit=f"stable {summed.stable_bad} of {summed.stable_requests}",
+                reason="PriceErrors", message=_said(total), value=f"{total.canary_bad} of {total.canary_requests}",
+                limit=f"stable {total.stable_bad} of {total.stable_requests}",
             )  # fmt: skip
         case Heard.TOO_LITTLE if not beside:
-            _ask_once_more(this, draft, summed)
+            _ask_once_more(this, draft, total)
         case Heard.UPSTREAM if not beside:
-            _settle(this, draft, replace(summed, unexplained=0, unexplained_time=None))
+            _settle(this, draft, replace(total, unexplained=0, unexplained_time=None))
         case _:
-            _answered(this, draft, replace(kept or summed, against_time=None))
+            _answered(this, draft, replace(kept or total, against_time=None))
     return None
 
 
@@ -286,10 +291,10 @@ def unanswered(this: Pass, draft: Draft) -> bool:
 
 def _patience(doubt: DoubtStatus) -> timedelta:
     """Before the same suspicion is a reason to ask again; where no client asks for anything any more, it stays so."""
-    return SILENT_AGAIN if not doubt.open and doubt.answered_time == _newest_end(doubt) else SUSPECTED_AGAIN
+    return SILENT_AGAIN if not doubt.open and doubt.answered_time == newest_end(doubt) else SUSPECTED_AGAIN
 
 
-def _newest_end(doubt: DoubtStatus) -> datetime | None:
+def newest_end(doubt: DoubtStatus) -> datetime | None:
     return max(filter(None, (doubt.settled_time, doubt.answered_time)), default=None)
 
 
@@ -299,7 +304,7 @@ def _answered(this: Pass, draft: Draft, doubt: DoubtStatus) -> None:
     draft.change_rollout(replace(draft.rollout, doubt=answered))
 
 
-def _of_reached(answers: PriceAnswers) -> PriceAnswers:
+def of_reached(answers: PriceAnswers) -> PriceAnswers:
     """What was answered, or not, by pods that take connections: the others may be cut off from the operator alone."""
     reached = (
         replace(item, replies=tuple(it for it in item.replies if it.fault is not PriceFault.UNREACHABLE))
@@ -396,7 +401,7 @@ def _said(doubt: DoubtStatus) -> str:
     )
 
 
-def _summed(
+def summed(
     doubt: DoubtStatus, answers: PriceAnswers, *, late: bool = True, slower_than: float = inf
 ) -> DoubtStatus:  # fmt: skip
     """With the answers that were awaited; `late`: those that did not come in time are bad ones, not left out."""

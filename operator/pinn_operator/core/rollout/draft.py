@@ -99,7 +99,8 @@ def at_weight(
     """
     return replace(
         rollout, weight=weight, weight_time=now, programmed_time=None, still_time=None, passed_time=None,
-        doubt=None, observed_share=None, timeline=timeline, gates=rollout.gates if gates is None else gates,
+        doubt=None, slowness=None, observed_share=None, timeline=timeline,
+        gates=rollout.gates if gates is None else gates,
         hold_seconds=rollout.hold_seconds if hold_seconds is None else hold_seconds,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.doubt import answers_before, ask_if_suspected, hear_answers, in_doubt
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
 from pinn_operator.core.rollout.prices import price_fault, see_prices
+from pinn_operator.core.rollout.slowness import ask_if_slow, hear_slowness, timely
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus, Status
@@ -31,9 +32,11 @@ def judge_gates(resource: Resource, spec: Spec, observed: Observed, samples: Sam
     status, rollout = resource.status, resource.status.rollout
     if status.phase not in WATCHED or not (rollout and status.canary and status.stable):
         return Judgement(gates=rollout.gates if rollout else ())
-    doubted = rollout.doubt if rollout.weight < 100 else None
-    own = answers_before(doubted, samples, now) if doubted is not None else NO_ANSWERS
-    scope = scope_of(resource, spec, observed, now, own_answers=own)
+    doubted, slow = (rollout.doubt, rollout.slowness) if rollout.weight < 100 else (None, None)
+    quick = timely(answers_before(slow, samples, now)) if slow is not None else NO_ANSWERS
+    doubtful = answers_before(doubted, samples, now) if doubted is not None else NO_ANSWERS
+    own = doubtful[0] + quick[0], doubtful[1] + quick[1]
+    scope = scope_of(resource, spec, observed, now, own_answers=own, own_timely=quick)
     assert scope is not None
     # What was asked for before this weight was written, in this very moment, says nothing of it.
     return judge(scope, samples if rollout.weight > 0 and now > rollout.weight_time else {})
@@ -53,9 +56,10 @@ def roll_back_if_bad(this: Pass, draft: Draft) -> None:
     fault = pod_fault(this, draft) or this.judgement.condemnation
     if fault is not None and prices is None and in_doubt(this, draft, fault):
         return
-    fault = fault or prices or hear_answers(this, draft)
+    fault = fault or prices or hear_answers(this, draft) or hear_slowness(this, draft)
     if fault is None:
         ask_if_suspected(this, draft)
+        ask_if_slow(this, draft)
         return
     if this.spec.rollback.mode is RollbackMode.HOLD or only_copy(this, draft):
         draft.held = fault

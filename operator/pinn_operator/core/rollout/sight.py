@@ -58,7 +58,7 @@ def not_in_the_future(rollout: RolloutStatus, now: datetime) -> RolloutStatus:
         # What passed then did not pass at this very moment.
         passed_time=rollout.passed_time if rollout.passed_time is not None and rollout.passed_time <= now else None,
         suspension=_suspended_by_now(rollout.suspension, now),
-        doubt=_doubted_by_now(rollout.doubt, seen),
+        doubt=_doubted_by_now(rollout.doubt, seen), slowness=_doubted_by_now(rollout.slowness, seen),
     )  # fmt: skip
 
 
@@ -261,7 +261,9 @@ def keep_measurements(this: Pass, draft: Draft) -> None:
         seconds=this.spec.analysis.interval_seconds
     )
     # A doubt that this pass began or settled changes what is measured from now on: what was seen is written with it.
-    doubted = rollout.doubt is not None and this.now in (rollout.doubt.time, rollout.doubt.settled_time)
+    found, doubt = this.resource.status.rollout, rollout.doubt
+    news = doubt is not None and (found is None or found.doubt != doubt)
+    doubted = doubt is not None and news and this.now in (doubt.time, doubt.settled_time)
     same = [_essence(gate) for gate in rollout.gates] == [_essence(gate) for gate in judged.gates]
     if recent and same and not doubted:
         return

@@ -208,6 +208,8 @@ class DoubtStatus:
     canary_requests: int = 0
     stable_bad: int = 0
     stable_requests: int = 0
+    slower_than: float | None = None
+    """Seconds: answers that take longer are bad ones, where it is asked whether the canary is slow."""
 
     @property
     def open(self) -> bool:
@@ -249,6 +251,8 @@ class RolloutStatus:
     """While the canary has all traffic only because stable cannot answer: the step to go back to."""
     excused: tuple[ExcusedRestarts, ...] = ()
     doubt: DoubtStatus | None = None
+    slowness: DoubtStatus | None = None
+    """The same of a canary that seems slow; its counts are those of all that was asked at this weight."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pinn_operator.core.observed import Observed, Pod
 from pinn_operator.core.samples import PricePod, PriceProtocol, PriceQuestion
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.json import POD_LINE_LIMIT
-from pinn_operator.core.status.values import WATCHED, Phase, RolloutStatus, Status
+from pinn_operator.core.status.values import WATCHED, DoubtStatus, Phase, RolloutStatus, Status
 from pinn_operator.core.status.verification import VerificationStatus, VerificationVerdict
 from pinn_operator.core.verification.grid import grid, ordinary, sample
 from pinn_operator.core.wanted.spec import Spec, Verification, VerificationMode
@@ -46,10 +46,14 @@ OPINION_PODS: Final = 4
 """So many pods of each revision are asked when the canary is in doubt."""
 OPINION_TIMES: Final = 4
 """So often each of them, a single one twice as often."""
+SLOW_ASKS: Final = 4
+"""One time that pods are asked whether they are slow counts as so many others."""
 BAKE_ANSWERS: Final = 32
 """So many answers of each revision are asked for in one go while the canary has all traffic: only they can tell."""
 OPINION_SECONDS: Final = 1.0
 """For one of these requests."""
+LEAST_PATIENCE_SECONDS: Final = 0.25
+"""For one of those that ask whether a canary is slow: it is known after twice the bound."""
 SUSPECTED_AGAIN: Final = timedelta(seconds=10.0)
 """So long after pods were asked beside stable they are not asked again."""
 OPINION_PATIENCE: Final = timedelta(seconds=2.5)
@@ -71,7 +75,7 @@ def price_question(situation: Situation, now: datetime) -> PriceQuestion | None:
     if spec is None or asked is None:
         return None
     if status.rollout is not None and asked.known is not None and asked.known.verdict is VerificationVerdict.PASS:
-        opinion = second_opinion(situation, asked, now)
+        opinion = second_opinion(situation, asked, now) or slow_opinion(situation, asked, now)
         if opinion is not None:
             return opinion
         return _sample(spec, status.rollout, situation.observed, asked, asked.known, now)
@@ -207,8 +211,9 @@ def own_questions(spec: Spec, status: Status, observed: Observed, now: datetime)
         return NO_QUESTIONS
     here = observed.living(known.revision)
     old = {it.name for it in here if it.ready and (it.ready_changed is None or it.ready_changed <= rollout.weight_time)}
-    fresh = sum(name not in old for name in known.pods)
-    doubt, pods = rollout.doubt, max(1, min(OPINION_PODS, len(here)))
+    # Also those that are only asked now: what is told of them in this pass must not change what it counts.
+    fresh = len({*known.pods, *(pod.name for pod in new_pods(observed, known))} - old)
+    doubt, slowness, pods = rollout.doubt, rollout.slowness, max(1, min(OPINION_PODS, len(here)))
     asked_again = ordinary(spec.verification.options)
     both_styles = known.protocol == PriceProtocol.OPEN_INFERENCE and "," in known.styles
     return OwnQuestions(
@@ -216,8 +221,8 @@ def own_questions(spec: Spec, status: Status, observed: Observed, now: datetime)
         seconds=float(spec.analysis.interval_seconds),
         more=fresh * NEW_POD_SAMPLES,
         # What is asked from this very moment on is in no count yet.
-        asks=doubt.asked - (doubt.time >= now) if doubt is not None else 0,
-        asked=doubt.time.timestamp() if doubt is not None else 0.0,
+        asks=_asks(doubt, now) + SLOW_ASKS * _asks(slowness, now),
+        asked=max((it.time.timestamp() for it in (doubt, slowness) if it is not None), default=0.0),
         # A sample that is interrupted by it is asked once more.
         each=pods * opinion_times(pods, rollout.weight) + 1,
         requests=2 if both_styles else 1,
@@ -257,6 +262,10 @@ def _everything(verification: Verification, observed: Observed, asked: Subject, 
 def request_seconds(verification: Verification) -> float:
     """How long one request may take."""
     return max(2.0, verification.timeout_seconds / 90)
+
+
+def _asks(doubt: DoubtStatus | None, now: datetime) -> int:
+    return doubt.asked - (doubt.time >= now) if doubt is not None else 0
 
 
 def _sample(
@@ -300,10 +309,25 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
     Its answers to clients are bad, or were. Beside stable, more answers decide sooner; where it has all traffic, pods
     of stable that run but get none tell whether it is the revision or the moment.
     """
-    spec, rollout, known = situation.spec, situation.resource.status.rollout, asked.known
-    if spec is None or rollout is None or rollout.doubt is None or not rollout.doubt.open or known is None:
+    rollout = situation.resource.status.rollout
+    if rollout is None or rollout.doubt is None:
         return None
-    if now >= rollout.doubt.time + OPINION_PATIENCE:
+    return _opinion(situation, asked, rollout.doubt, "doubt", rollout.weight, now)
+
+
+def slow_opinion(situation: Situation, asked: Subject, now: datetime) -> PriceQuestion | None:
+    """The same of a canary that seems slow beside stable: as many answers as can tell, and none is awaited for long."""
+    rollout = situation.resource.status.rollout
+    if rollout is None or rollout.slowness is None or not 0 < rollout.weight < 100:
+        return None
+    return _opinion(situation, asked, rollout.slowness, "slow", 100, now)
+
+
+def _opinion(
+    situation: Situation, asked: Subject, doubt: DoubtStatus, word: str, weight: int, now: datetime
+) -> PriceQuestion | None:  # fmt: skip
+    spec, known = situation.spec, asked.known
+    if spec is None or not doubt.open or known is None or now >= doubt.time + OPINION_PATIENCE:
         return None
     canaries, stables = ready_pods(situation.observed, asked.revision), ready_pods(situation.observed, asked.stable)
     if known.verdict is not VerificationVerdict.PASS or not canaries or not stables:
@@ -316,16 +340,23 @@ def second_opinion(situation: Situation, asked: Subject, now: datetime) -> Price
     )
     return PriceQuestion(
         key=PRICES,
-        identity=f"{asked.sides}{options}/doubt/{rollout.doubt.asked}/{rollout.doubt.time.timestamp()}",
+        identity=f"{asked.sides}{options}/{word}/{doubt.asked}/{doubt.time.timestamp()}",
         options=grid(options).options,
         pods=pods,
         waves=(),
-        sample=sample_in_traffic(options, int(rollout.doubt.time.timestamp()))[:1],
+        sample=sample_in_traffic(options, int(doubt.time.timestamp()))[:1],
         timeout_seconds=2 * OPINION_SECONDS,
-        request_seconds=OPINION_SECONDS,
+        request_seconds=patience_of(doubt),
         protocol=_protocol(known),
-        sample_times=opinion_times(len(chosen), rollout.weight),
+        sample_times=opinion_times(len(chosen), weight),
     )
+
+
+def patience_of(doubt: DoubtStatus) -> float:
+    """Seconds that one of these requests may take."""
+    if doubt.slower_than is None:
+        return OPINION_SECONDS
+    return min(OPINION_SECONDS, max(LEAST_PATIENCE_SECONDS, 2 * doubt.slower_than))
 
 
 def opinion_times(pods: int, weight: int) -> int:

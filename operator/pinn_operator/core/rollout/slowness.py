@@ -1,0 +1,103 @@
+"""A canary that seems slow beside stable: its pods are asked as well, and stable's at the same moment.
+
+Clients tell late: an answer that takes three seconds is counted after three seconds, and few clients reach a canary.
+But an answer that has not come after twice the bound from which on it is slow is a slow one, whenever it comes. So pods
+of both are asked some thirty times each, up to `MOST_ROUNDS` times in a row, and nobody waits longer than that.
+
+What clients got and what the operator got are e-values of different requests, so their product is one too: their
+logarithms are added. Of the operator's own there is one e-process at a weight, over all that was asked at it. They must
+say something each, and the operator's in two rounds at least: a pause of a node or of a process is over then.
+
+What was asked stands in the pods' counters as what clients get. Answers that were not slow are taken off both
+revisions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from math import inf
+
+from pinn_operator.core.gates.evidence import Window, log_evidence_of_tails
+from pinn_operator.core.gates.judgement import Condemnation
+from pinn_operator.core.gates.sequential import Counts
+from pinn_operator.core.rollout.doubt import newest_end, of_reached, summed
+from pinn_operator.core.rollout.draft import Draft, Pass
+from pinn_operator.core.samples import PriceAnswers, PriceQuestion, prices_of
+from pinn_operator.core.situation import Situation
+from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
+from pinn_operator.core.text import cut
+from pinn_operator.core.verification.questions import PRICES, slow_opinion, subject_of
+from pinn_operator.core.wanted.spec import Relative
+
+SAYS = 3.0
+"""Nats that the operator's own requests must say."""
+FEWEST_ROUNDS, MOST_ROUNDS = 2, 6
+AGAIN = timedelta(seconds=30.0)
+"""After that many rounds pods are not asked again before that."""
+
+
+def ask_if_slow(this: Pass, draft: Draft) -> None:
+    """Have pods of both revisions asked now, if the canary's answers to clients seem slow."""
+    rollout, slow = draft.rollout, this.judgement.slowness
+    if slow is None or not 0 < rollout.weight < 100:
+        return
+    doubt = rollout.slowness
+    if doubt is not None and this.now < max(doubt.time, newest_end(doubt) or doubt.time) + AGAIN:
+        return
+    bound = slow.lateness.bound
+    begun = (
+        DoubtStatus(this.now, slower_than=bound)
+        if doubt is None
+        else replace(doubt, time=this.now, asked=doubt.asked + 1, rounds=0, slower_than=bound)
+    )
+    if _question_of(this, draft, begun) is not None:
+        draft.change_rollout(replace(rollout, slowness=begun))
+
+
+def hear_slowness(this: Pass, draft: Draft) -> Condemnation | None:
+    """Why the canary must go, if what clients got and what its pods have just answered suffice together."""
+    rollout = draft.rollout
+    doubt = rollout.slowness
+    if doubt is None or not doubt.open or not 0 < rollout.weight < 100:
+        return None
+    question, answers = _question_of(this, draft, doubt), prices_of(this.samples, PRICES)
+    if question is None or not isinstance(answers, PriceAnswers) or answers.question.identity != question.identity:
+        return None
+    doubt = summed(doubt, of_reached(answers), slower_than=doubt.slower_than or inf)
+    slow, told = this.judgement.slowness, doubt.rounds >= FEWEST_ROUNDS
+    own = said_by(doubt, slow.lateness.relative) if slow is not None else 0.0
+    if slow is not None and told and own >= SAYS and slow.lateness.evidence + own >= slow.lateness.needed:
+        return replace(slow.fault, message=f"{slow.fault.message}; {_said(doubt)}")
+    if (told and own <= 0) or doubt.rounds >= MOST_ROUNDS:
+        doubt = replace(doubt, answered_time=this.now, message=cut(_said(doubt), MESSAGE_LIMIT))
+    else:
+        doubt = replace(doubt, time=this.now, asked=doubt.asked + 1)
+    draft.change_rollout(replace(rollout, slowness=doubt))
+    return None
+
+
+def said_by(doubt: DoubtStatus, relative: Relative) -> float:
+    """Nats that the operator's own requests say against the canary; 0 where it is not slower than tolerated."""
+    canary, stable = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
+    return log_evidence_of_tails(Window(1.0, canary, stable), relative=relative)
+
+
+def timely(answers: tuple[Counts, Counts]) -> tuple[Counts, Counts]:
+    """Of the operator's own requests to canary and stable, those that were not slow."""
+    canary, stable = (Counts(max(0.0, counts.total - counts.bad), 0.0) for counts in answers)
+    return canary, stable
+
+
+def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:
+    status = replace(draft.status, rollout=replace(draft.rollout, slowness=doubt))
+    situation = Situation(replace(this.resource, status=status), this.observed, this.spec, this.target)
+    asked = subject_of(situation)
+    return slow_opinion(situation, asked, this.now) if asked is not None else None
+
+
+def _said(doubt: DoubtStatus) -> str:
+    return (
+        f"of the operator's own requests the canary took longer than {doubt.slower_than:g} s for {doubt.canary_bad} of "
+        f"{doubt.canary_requests}, stable for {doubt.stable_bad} of {doubt.stable_requests}"
+    )

@@ -224,6 +224,9 @@ FOUND: dict[str, tuple[str, History]] = {
     "a fault upstream that is settled now is not measured again now": (
         "HTTPRoute with prices", ("baking", (("slow", ("both", 0.3)), ("time", 0.0))),
     ),
+    "wrong prices hold a canary that is scaled to nothing from that moment on": (
+        "HTTPRoute with prices", ("at 10%", (("mode", "Hold"), ("wrong", "canary"), ("replicas", 0))),
+    ),
     "pods that both failed are not asked again in the same moment": (
         "HTTPRoute with prices",
         ("baking", (("errors", ("both", 1.0)), ("time", 0.0), ("time", 0.0), ("time", 0.5))),

@@ -21,6 +21,7 @@ from pinn_operator.core.gates.comparison import (
 )
 from pinn_operator.core.gates.evidence import Comparison, Reference, Window
 from pinn_operator.core.gates.families import (
+    BEFORE_ASKED_SECONDS,
     PROMETHEUS_KEY,
     UNREADABLE,
     Answers,
@@ -168,13 +169,18 @@ def _present(reading: Reading, window: Window | None, scope: Scope) -> Reference
 def reference_of(
     gate: Gate, reading: Reading, scope: Scope, total: tuple[str, ...], bad: tuple[str, ...]
 ) -> Reference | None:
-    """What stable did before this weight: as remembered, or else as far as this source goes back."""
-    old = scope.earlier.get(gate.name)
+    """What stable did before this weight: as remembered, or as far as the source that knows most of it goes back."""
+    old, known = scope.earlier.get(gate.name), None
     if old is not None and old.reference_total > 0:
-        return Reference(
+        known = Reference(
             old.reference_total, old.reference_bad, old.reference_minutes or 1, old.reference_variation or 1.0
         )
-    return minutes_before(reading, scope, total, bad)
+        if scope.seconds > BEFORE_ASKED_SECONDS:
+            return known
+    found = minutes_before(reading, scope, total, bad)
+    if known is None or found is None:
+        return known or found
+    return max(known, found, key=lambda it: it.total)
 
 
 def _worst(

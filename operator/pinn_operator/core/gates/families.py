@@ -45,6 +45,7 @@ from pinn_operator.core.wanted.spec import MetricNames, SourceKind
 
 PROMETHEUS_KEY: Final = "prom/"
 TIMES: Final = "times"
+BEFORE_ASKED_SECONDS: Final = 60.0
 BEFORE_SECONDS: Final = 900.0
 """So much of stable's time before a weight tells what it does when nothing is tried."""
 
@@ -212,10 +213,10 @@ def _nobody_else(scope: Scope) -> bool:
 
 
 def _asks_before(scope: Scope) -> bool:
-    """Until it is remembered: what stable did before is the reference of a canary that gets all traffic at once, and
-    tells without a router whose failures a client took along."""
+    """What stable did before is the reference of a canary at this weight, and tells without a router whose failures a
+    client took along. It is asked for a while, as its answer may be late, and then remembered."""
     remembered = any(gate.reference_total > 0 for gate in scope.earlier.values())
-    return scope.advance_due and not remembered
+    return scope.advance_due and (not remembered or scope.seconds <= BEFORE_ASKED_SECONDS)
 
 
 # --- requests: every gate needs them ----------------------------------------------------------------------------------
@@ -377,9 +378,8 @@ class Answers:
         error = next((answer for answer in answers if isinstance(answer, SourceError)), None)
         if not known:
             return Found(error=error)
-        if not self._scope.weighted:
-            earlier = min((it.stable for it in readings if it.stable), key=_first, default=())
-            known = [replace(reading, earlier=earlier) for reading in known]
+        earlier = min((it.stable for it in readings if it.stable), key=_first, default=())
+        known = [replace(reading, earlier=earlier) for reading in known]
         fast, whole = known[0], known[0]
         if len(known) > 1 and not _covers_as_much(known[0], known[1], self._scope):
             whole = known[1]

@@ -302,7 +302,7 @@ def _rounded(age: float | None) -> float | None:
 
 def _remember(status: GateStatus, evidence: Evidence) -> GateStatus:
     reference = evidence.reference
-    if reference is not None and reference.total > 0 and status.reference_total <= 0:
+    if reference is not None and reference.total > max(0.0, status.reference_total):
         status = replace(
             status, reference_total=round(reference.total, 3), reference_bad=round(reference.bad, 3),
             reference_minutes=reference.minutes, reference_variation=round(reference.variation, 4),

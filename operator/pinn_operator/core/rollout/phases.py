@@ -390,7 +390,6 @@ def _scaled_to_zero(this: Pass, draft: Draft) -> None:
     rollout = draft.rollout
     if rollout.weight == 0:
         return
-    draft.held = None
     timeline = timeline_with(rollout, this.now, 0, "ScaledToZero")
     draft.status = replace(
         draft.status,

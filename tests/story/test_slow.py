@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pinn_operator.core.samples import PriceFault, PricePod, PriceReply
 from tests.story.test_measurement import from_now_on, gone_bad, steps
 from tests.story.world import Behaviour, World, service, serving
 
@@ -114,3 +115,30 @@ def test_where_no_prices_can_be_asked_for_clients_alone_tell() -> None:
     from_now_on(world, "pinn:2", slow=lambda _: 0.1)
     world.run_until(gone_bad, at_most=60, tick=0.5)
     assert asked(world) == 0
+
+
+def counting_what_nobody_waits_for(world: World) -> World:
+    """Some servers go on when their client is gone, and count the answer."""
+    counted = world.oracle.counted
+
+    def all_of_them(asked: PricePod, reply: PriceReply) -> None:
+        counted(asked, replace(reply, status=200, seconds=3.0) if reply.fault is PriceFault.SLOW else reply)
+
+    world.oracle.counted = all_of_them
+    return world
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_slow_answers_to_the_operator_are_no_clients_where_they_are_counted(seed: int) -> None:
+    world = counting_what_nobody_waits_for(at_ten_percent(seed))
+    for image in ("pinn:1", "pinn:2"):
+        from_now_on(world, image, slow=lambda _: 0.08)
+    world.run(300, tick=0.5)
+    assert not gone_bad(world), world.state.last_rollback
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slow_canary_goes_as_soon_where_they_are_counted(seed: int) -> None:
+    world = counting_what_nobody_waits_for(at_ten_percent(seed))
+    from_now_on(world, "pinn:2", slow=lambda _: 0.1)
+    world.run_until(gone_bad, at_most=30, tick=0.25)

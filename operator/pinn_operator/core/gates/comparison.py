@@ -171,7 +171,7 @@ def compared(
         return Comparison(0.0, budget_of(gate, scope, part).whole(), False, False, None, None)
     everything = with_carried(window_of(whole.windows.whole, total, bad, concurrent=scope.concurrent, own=own), carried)
     # What was asked at the very moment that the canary failed, or was slow, is no evidence of any other moment.
-    canary, stable = scope.own_timely if slow else scope.own_answers
+    canary, stable = scope.own_slow if slow else scope.own_answers
     everything = replace(
         everything, canary=without(everything.canary, canary), stable=without(everything.stable, stable)
     )

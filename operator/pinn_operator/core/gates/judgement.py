@@ -68,7 +68,7 @@ class Condemnation:
 
 @dataclass(frozen=True, slots=True)
 class Slowness:
-    """A canary whose answers to clients seem slow, and what it would be rejected with."""
+    """How slow a canary's answers to clients seem, and what it would be rejected with."""
 
     lateness: Lateness
     fault: Condemnation
@@ -92,7 +92,7 @@ class Judgement:
     suspected: bool = False
     """Its newest answers are those of a revision that fails always: its pods are better asked at once."""
     slowness: Slowness | None = None
-    """Its pods are better asked whether they are slow."""
+    """Of the gate that speaks most of its being slow beside stable."""
     complete: bool = True
     """The whole time at this weight was judged: without that nothing passes."""
     idle: frozenset[str] = frozenset()

@@ -8,6 +8,7 @@ from math import inf, log
 
 from pinn_operator.core.gates.apart import looks_apart, remainder
 from pinn_operator.core.gates.comparison import (
+    budget_of,
     compared,
     in_words,
     last_minute,
@@ -32,9 +33,6 @@ from pinn_operator.core.gates.histogram import ALL, Histogram, bound_of, histogr
 from pinn_operator.core.gates.metric import Apart, Evidence, Lateness, Scope
 from pinn_operator.core.samples import Question, SourceError
 from pinn_operator.core.wanted.spec import Bound, Gate, MetricNames
-
-SEEMS_SLOW = 1.5
-"""Nats: about two slow answers of twenty where stable has none. Then pods of both are better asked."""
 
 ASKED = 0.2
 """The part of a gate's probability to reject a good revision that is spent on what clients and the operator got
@@ -131,10 +129,12 @@ def _compared(gate: Gate, found: Readings, bound: float, scope: Scope) -> Compar
 def _lateness(gate: Gate, worse: Comparison | None, bound: float | None, scope: Scope) -> Lateness | None:
     if worse is None or bound is None or gate.relative is None or not scope.concurrent:
         return None
-    if worse.log_evidence < SEEMS_SLOW:
-        return None
-    needed = worse.needed + log((1 - ASKED) / ASKED)
-    return Lateness(bound, worse.log_evidence, needed, in_words(worse), gate.relative)
+    evidence, needed, words = worse.log_evidence, worse.needed, in_words(worse) if worse.window is not None else "none"
+    without = budget_of(gate, scope, 1 - ASKED).whole()
+    if evidence - needed < -without:
+        # A recent window that says little needs much: then less is needed if clients are not heard at all.
+        evidence, needed = 0.0, without
+    return Lateness(bound, evidence, needed + log((1 - ASKED) / ASKED), words, gate.relative)
 
 
 def _histograms(

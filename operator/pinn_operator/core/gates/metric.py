@@ -77,8 +77,8 @@ class Scope:
     """Unix seconds. Beside stable, until then the operator's own requests told of a fault upstream."""
     own_answers: tuple[Counts, Counts] = (Counts(0, 0), Counts(0, 0))
     """Of canary and stable to what the operator asked beside stable because the canary was in doubt."""
-    own_timely: tuple[Counts, Counts] = (Counts(0, 0), Counts(0, 0))
-    """The same of what it asked because the canary seemed slow: answers that were not slow."""
+    own_slow: tuple[Counts, Counts] = (Counts(0, 0), Counts(0, 0))
+    """The same of what it asked because the canary seemed slow; bad ones are slow ones."""
     own: OwnQuestions = NO_QUESTIONS
     """What the operator itself asks the canary, which stands in the counters beside what clients ask."""
     earlier: Mapping[str, GateStatus] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class Apart:
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """The canary's answers to clients seem slower than stable's, not yet beyond chance."""
+    """How much slower the canary's answers to clients seem than stable's."""
 
     bound: float
     """Seconds: longer ones are slow."""

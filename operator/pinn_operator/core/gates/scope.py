@@ -23,9 +23,9 @@ NO_ANSWERS = Counts(0, 0), Counts(0, 0)
 
 def scope_of(
     resource: Resource, spec: Spec, observed: Observed, now: datetime, *,
-    own_answers: tuple[Counts, Counts] = NO_ANSWERS, own_timely: tuple[Counts, Counts] = NO_ANSWERS,
+    own_answers: tuple[Counts, Counts] = NO_ANSWERS, own_slow: tuple[Counts, Counts] = NO_ANSWERS,
 ) -> Scope | None:  # fmt: skip
-    """The scope of a rollout in flight; None without one. `own_answers` are those of a canary in doubt, `own_timely`
+    """The scope of a rollout in flight; None without one. `own_answers` are those of a canary in doubt, `own_slow`
     of one that seems slow, see `Scope`."""
     status, rollout = resource.status, resource.status.rollout
     if rollout is None or status.canary is None or status.stable is None:
@@ -56,7 +56,7 @@ def scope_of(
         settled=None if beside else settled,
         upstream=settled.timestamp() if settled is not None and beside else -inf,
         own_answers=own_answers,
-        own_timely=own_timely,
+        own_slow=own_slow,
         own=own_questions(spec, status, observed, now),
         earlier={gate.name: gate for gate in rollout.gates},
     )

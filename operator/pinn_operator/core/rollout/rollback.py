@@ -14,11 +14,12 @@ from pinn_operator.core.api import Resource
 from pinn_operator.core.decision import Transition
 from pinn_operator.core.gates.judgement import Condemnation, Judgement, judge
 from pinn_operator.core.gates.scope import NO_ANSWERS, scope_of
+from pinn_operator.core.gates.sequential import Counts
 from pinn_operator.core.observed import Observed
 from pinn_operator.core.rollout.doubt import answers_before, ask_if_suspected, hear_answers, in_doubt
 from pinn_operator.core.rollout.draft import Draft, Pass, at_weight, timeline_with
 from pinn_operator.core.rollout.prices import price_fault, see_prices
-from pinn_operator.core.rollout.slowness import ask_if_slow, hear_slowness, timely
+from pinn_operator.core.rollout.slowness import ask_if_slow, hear_slowness
 from pinn_operator.core.rollout.triggers import pod_failure
 from pinn_operator.core.samples import Samples
 from pinn_operator.core.status.values import MESSAGE_LIMIT, WATCHED, Phase, RollbackStatus, Status
@@ -33,10 +34,11 @@ def judge_gates(resource: Resource, spec: Spec, observed: Observed, samples: Sam
     if status.phase not in WATCHED or not (rollout and status.canary and status.stable):
         return Judgement(gates=rollout.gates if rollout else ())
     doubted, slow = (rollout.doubt, rollout.slowness) if rollout.weight < 100 else (None, None)
-    quick = timely(answers_before(slow, samples, now)) if slow is not None else NO_ANSWERS
+    late = answers_before(slow, samples, now) if slow is not None else NO_ANSWERS
     doubtful = answers_before(doubted, samples, now) if doubted is not None else NO_ANSWERS
-    own = doubtful[0] + quick[0], doubtful[1] + quick[1]
-    scope = scope_of(resource, spec, observed, now, own_answers=own, own_timely=quick)
+    # A slow answer is a good one to whoever counts errors.
+    canary, stable = (bad + Counts(all_of.total, 0) for bad, all_of in zip(doubtful, late, strict=True))
+    scope = scope_of(resource, spec, observed, now, own_answers=(canary, stable), own_slow=late)
     assert scope is not None
     # What was asked for before this weight was written, in this very moment, says nothing of it.
     return judge(scope, samples if rollout.weight > 0 and now > rollout.weight_time else {})

@@ -6,10 +6,11 @@ of both are asked some thirty times each, up to `MOST_ROUNDS` times in a row, an
 
 What clients got and what the operator got are e-values of different requests, so their product is one too: their
 logarithms are added. Of the operator's own there is one e-process at a weight, over all that was asked at it. They must
-say something each, and the operator's in two rounds at least: a pause of a node or of a process is over then.
+say something, in two rounds at least: a pause of a node or of a process is over then.
 
-What was asked stands in the pods' counters as what clients get. Answers that were not slow are taken off both
-revisions.
+What was asked may stand in the pods' counters as what clients get, so all of it is taken off both revisions, the slow
+answers as well. Some servers count no request that nobody waits for any more: of these clients' slow answers are taken
+off too, so what is left says too little, and never too much. The operator's own can reject a canary alone then.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from pinn_operator.core.verification.questions import PRICES, slow_opinion, subj
 from pinn_operator.core.wanted.spec import Relative
 
 SAYS = 3.0
-"""Nats that the operator's own requests must say."""
-FEWEST_ROUNDS, MOST_ROUNDS = 2, 6
+"""Nats that the operator's own requests must say, whatever clients got."""
+SEEMS_SLOW = 1.5
+"""Nats that clients' answers say, before pods are asked: about two slow ones of twenty where stable has none."""
+FEWEST_ROUNDS, MOST_ROUNDS = 2, 12
 AGAIN = timedelta(seconds=30.0)
 """After that many rounds pods are not asked again before that."""
 
@@ -40,7 +43,7 @@ AGAIN = timedelta(seconds=30.0)
 def ask_if_slow(this: Pass, draft: Draft) -> None:
     """Have pods of both revisions asked now, if the canary's answers to clients seem slow."""
     rollout, slow = draft.rollout, this.judgement.slowness
-    if slow is None or not 0 < rollout.weight < 100:
+    if slow is None or slow.lateness.evidence < SEEMS_SLOW or not 0 < rollout.weight < 100:
         return
     doubt = rollout.slowness
     if doubt is not None and this.now < max(doubt.time, newest_end(doubt) or doubt.time) + AGAIN:
@@ -81,12 +84,6 @@ def said_by(doubt: DoubtStatus, relative: Relative) -> float:
     """Nats that the operator's own requests say against the canary; 0 where it is not slower than tolerated."""
     canary, stable = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
     return log_evidence_of_tails(Window(1.0, canary, stable), relative=relative)
-
-
-def timely(answers: tuple[Counts, Counts]) -> tuple[Counts, Counts]:
-    """Of the operator's own requests to canary and stable, those that were not slow."""
-    canary, stable = (Counts(max(0.0, counts.total - counts.bad), 0.0) for counts in answers)
-    return canary, stable
 
 
 def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:

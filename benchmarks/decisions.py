@@ -534,7 +534,8 @@ def _rejections(
         seconds = float(grid.looks[looks[index]] * STEP)
         found = judge(
             windows, everything, relative=relative, budget=replace(budget, spent_seconds=seconds),
-            dispersion=clusters, reference=reference,
+            # Of latencies the operator has none before a rollout.
+            dispersion=clusters, reference=None if judge is tails else reference,
         )  # fmt: skip
         if found.worse:
             done.add(rollout)

@@ -9,6 +9,7 @@ from math import inf, log
 from pinn_operator.core.gates.apart import looks_apart, remainder
 from pinn_operator.core.gates.comparison import (
     budget_of,
+    clustering,
     compared,
     in_words,
     last_minute,
@@ -78,7 +79,7 @@ class Latency:
             source=found.whole.source,
             query=expression(family, scope),
             held=stale(found.fast, scope),
-            lateness=_lateness(gate, worse, bound, scope),
+            lateness=_lateness(gate, found, worse, bound, scope),
         )
         return with_comparison(evidence, worse)
 
@@ -126,7 +127,9 @@ def _compared(gate: Gate, found: Readings, bound: float, scope: Scope) -> Compar
     return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, part=1 - ASKED, slow=True)
 
 
-def _lateness(gate: Gate, worse: Comparison | None, bound: float | None, scope: Scope) -> Lateness | None:
+def _lateness(
+    gate: Gate, found: Readings, worse: Comparison | None, bound: float | None, scope: Scope
+) -> Lateness | None:  # fmt: skip
     if worse is None or bound is None or gate.relative is None or not scope.concurrent:
         return None
     evidence, needed, words = worse.log_evidence, worse.needed, in_words(worse) if worse.window is not None else "none"
@@ -134,7 +137,9 @@ def _lateness(gate: Gate, worse: Comparison | None, bound: float | None, scope: 
     if evidence - needed < -without:
         # A recent window that says little needs much: then less is needed if clients are not heard at all.
         evidence, needed = 0.0, without
-    return Lateness(bound, evidence, needed + log((1 - ASKED) / ASKED), words, gate.relative)
+    asked = scope.own_slow[0].total > 0
+    clusters = clustering(found.whole.stable, (ALL,), (ALL, f"-{bound:g}")) if asked else 1.0
+    return Lateness(bound, evidence, needed + log((1 - ASKED) / ASKED), words, max(1.0, clusters), gate.relative)
 
 
 def _histograms(

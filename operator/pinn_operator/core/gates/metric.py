@@ -126,6 +126,8 @@ class Lateness:
     """Both in nats; `needed` together with what the operator's own requests say."""
     words: str
     """What clients got."""
+    clusters: float
+    """The mean size of the cluster, in requests, that a slow answer of stable's belongs to."""
     relative: Relative
     """What is tolerated."""
 

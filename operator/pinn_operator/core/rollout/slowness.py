@@ -8,6 +8,9 @@ What clients got and what the operator got are e-values of different requests, s
 logarithms are added. Of the operator's own there is one e-process at a weight, over all that was asked at it. They must
 say something, in two rounds at least: a pause of a node or of a process is over then.
 
+Slow answers come in clusters as bad ones do. A pod that gives mostly slow ones at a time gives one cluster, and where
+stable's answers to clients show clusters, the operator's own evidence is that of as many fewer (`dispersion`).
+
 What was asked may stand in the pods' counters as what clients get, so all of it is taken off both revisions, the slow
 answers as well. Some servers count no request that nobody waits for any more: of these clients' slow answers are taken
 off too, so what is left says too little, and never too much. The operator's own can reject a canary alone then.
@@ -67,9 +70,9 @@ def hear_slowness(this: Pass, draft: Draft) -> Condemnation | None:
     question, answers = _question_of(this, draft, doubt), prices_of(this.samples, PRICES)
     if question is None or not isinstance(answers, PriceAnswers) or answers.question.identity != question.identity:
         return None
-    doubt = summed(doubt, of_reached(answers), slower_than=doubt.slower_than or inf)
+    doubt = _scattered(summed(doubt, of_reached(answers), slower_than=doubt.slower_than or inf), answers)
     slow, told = this.judgement.slowness, doubt.rounds >= FEWEST_ROUNDS
-    own = said_by(doubt, slow.lateness.relative) if slow is not None else 0.0
+    own = said_by(doubt, slow.lateness.relative) / slow.lateness.clusters if slow is not None else 0.0
     if slow is not None and told and own >= SAYS and slow.lateness.evidence + own >= slow.lateness.needed:
         return replace(slow.fault, message=f"{slow.fault.message}; {_said(doubt)}")
     if (told and own <= 0) or doubt.rounds >= MOST_ROUNDS:
@@ -82,8 +85,23 @@ def hear_slowness(this: Pass, draft: Draft) -> Condemnation | None:
 
 def said_by(doubt: DoubtStatus, relative: Relative) -> float:
     """Nats that the operator's own requests say against the canary; 0 where it is not slower than tolerated."""
-    canary, stable = Counts(doubt.canary_requests, doubt.canary_bad), Counts(doubt.stable_requests, doubt.stable_bad)
+    canary = Counts(doubt.canary_requests, doubt.canary_scattered)
+    stable = Counts(doubt.stable_requests, doubt.stable_scattered)
     return log_evidence_of_tails(Window(1.0, canary, stable), relative=relative)
+
+
+def _scattered(doubt: DoubtStatus, answers: PriceAnswers) -> DoubtStatus:
+    """With what these answers say of slow ones among quick ones. A pod that stands still makes all of a moment slow, as
+    many as are asked then: that is one such moment."""
+    ours = theirs = 0
+    for item in of_reached(answers).pods:
+        slow = summed(DoubtStatus(doubt.time), replace(answers, pods=(item,)), slower_than=doubt.slower_than or inf)
+        bad = slow.canary_bad + slow.stable_bad
+        counted = 1 if 2 * bad > len(item.replies) else bad
+        ours, theirs = ours + counted * item.pod.canary, theirs + counted * (not item.pod.canary)
+    return replace(
+        doubt, canary_scattered=doubt.canary_scattered + ours, stable_scattered=doubt.stable_scattered + theirs
+    )
 
 
 def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:

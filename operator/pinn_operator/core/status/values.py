@@ -208,6 +208,9 @@ class DoubtStatus:
     canary_requests: int = 0
     stable_bad: int = 0
     stable_requests: int = 0
+    canary_scattered: int = 0
+    """Of the canary's bad answers, those among good ones; of a pod that gave mostly bad ones at a time, one."""
+    stable_scattered: int = 0
     slower_than: float | None = None
     """Seconds: answers that take longer are bad ones, where it is asked whether the canary is slow."""
 

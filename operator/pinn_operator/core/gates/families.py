@@ -45,9 +45,10 @@ from pinn_operator.core.wanted.spec import MetricNames, SourceKind
 
 PROMETHEUS_KEY: Final = "prom/"
 TIMES: Final = "times"
-BEFORE_ASKED_SECONDS: Final = 60.0
 BEFORE_SECONDS: Final = 900.0
 """So much of stable's time before a weight tells what it does when nothing is tried."""
+BEFORE_ASKED_SECONDS: Final = 60.0
+"""So long at a weight it is asked for, and whoever knows more of it is believed."""
 
 
 @dataclass(frozen=True, slots=True)

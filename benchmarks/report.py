@@ -76,7 +76,7 @@ class Memory:
                 status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
                 for task in (process / "task").iterdir():
                     waiting += map(int, (task / "children").read_text().split())
-            except FileNotFoundError:  # it has just ended
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended
                 continue
             anonymous += _kilobytes(status, "RssAnon")
             files += _kilobytes(status, "RssFile")

@@ -74,7 +74,7 @@ class Invariants:
         """When each revision was rejected, by `images_written`."""
         self.answered_before = 0.0
         """Requests of the canary up to the last change of weight."""
-        self.clock_was_set = self.rerouted = self.status_was_lost = False
+        self.clock_was_set = self.rerouted = self.status_was_lost = self.read_is_old = False
         """Things after which times, or what is known of traffic, are not what they were."""
         self.ever_ill: set[str] = set()
         """Images that did something by themselves for which they may be rejected."""
@@ -350,6 +350,9 @@ class Invariants:
         if rejected is None or made.before.rejected is not None or self.status_was_lost or self.clock_was_set:
             return
         if rejected.reason in POD_REASONS:
+            if self.read_is_old and rejected.reason == "NotReady":
+                # A pod that was away when that was read is taken to be away still.
+                return
             assert rejected.image in self.ever_ill, f"{rejected.image} did nothing: {rejected.message}"
         else:
             to_blame = self.drifted or rejected.image in self.ever_ill or self.cannot_be_told_apart(made.before)

@@ -175,6 +175,7 @@ class Machine(Invariants):
         fresh, memory = self.observe(), self.memory()
         stale = "stale" in met and self.seen_before is not None and self.seconds - self.seen_at <= LAG_SECONDS
         observed = self.seen_before if stale and self.seen_before is not None else fresh
+        self.read_is_old = observed is not fresh
         decision, read = self._decided(observed, checked=not (stale and self.tampered))
         self.seen_before, self.seen_at, self.tampered = fresh, self.seconds, False
         if "dies before the commit" in met:

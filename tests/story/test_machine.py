@@ -227,6 +227,10 @@ FOUND: dict[str, tuple[str, History]] = {
     "wrong prices hold a canary that is scaled to nothing from that moment on": (
         "HTTPRoute with prices", ("at 10%", (("mode", "Hold"), ("wrong", "canary"), ("replicas", 0))),
     ),
+    "an old read of a pod that was away for a moment may take it to be away still": (
+        "HTTPRoute", ("at 10%", (("pods", ("canary", "blink")), ("time", 1.0), ("disturbed", Disturbance("stale")),
+                                 ("time", 3.0))),
+    ),
     "pods that both failed are not asked again in the same moment": (
         "HTTPRoute with prices",
         ("baking", (("errors", ("both", 1.0)), ("time", 0.0), ("time", 0.0), ("time", 0.5))),

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,20 @@ from pinn_operator.core.gates import evidence
 from pinn_operator.core.gates.apart import MOST_LEFT_OUT
 from pinn_operator.core.gates.comparison import against_reference
 from pinn_operator.core.gates.dispersion import dispersion
-from pinn_operator.core.gates.evidence import Budget, Counts, Reference, Window, compare, exceeds_limit, tails
+from pinn_operator.core.gates.evidence import (
+    Budget,
+    Counts,
+    Reference,
+    Window,
+    compare,
+    exceeds_limit,
+    log_evidence_of_tails,
+    tails,
+)
 from pinn_operator.core.gates.families import BEFORE_SECONDS
 from pinn_operator.core.gates.latency import ASKED
 from pinn_operator.core.rollout.doubt import UNEXPLAINED, Heard, heard, is_steady
+from pinn_operator.core.rollout.slowness import AGAIN, FEWEST_ROUNDS, MOST_ROUNDS, SAYS, SEEMS_SLOW, said_by
 from pinn_operator.core.status.values import DoubtStatus
 from pinn_operator.core.verification.questions import BAKE_ANSWERS
 from pinn_operator.core.wanted.profiles import gates_of
@@ -55,7 +66,7 @@ BEFORE = 60
 HISTORY_SECONDS = 30.0
 MEMORY_SECONDS = 15.0
 BATCH = 50
-OPINION_SECONDS = 0.3
+OPINION_SECONDS, ROUND_SECONDS = 0.3, 0.5
 """Until pods that are asked directly have answered."""
 WARM_UP_REQUESTS, WARM_UP_SECONDS = 20.0, 30.0
 UNFINISHED = 75
@@ -326,6 +337,11 @@ class Verdicts:
     def none(cls, rollouts: int) -> Verdicts:
         return cls(np.full(rollouts, np.inf), np.full(rollouts, np.inf), np.zeros(rollouts, bool))
 
+    def sooner(self, rollout: int, seconds: float, requests: float) -> None:
+        """It was rejected then, if it was not before."""
+        if seconds < self.seconds[rollout]:
+            self.seconds[rollout], self.requests[rollout] = seconds, requests
+
     def first(self, rollouts: int) -> Verdicts:
         """Those of the first so many rollouts."""
         return Verdicts(self.seconds[:rollouts], self.requests[:rollouts], self.held[:rollouts])
@@ -344,7 +360,6 @@ class Operator:
             waiting = np.isinf(verdicts.seconds) & ~verdicts.held
             for kind, series, history, share, judge, name in (
                 ("errors", stage.errors, batch.history, ERRORS_PART * first, compare, "error-rate"),
-                # By what clients get alone: the operator's own requests, which halve the time, are not modelled.
                 ("slow", stage.slow, batch.history_slow, (1 - ASKED) * other, tails, "latency-p95"),
             ):
                 budget = Budget(alpha=1 - CONFIDENCE, gate=share, stage=number, hold_seconds=stage.seconds)
@@ -356,9 +371,10 @@ class Operator:
                 for rollout, seconds, requests in _rejections(
                     grid, series, history, batch, budget, judge, _relative(name), waiting, skip
                 ):
-                    since = begin + seconds - stage.onset[rollout]
-                    if since < verdicts.seconds[rollout]:
-                        verdicts.seconds[rollout], verdicts.requests[rollout] = since, requests
+                    verdicts.sooner(rollout, begin + seconds - stage.onset[rollout], requests)
+                if kind == "slow":
+                    for rollout, seconds, requests in _asked(grid, batch, budget, _relative(name), waiting, skip):
+                        verdicts.sooner(rollout, begin + seconds - stage.onset[rollout], requests)
             waiting = np.isinf(verdicts.seconds) & ~verdicts.held
             verdicts.held |= waiting & ~_may_advance(stage, batch, number)
             begin += stage.seconds
@@ -550,6 +566,58 @@ def _rejections(
                     continue
                 seconds += OPINION_SECONDS
             yield rollout, seconds, _requests_since(batch, grid.stage, rollout, seconds, everything)
+
+
+def _asked(
+    grid: _Grid, batch: Batch, budget: Budget, relative: Relative, waiting: Array, skip: float
+) -> Iterator[tuple[int, float, float]]:  # fmt: skip
+    """As `_rejections`, by what clients and the operator's own requests tell of slow answers together.
+
+    As with a server that counts no request that nobody waits for: the slow ones of them are taken off clients' all the
+    same.
+    """
+    series, shares, nobody = grid.stage.slow, batch.scenario.slow[::-1], DoubtStatus(datetime.min.replace(tzinfo=UTC))
+    candidates = np.flatnonzero(waiting)
+    rows, looks = np.nonzero(grid.bad(series[candidates], skip) >= 2) if len(candidates) else ((), ())
+    if not len(rows):
+        return
+    rollouts = candidates[rows]
+    whole = grid.window(series, rollouts, looks, None, skip)
+    likely = _bound(whole, np.zeros(len(rollouts)), 0.0) >= SEEMS_SLOW
+    needed = budget.whole() + log((1 - ASKED) / ASKED)
+    doubts: dict[int, tuple[float, DoubtStatus, bool]] = {}
+    for index in np.flatnonzero(likely).tolist():
+        rollout, seconds = int(rollouts[index]), float(grid.looks[looks[index]] * STEP)
+        after, doubt, done = doubts.get(rollout, (0.0, nobody, False))
+        if done or seconds < after:
+            continue
+        everything = _window(whole, index)
+        if log_evidence_of_tails(_less(everything, doubt), relative=relative) < SEEMS_SLOW:
+            continue
+        for number in range(1, MOST_ROUNDS + 1):
+            seconds += ROUND_SECONDS
+            ours, theirs = (int(grid.rng.binomial(BAKE_ANSWERS, share)) for share in shares)
+            doubt = replace(
+                doubt, canary_requests=doubt.canary_requests + BAKE_ANSWERS, canary_bad=doubt.canary_bad + ours,
+                canary_scattered=doubt.canary_scattered + ours,
+                stable_requests=doubt.stable_requests + BAKE_ANSWERS, stable_bad=doubt.stable_bad + theirs,
+                stable_scattered=doubt.stable_scattered + theirs,
+            )  # fmt: skip
+            own = said_by(doubt, relative)
+            clients = log_evidence_of_tails(_less(everything, doubt), relative=relative)
+            if number >= FEWEST_ROUNDS and own >= SAYS and clients + own >= needed:
+                done = True
+                yield rollout, seconds, _requests_since(batch, grid.stage, rollout, seconds, everything)
+                break
+            if number >= FEWEST_ROUNDS and own <= 0:
+                break
+        doubts[rollout] = seconds + AGAIN.total_seconds(), doubt, done
+
+
+def _less(window: Window, doubt: DoubtStatus) -> Window:
+    """Clients' requests, without the slow ones of the operator's own."""
+    bad = max(0.0, window.canary.bad - doubt.canary_bad), max(0.0, window.stable.bad - doubt.stable_bad)
+    return Window(window.seconds, Counts(window.canary.total, bad[0]), Counts(window.stable.total, bad[1]))
 
 
 def _requests_since(batch: Batch, now: Stage, rollout: int, seconds: float, whole: Window) -> float:

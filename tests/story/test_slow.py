@@ -15,11 +15,11 @@ DRY = {"sources": ["Pods"], "gates": [{"name": "latency-p95", "dryRun": True}]}
 
 
 def at_ten_percent(
-    seed: int = 1, rate: float = 30, analysis: dict[str, Any] | None = None, mode: str = "Auto"
+    seed: int = 1, rate: float = 30, analysis: dict[str, Any] | None = None, mode: str = "Auto", replicas: int = 3
 ) -> World:
     """A good revision that has had a tenth of the requests for twenty seconds."""
     spec = service(
-        **steps((10, 900), (100, 9)), verification={"mode": mode}, replicas=3,
+        **steps((10, 900), (100, 9)), verification={"mode": mode}, replicas=replicas,
         analysis=analysis or {"sources": ["Pods"]},
     )  # fmt: skip
     world = World(spec, images={image: Behaviour() for image in ("pinn:1", "pinn:2")}, rate=rate, seed=seed)
@@ -50,8 +50,10 @@ def test_the_rollback_says_what_clients_and_what_the_operator_got() -> None:
     from_now_on(world, "pinn:2", slow=lambda _: 0.2)
     world.run_until(gone_bad, at_most=40, tick=0.25)
     assert world.state.last_rollback is not None
-    said = world.state.last_rollback.message
-    assert "longer than 0.1 s took" in said
+    said, rollback = world.state.last_rollback.message, world.state.last_rollback
+    assert said.startswith("latency-p95: longer than 0.1 s took")
+    assert rollback.value.endswith("% longer than 0.1 s")
+    assert rollback.limit == "stable 0.0%"
     assert "of the operator's own requests the canary took longer than 0.1 s for" in said
     assert "stable for 0 of" in said
 
@@ -142,3 +144,42 @@ def test_a_slow_canary_goes_as_soon_where_they_are_counted(seed: int) -> None:
     world = counting_what_nobody_waits_for(at_ten_percent(seed))
     from_now_on(world, "pinn:2", slow=lambda _: 0.1)
     world.run_until(gone_bad, at_most=30, tick=0.25)
+
+
+def test_answers_within_the_bound_are_not_called_slow_because_nobody_waited_for_them() -> None:
+    """Stable's usual answer takes 0.8 s, so the bound is above a second: longer than the operator waits."""
+    spec = service(
+        **steps((10, 900), (100, 9)), verification={"mode": "Auto"}, replicas=3, analysis={"sources": ["Pods"]}
+    )
+    images = {"pinn:1": Behaviour(latency=lambda _: 0.8), "pinn:2": Behaviour(latency=lambda _: 1.05)}
+    world = World(spec, images=images, rate=30, seed=1)
+    serving(world).run(30)
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 10, at_most=300).run(20, tick=1)
+    paused = world.seconds
+    from_now_on(world, "pinn:2", latency=lambda _: 1.05, slow=lambda now: float(paused <= now < paused + 1.2))
+    world.run(60, tick=0.25)
+    assert not gone_bad(world), world.state.last_rollback
+    assert asked(world) == 0, "what takes 1.05 s would be called slower than 2 s"
+
+
+def test_shares_stay_true_when_old_reads_are_thinned() -> None:
+    """After four minutes reads are kept farther apart than a pod's newest ones are, each pod's at its own moments."""
+    spec = service(
+        **steps((10, 900), (100, 9)), verification={"mode": "Auto"}, replicas=8,
+        analysis={"sources": ["Pods"], "intervalSeconds": 10},
+    )  # fmt: skip
+    world = World(spec, rate=30, seed=1)
+    serving(world).run(90, tick=0.5)
+    world.apply(image="pinn:2")
+    world.run_until(lambda it: it.weight == 10, at_most=300, tick=0.5).run(60, tick=0.5)
+    before = 0
+    for _ in range(300):
+        world.run(1, tick=0.5)
+        rollout = world.state.rollout
+        assert rollout is not None
+        share, samples = rollout.observed_share, rollout.gates[0].stable_samples
+        assert share is not None
+        assert abs(share - 10) < 3
+        assert samples >= 0.9 * before
+        before = samples

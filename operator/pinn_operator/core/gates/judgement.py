@@ -156,8 +156,9 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
             continue
         suspected = suspected or (evidence.suspected and not gate.dry_run)
         if evidence.lateness is not None and gate.action is GateAction.ROLL_BACK and not gate.dry_run:
-            words = f"longer than {evidence.lateness.bound:g} s took {evidence.lateness.words}"
-            slow.append(Slowness(evidence.lateness, _above_stable(gate, replace(evidence, worse=words))))
+            bound, words = evidence.lateness.bound, evidence.lateness.words
+            said = replace(evidence, worse=f"longer than {bound:g} s took {words}")
+            slow.append(Slowness(evidence.lateness, _above_stable(gate, said)))
         found = _judge_gate(gate, old, evidence, scope)
         if missing is not None and found.status.verdict is not Verdict.FAIL and evidence.source in tuple(SourceKind):
             found = replace(found, status=replace(found.status, verdict=Verdict.ERROR, message=_cut(missing.message)))
@@ -349,12 +350,15 @@ def _above_stable(gate: Gate, evidence: Evidence) -> Condemnation:
     known = (evidence.worse_share, evidence.recent, evidence.value)
     shown = describe(gate, next((it for it in known if it is not None), None))
     stable = describe(gate, evidence.stable)
-    why = f" ({evidence.worse})" if evidence.worse else ""
+    message, limit = (
+        f"{gate.name} {shown} against {stable} of the stable revision ({evidence.worse})",
+        f"stable {stable}",
+    )
+    if evidence.worse_shares is not None:
+        message, (shown, limit) = f"{gate.name}: {evidence.worse}", evidence.worse_shares
     return Condemnation(
-        reason=f"{camel(gate.name)}AboveStable",
-        message=f"{gate.name} {shown} against {stable} of the stable revision{why}",
-        gate=gate.name, value=shown, limit=f"stable {stable}", severity=gate.severity, alone=evidence.alone,
-        share=evidence.worse_share, lasting=evidence.value,
+        reason=f"{camel(gate.name)}AboveStable", message=message, gate=gate.name, value=shown, limit=limit,
+        severity=gate.severity, alone=evidence.alone, share=evidence.worse_share, lasting=evidence.value,
     )  # fmt: skip
 
 

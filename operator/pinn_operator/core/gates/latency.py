@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log
 
 from pinn_operator.core.gates.apart import looks_apart, remainder
@@ -81,7 +81,7 @@ class Latency:
             held=stale(found.fast, scope),
             lateness=_lateness(gate, found, worse, bound, scope),
         )
-        return with_comparison(evidence, worse)
+        return _named(with_comparison(evidence, worse), worse, bound)
 
     def _exceeded(self, bound: Bound | None, minute: Histogram, beside: Histogram) -> bool | None:
         """Not told while stable is outside the bound in the same minute: see `outside_abort`."""
@@ -125,6 +125,16 @@ def _compared(gate: Gate, found: Readings, bound: float, scope: Scope) -> Compar
     slow = (ALL, f"-{bound:g}")
     before = (lambda: minutes_before(found.whole, scope, (ALL,), slow)) if scope.concurrent else None
     return compared(gate, found.fast, found.whole, (ALL,), slow, scope, before, part=1 - ASKED, slow=True)
+
+
+def _named(evidence: Evidence, worse: Comparison | None, bound: float | None) -> Evidence:
+    """With what was slow in words: a quantile of the last minute says nothing of the window that condemns."""
+    if worse is None or worse.window is None or bound is None:
+        return evidence
+    canary, stable = worse.window.canary.share or 0.0, worse.window.stable.share or 0.0
+    shares = f"{canary:.1%} longer than {bound:g} s", f"stable {stable:.1%}"
+    words = f"longer than {bound:g} s took {evidence.worse}" if evidence.worse else None
+    return replace(evidence, worse=words, worse_shares=shares)
 
 
 def _lateness(

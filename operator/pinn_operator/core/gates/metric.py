@@ -158,6 +158,8 @@ class Evidence:
     """How the canary is significantly worse than stable, in words."""
     worse_share: float | None = None
     """The share of bad answers that those words are about, where the metric is such a share."""
+    worse_shares: tuple[str, str] | None = None
+    """What condemns, of the canary and of stable, in words, where the metric's value does not show it."""
     alone: bool = False
     """Stable answers no clients at the same moment: what hits everybody now would look the same."""
     slower_than: float | None = None

@@ -28,6 +28,8 @@ INTERVALS = 4
 """A window has at least so many sample intervals; a sample older than so many is stale."""
 LATENESS_SECONDS = 3.0
 """A sample is never called stale before this: a read may take its time."""
+THINNED = 1 / 30
+"""Old samples are kept so much of their age apart, at most (`pods.history.kept_moments`)."""
 
 
 class Part(NamedTuple):
@@ -145,7 +147,7 @@ def windows(canary: Sequence[Track], stable: Sequence[Track], start: float, *, a
         return _windows(canary, fresh, begin, end, interval, first)
     # A sample of stable from before the operator's own requests would make these requests of this weight, too. A pod
     # that was not read again for long says nothing of the whole.
-    latest = start + stale_after(interval)
+    latest = start + max(stale_after(interval), THINNED * (end - start))
     cover = [it for it in fresh if it.times[0] >= start or it.times[it.at_or_after(start)] <= latest] or fresh
     firsts = (it.times[it.at_or_after(start)] for it in cover if it.times[0] < start)
     strict = cover, max([begin, *firsts])

@@ -31,7 +31,7 @@ from pinn_operator.core.samples import PriceAnswers, PriceQuestion, prices_of
 from pinn_operator.core.situation import Situation
 from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
 from pinn_operator.core.text import cut
-from pinn_operator.core.verification.questions import PRICES, slow_opinion, subject_of
+from pinn_operator.core.verification.questions import OPINION_SECONDS, PRICES, slow_opinion, subject_of
 from pinn_operator.core.wanted.spec import Relative
 
 SAYS = 3.0
@@ -47,6 +47,9 @@ def ask_if_slow(this: Pass, draft: Draft) -> None:
     """Have pods of both revisions asked now, if the canary's answers to clients seem slow."""
     rollout, slow = draft.rollout, this.judgement.slowness
     if slow is None or slow.lateness.evidence < SEEMS_SLOW or not 0 < rollout.weight < 100:
+        return
+    if slow.lateness.bound > OPINION_SECONDS:
+        # Nobody waits so long for an answer: a slow one could not be told from one that is within the bound.
         return
     doubt = rollout.slowness
     if doubt is not None and this.now < max(doubt.time, newest_end(doubt) or doubt.time) + AGAIN:

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from pinn_operator.core.gates import latency
+from pinn_operator.core.gates.metric import Lateness
 from pinn_operator.core.samples import PriceFault, PricePod, PriceReply
+from pinn_operator.core.wanted.spec import Relative
 from tests.story.test_measurement import from_now_on, gone_bad, steps
 from tests.story.world import Behaviour, World, service, serving
 
@@ -146,21 +149,15 @@ def test_a_slow_canary_goes_as_soon_where_they_are_counted(seed: int) -> None:
     world.run_until(gone_bad, at_most=30, tick=0.25)
 
 
-def test_answers_within_the_bound_are_not_called_slow_because_nobody_waited_for_them() -> None:
-    """Stable's usual answer takes 0.8 s, so the bound is above a second: longer than the operator waits."""
-    spec = service(
-        **steps((10, 900), (100, 9)), verification={"mode": "Auto"}, replicas=3, analysis={"sources": ["Pods"]}
-    )
-    images = {"pinn:1": Behaviour(latency=lambda _: 0.8), "pinn:2": Behaviour(latency=lambda _: 1.05)}
-    world = World(spec, images=images, rate=30, seed=1)
-    serving(world).run(30)
-    world.apply(image="pinn:2")
-    world.run_until(lambda it: it.weight == 10, at_most=300).run(20, tick=1)
-    paused = world.seconds
-    from_now_on(world, "pinn:2", latency=lambda _: 1.05, slow=lambda now: float(paused <= now < paused + 1.2))
-    world.run(60, tick=0.25)
-    assert not gone_bad(world), world.state.last_rollback
-    assert asked(world) == 0, "what takes 1.05 s would be called slower than 2 s"
+@pytest.mark.parametrize(("bound", "asks"), [(0.1, True), (1.0, True), (2.0, False)])
+def test_pods_are_asked_only_where_a_slow_answer_can_be_told_from_one_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch, bound: float, asks: bool
+) -> None:
+    """The operator waits for a second: what takes 1.05 s would be called slower than 2 s."""
+    seems_slow = Lateness(bound, 5.0, 100.0, "2 of 20 requests", 1.0, Relative())
+    monkeypatch.setattr(latency, "_lateness", lambda *_: seems_slow)
+    world = at_ten_percent()
+    assert (asked(world) > 0) is asks
 
 
 def test_shares_stay_true_when_old_reads_are_thinned() -> None:

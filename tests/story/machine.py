@@ -402,7 +402,8 @@ class Machine(Invariants):
     def must_keep_capacity(self, revision: str) -> str:
         if self.clock_was_set or self.rerouted or self.status_was_lost:
             return ""
-        if self.seconds - self.edited_at <= 2 * DRAIN and revision not in self._in_the_rollout():
+        gone = self.state.rollout is None or revision not in self._in_the_rollout()
+        if self.seconds - self.edited_at <= 2 * DRAIN and gone:
             # Nobody but this edit gave it requests. They end first, and then its pods.
             reached = self.live_weights().get(f"{NAME}-canary", 0) and self._selected(f"{NAME}-canary") == revision
             return "it has traffic" if reached else ""

@@ -156,8 +156,7 @@ def judge(scope: Scope, samples: Samples) -> Judgement:
             continue
         suspected = suspected or (evidence.suspected and not gate.dry_run)
         if evidence.lateness is not None and gate.action is GateAction.ROLL_BACK and not gate.dry_run:
-            bound, words = evidence.lateness.bound, evidence.lateness.words
-            said = replace(evidence, worse=f"longer than {bound:g} s took {words}")
+            said = replace(evidence, worse=evidence.lateness.words)
             slow.append(Slowness(evidence.lateness, _above_stable(gate, said)))
         found = _judge_gate(gate, old, evidence, scope)
         if missing is not None and found.status.verdict is not Verdict.FAIL and evidence.source in tuple(SourceKind):

@@ -133,8 +133,11 @@ def _named(evidence: Evidence, worse: Comparison | None, bound: float | None) ->
         return evidence
     canary, stable = worse.window.canary.share or 0.0, worse.window.stable.share or 0.0
     shares = f"{canary:.1%} longer than {bound:g} s", f"stable {stable:.1%}"
-    words = f"longer than {bound:g} s took {evidence.worse}" if evidence.worse else None
-    return replace(evidence, worse=words, worse_shares=shares)
+    return replace(evidence, worse=_slow_in_words(worse, bound) if evidence.worse else None, worse_shares=shares)
+
+
+def _slow_in_words(found: Comparison, bound: float) -> str:
+    return f"longer than {bound:g} s took {in_words(found) if found.window is not None else 'none'}"
 
 
 def _lateness(
@@ -142,7 +145,7 @@ def _lateness(
 ) -> Lateness | None:  # fmt: skip
     if worse is None or bound is None or gate.relative is None or not scope.concurrent:
         return None
-    evidence, needed, words = worse.log_evidence, worse.needed, in_words(worse) if worse.window is not None else "none"
+    evidence, needed, words = worse.log_evidence, worse.needed, _slow_in_words(worse, bound)
     without = budget_of(gate, scope, 1 - ASKED).whole()
     if evidence - needed < -without:
         # A recent window that says little needs much: then less is needed if clients are not heard at all.

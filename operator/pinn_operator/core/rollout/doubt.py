@@ -30,7 +30,7 @@ protect: then the counts decide alone, because a revision that fails all clients
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -50,12 +50,13 @@ from pinn_operator.core.samples import (
     prices_of,
 )
 from pinn_operator.core.situation import Situation
-from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
+from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus, RolloutStatus
 from pinn_operator.core.text import cut
 from pinn_operator.core.verification.questions import (
     OPINION_PATIENCE,
     PRICES,
     SUSPECTED_AGAIN,
+    Subject,
     asked_at,
     second_opinion,
     subject_of,
@@ -329,14 +330,19 @@ def _failed_a_sample(this: Pass, draft: Draft) -> bool:
         return False
     if not asked_at(answers.question, rollout.weight):
         return False
-    ours, _ = _bad(item for item in answers.pods if item.pod.canary)
-    theirs, of_theirs = _bad(item for item in answers.pods if not item.pod.canary)
+    ours, _ = bad_among(item for item in answers.pods if item.pod.canary)
+    theirs, of_theirs = bad_among(item for item in answers.pods if not item.pod.canary)
     return ours > 0 and of_theirs > 0 and not theirs
 
 
 def _answers_to(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceAnswers | None:
     """None as long as they are not there."""
-    question, answers = _question_of(this, draft, doubt), prices_of(this.samples, PRICES)
+    return answers_to(this, _question_of(this, draft, doubt))
+
+
+def answers_to(this: Pass, question: PriceQuestion | None) -> PriceAnswers | None:
+    """None as long as they are not there, or where nothing can be asked."""
+    answers = prices_of(this.samples, PRICES)
     if question is None or not isinstance(answers, PriceAnswers):
         return None
     return answers if answers.question.identity == question.identity else None
@@ -362,10 +368,18 @@ def _unexplained(doubt: DoubtStatus, now: datetime) -> int:
 
 def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:
     """What is asked, or would be; None where nothing can be."""
-    status = replace(draft.status, rollout=replace(draft.rollout, doubt=doubt))
+    return question_with(this, draft, replace(draft.rollout, doubt=doubt), second_opinion)
+
+
+Opinion = Callable[[Situation, Subject, datetime], PriceQuestion | None]
+
+
+def question_with(this: Pass, draft: Draft, rollout: RolloutStatus, opinion: Opinion) -> PriceQuestion | None:
+    """What `opinion` asks in a rollout that is in this state; None where nothing can be asked."""
+    status = replace(draft.status, rollout=rollout)
     situation = Situation(replace(this.resource, status=status), this.observed, this.spec, this.target)
     asked = subject_of(situation)
-    return second_opinion(situation, asked, this.now) if asked is not None else None
+    return opinion(situation, asked, this.now) if asked is not None else None
 
 
 def heard(doubt: DoubtStatus, share: float | None) -> Heard:
@@ -406,8 +420,8 @@ def summed(
 ) -> DoubtStatus:  # fmt: skip
     """With the answers that were awaited; `late`: those that did not come in time are bad ones, not left out."""
     ours, theirs = ([item for item in answers.pods if item.pod.canary is canary] for canary in (True, False))
-    bad, requests = _bad(ours, late=late, slower_than=slower_than)
-    bad_beside, beside = _bad(theirs, late=late, slower_than=slower_than)
+    bad, requests = bad_among(ours, late=late, slower_than=slower_than)
+    bad_beside, beside = bad_among(theirs, late=late, slower_than=slower_than)
     return replace(
         doubt, rounds=doubt.rounds + 1,
         canary_bad=doubt.canary_bad + bad, canary_requests=doubt.canary_requests + requests,
@@ -415,7 +429,7 @@ def summed(
     )  # fmt: skip
 
 
-def _bad(pods: Iterable[PodPrices], *, late: bool = True, slower_than: float = inf) -> tuple[int, int]:
+def bad_among(pods: Iterable[PodPrices], *, late: bool = True, slower_than: float = inf) -> tuple[int, int]:
     """Bad answers and requests; a pod that gave none at all is one bad answer."""
     bad = requests = 0
     for item in pods:

@@ -25,13 +25,12 @@ from math import inf
 from pinn_operator.core.gates.evidence import Window, log_evidence_of_tails
 from pinn_operator.core.gates.judgement import Condemnation
 from pinn_operator.core.gates.sequential import Counts
-from pinn_operator.core.rollout.doubt import newest_end, of_reached, summed
+from pinn_operator.core.rollout.doubt import answers_to, bad_among, newest_end, of_reached, question_with, summed
 from pinn_operator.core.rollout.draft import Draft, Pass
-from pinn_operator.core.samples import PriceAnswers, PriceQuestion, prices_of
-from pinn_operator.core.situation import Situation
+from pinn_operator.core.samples import PriceAnswers
 from pinn_operator.core.status.values import MESSAGE_LIMIT, DoubtStatus
 from pinn_operator.core.text import cut
-from pinn_operator.core.verification.questions import OPINION_SECONDS, PRICES, slow_opinion, subject_of
+from pinn_operator.core.verification.questions import OPINION_SECONDS, slow_opinion
 from pinn_operator.core.wanted.spec import Relative
 
 SAYS = 3.0
@@ -60,8 +59,9 @@ def ask_if_slow(this: Pass, draft: Draft) -> None:
         if doubt is None
         else replace(doubt, time=this.now, asked=doubt.asked + 1, rounds=0, slower_than=bound)
     )
-    if _question_of(this, draft, begun) is not None:
-        draft.change_rollout(replace(rollout, slowness=begun))
+    asked = replace(rollout, slowness=begun)
+    if question_with(this, draft, asked, slow_opinion) is not None:
+        draft.change_rollout(asked)
 
 
 def hear_slowness(this: Pass, draft: Draft) -> Condemnation | None:
@@ -70,10 +70,11 @@ def hear_slowness(this: Pass, draft: Draft) -> Condemnation | None:
     doubt = rollout.slowness
     if doubt is None or not doubt.open or not 0 < rollout.weight < 100:
         return None
-    question, answers = _question_of(this, draft, doubt), prices_of(this.samples, PRICES)
-    if question is None or not isinstance(answers, PriceAnswers) or answers.question.identity != question.identity:
+    answers = answers_to(this, question_with(this, draft, rollout, slow_opinion))
+    if answers is None:
         return None
-    doubt = _scattered(summed(doubt, of_reached(answers), slower_than=doubt.slower_than or inf), answers)
+    reached, bound = of_reached(answers), doubt.slower_than or inf
+    doubt = _scattered(summed(doubt, reached, slower_than=bound), reached, bound)
     slow, told = this.judgement.slowness, doubt.rounds >= FEWEST_ROUNDS
     own = said_by(doubt, slow.lateness.relative) / slow.lateness.clusters if slow is not None else 0.0
     if slow is not None and told and own >= SAYS and slow.lateness.evidence + own >= slow.lateness.needed:
@@ -93,25 +94,17 @@ def said_by(doubt: DoubtStatus, relative: Relative) -> float:
     return log_evidence_of_tails(Window(1.0, canary, stable), relative=relative)
 
 
-def _scattered(doubt: DoubtStatus, answers: PriceAnswers) -> DoubtStatus:
+def _scattered(doubt: DoubtStatus, answers: PriceAnswers, bound: float) -> DoubtStatus:
     """With what these answers say of slow ones among quick ones. A pod that stands still makes all of a moment slow, as
     many as are asked then: that is one such moment."""
     ours = theirs = 0
-    for item in of_reached(answers).pods:
-        slow = summed(DoubtStatus(doubt.time), replace(answers, pods=(item,)), slower_than=doubt.slower_than or inf)
-        bad = slow.canary_bad + slow.stable_bad
-        counted = 1 if 2 * bad > len(item.replies) else bad
+    for item in answers.pods:
+        bad, requests = bad_among((item,), slower_than=bound)
+        counted = 1 if 2 * bad > requests else bad
         ours, theirs = ours + counted * item.pod.canary, theirs + counted * (not item.pod.canary)
     return replace(
         doubt, canary_scattered=doubt.canary_scattered + ours, stable_scattered=doubt.stable_scattered + theirs
     )
-
-
-def _question_of(this: Pass, draft: Draft, doubt: DoubtStatus) -> PriceQuestion | None:
-    status = replace(draft.status, rollout=replace(draft.rollout, slowness=doubt))
-    situation = Situation(replace(this.resource, status=status), this.observed, this.spec, this.target)
-    asked = subject_of(situation)
-    return slow_opinion(situation, asked, this.now) if asked is not None else None
 
 
 def _said(doubt: DoubtStatus) -> str:
